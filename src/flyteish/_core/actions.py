@@ -1,0 +1,210 @@
+"""The records that the core keeps: runs, actions and their attempts, as facts.
+
+Only ``lifecycle`` (and, for places in line, ``admission``) changes them; everybody else reads. What can be
+derived from facts is derived here, never stored beside them. (Lists and dicts that most actions never
+need start as None or (): a run may hold a million actions.)
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from flyteish._core.ids import ActionKey, AttemptKey
+from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile
+
+
+class Phase(StrEnum):
+    """Where an action stands. The table of moves is ``lifecycle.MOVES``."""
+
+    ENTERING = "entering"
+    """Held outside a full queue (``on_full="wait"``)."""
+    QUEUED = "queued"
+    BACKING_OFF = "backing_off"
+    RUNNING = "running"
+    PARKED = "parked"
+    """Its attempt waits for children; it counts in no limit."""
+    RETURNING = "returning"
+    """Its children are done; first in line for a place to go on in."""
+    DORMANT = "dormant"
+    """Unfinished when its controller died; runs when its resumed parent asks for it again."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    ABORTED = "aborted"
+    TIMED_OUT = "timed_out"
+
+
+CHAIN_KEPT: Final = 16
+TERMINAL: Final = frozenset((Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT))
+WITH_ATTEMPT: Final = frozenset((Phase.RUNNING, Phase.PARKED, Phase.RETURNING))
+
+
+class End(StrEnum):
+    """The classes of end of an attempt; who pays for each is the table in ``retries``."""
+
+    SUCCEEDED = "succeeded"
+    USER_ERROR = "user error"
+    MAX_RUNTIME = "max_runtime exceeded"
+    QUEUE_TIMEOUT = "max_queued_time exceeded"
+    OUT_OF_MEMORY = "out of memory"
+    FINAL_ERROR = "non-recoverable"
+    PREEMPTED = "preempted"
+    INFRASTRUCTURE = "infrastructure failure"
+    UNMENDABLE = "infrastructure that no retry can mend"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline exceeded"
+    NO_CAPACITY = "no capacity"
+    ABANDONED = "controller stopped"
+
+
+class Attempt(msgspec.Struct, gc=False):
+    """One execution of an action; times are seconds since the epoch."""
+
+    generation: int
+    user_attempt: int
+    pool: str
+    medium: str
+    rule: str
+    why: str
+    price_per_hour: float
+    admitted_at: float
+    queued_at: float
+    running_at: float = 0.0
+    ended_at: float = 0.0
+    end: End | None = None
+    cause: str = ""
+    charged: str = ""
+    """Which budget paid for its end: ``retries``, ``system_retries``, ``preemptions`` or nothing."""
+    notice: str = ""
+    """Kind of the interruption notice it got, if any."""
+    stop: str = ""
+    """Why the core told it to end, if it did."""
+    last_checkpoint_at: float = 0.0
+
+
+class Action(msgspec.Struct, gc=False):
+    """One call of a task in a run, over all its attempts."""
+
+    run: str
+    id: str
+    parent: str | None
+    profile: Profile
+    inputs: Payload
+    submitted_at: float
+    occurrence: int = 0
+    group: str | None = None
+
+    phase: Phase = Phase.QUEUED
+    attempts: list[Attempt] = []
+    generation: int = 0
+    user_attempt: int = 1
+    system_used: int = 0
+    """Infrastructure failures within this user attempt."""
+    preemptions_in_row: int = 0
+    """Preemptions within this user attempt since the last committed checkpoint."""
+    preemptions: int = 0
+    """All of them."""
+    denials: int = 0
+    """Starts that a pool without capacity turned away."""
+    abandoned: int = 0
+    """Attempts that died with their controller."""
+
+    result: Payload | None = None
+    error: ErrorDocument | None = None
+    ended_at: float = 0.0
+    cached: bool = False
+
+    checkpoints: tuple[CheckpointRecord, ...] = ()
+    """The newest ``CHAIN_KEPT``, oldest first; the journal has them all."""
+    traced: dict[str, Payload] | None = None
+    warnings: tuple[str, ...] = ()
+
+    # -- waiting ----------------------------------------------------------------------------------------------
+    wanted: str = "on-demand"
+    """Medium that placement chose for the next attempt."""
+    rule: str = ""
+    why: str = ""
+    queued_at: float = 0.0
+    wait: int = 0
+    """Grows with every wait; timers of an earlier one are void."""
+    ticket: int = 0
+    """Its valid place in line; 0: none."""
+    hold: str = ""
+    """Why a root may not yet line up: ``RUN_CONCURRENCY`` or ``OVERLAP``."""
+    occupies: str = ""
+    """Pool in which it holds a place, which may outlast the action until its attempt is really over."""
+    place_medium: str = ""
+    place_price: float = 0.0
+
+    # -- children ---------------------------------------------------------------------------------------------
+    awaited_by: int = 0
+    """Generation of the parent's attempt that waits for it; 0: nobody does."""
+    outstanding: int = 0
+    """Children that its current attempt waits for."""
+    children: set[str] | None = None
+    """Those not ended yet."""
+    held: tuple[str, ...] = ()
+    """Ended children whose outcome waits until this action has a place again."""
+    cancel_reason: str = ""
+
+    @property
+    def key(self) -> ActionKey:
+        return ActionKey(self.run, self.id)
+
+    @property
+    def current(self) -> Attempt | None:
+        """The attempt that is not over yet, if there is one."""
+        return self.attempts[-1] if self.attempts and not self.attempts[-1].ended_at else None
+
+    @property
+    def max_attempts(self) -> int:
+        return self.profile.settings.retries.count + 1
+
+    @property
+    def is_final_user_attempt(self) -> bool:
+        return self.user_attempt >= self.max_attempts
+
+    @property
+    def deadline_at(self) -> float | None:
+        limit = self.profile.settings.timeout.deadline
+        return None if limit is None else self.submitted_at + float(limit)  # type: ignore[arg-type]
+
+    def attempt_key(self) -> AttemptKey:
+        return AttemptKey(self.run, self.id, self.generation)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Action {self.run}/{self.id} {self.profile.task} {self.phase} "
+            f"user attempt {self.user_attempt}/{self.max_attempts}, generation {self.generation}>"
+        )
+
+
+class RunRecord(msgspec.Struct, gc=False):
+    """One run: its root and everything below it."""
+
+    id: str
+    task: str
+    queue: str
+    submitted_at: float
+    command: str = ""
+    entry: str = ""
+    root: str = ""
+    actions: dict[str, Action] = {}
+    profiles: dict[str, Profile] = {}
+    open: int = 0
+    """Actions not ended yet."""
+    ended_at: float = 0.0
+    active: bool = False
+    """Holds one of its queue's run places."""
+
+    @property
+    def phase(self) -> str:
+        """The root's phase, in the words of a run."""
+        root = self.actions.get(self.root)
+        return root.phase.value if root is not None else Phase.QUEUED.value
+
+    @property
+    def root_action(self) -> Action:
+        return self.actions[self.root]

@@ -1,0 +1,76 @@
+"""How an attempt's end is read: from the evidence to one class of end and its cause in words.
+
+First match wins. Judges only what was seen and what was known of the attempt (a notice, our own stop); must not
+know budgets: what follows from a class is ``retries``' business (spec: attempts; kubernetes, "how a pod's end
+is read").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flyteish._core.actions import Attempt, End
+from flyteish._core.events import Evidence
+from flyteish._core.values import ErrorDocument
+
+_STOPPED = {
+    "cancelled": End.CANCELLED,
+    "max_runtime": End.MAX_RUNTIME,
+    "deadline": End.DEADLINE,
+}
+
+
+class Ending(NamedTuple):
+    """The judgement: a class, and the words for people."""
+
+    end: End
+    cause: str
+
+
+def classify(evidence: Evidence, attempt: Attempt) -> Ending:
+    """Judge one end. A result committed in time counts, whatever else happened."""
+    if evidence.result is not None and not attempt.stop:
+        return Ending(End.SUCCEEDED, "")
+    if attempt.stop:
+        return Ending(_STOPPED[attempt.stop], attempt.stop.replace("_", " "))
+    if evidence.denied is not None:
+        return Ending(End.NO_CAPACITY, evidence.denied)
+    if evidence.error is not None:
+        return _raised(evidence.error, attempt)
+    if evidence.unmendable is not None:
+        return Ending(End.UNMENDABLE, evidence.unmendable)
+    if evidence.out_of_memory:
+        return Ending(End.OUT_OF_MEMORY, "killed: out of memory")
+    if evidence.reclaimed is not None:
+        return Ending(End.PREEMPTED, evidence.reclaimed)
+    if attempt.notice:
+        return Ending(End.PREEMPTED, f"ended after its {attempt.notice} notice")
+    return _exited(evidence)
+
+
+def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
+    said = (
+        f"{error.type.rpartition('.')[2]}: {error.message}"
+        if error.message
+        else error.type.rpartition(".")[2]
+    )
+    if attempt.notice:
+        return Ending(End.PREEMPTED, f"raised {said} after its {attempt.notice} notice")
+    if error.final:
+        return Ending(End.FINAL_ERROR, said)
+    return Ending(End.USER_ERROR, said)
+
+
+def _exited(evidence: Evidence) -> Ending:
+    code = evidence.exit_code
+    if evidence.vanished is not None:
+        return Ending(End.INFRASTRUCTURE, evidence.vanished)
+    if code == 0:
+        return Ending(End.USER_ERROR, "exited before returning")
+    if code in (-9, 137, 247):  # killed from outside without a word: nothing the task did
+        return Ending(End.INFRASTRUCTURE, f"killed (exit code {code})")
+    if code is not None:
+        return Ending(End.USER_ERROR, f"died on signal {-code}" if code < 0 else f"exited with code {code}")
+    if evidence.stopped:
+        return Ending(End.CANCELLED, "stopped")
+    return Ending(End.INFRASTRUCTURE, "ended without a trace")

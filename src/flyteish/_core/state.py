@@ -1,0 +1,73 @@
+"""Everything the core knows: the runs, the books of queues and pools, and the times it waits for.
+
+A bag of records with the timers' order; it decides nothing. ``lifecycle.apply`` is the only way to change it.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from typing import NamedTuple
+
+from flyteish._core.actions import Action, RunRecord
+from flyteish._core.admission import Books
+from flyteish._core.ids import ActionKey
+from flyteish._core.queues import Pool, Queue
+
+
+class Timer(NamedTuple):
+    """Something to look at again, not before ``at``."""
+
+    at: float
+    number: int
+    kind: str
+    """``deadline``, ``max_runtime``, ``max_queued_time``, ``max_spot_wait``, ``backoff`` or ``cooldown``."""
+    key: ActionKey | None
+    guard: int
+    """Generation or wait that it belongs to; void if the action has moved on."""
+    pool: str = ""
+
+
+class State:
+    """What the core has been told so far, and nothing else.
+
+    ``books`` is None in replay: a journal is read for what happened, and admission has already decided.
+    """
+
+    __slots__ = ("_numbers", "books", "runs", "timers")
+
+    def __init__(self, books: Books | None = None) -> None:
+        self.runs: dict[str, RunRecord] = {}
+        self.books = books
+        self.timers: list[Timer] = []
+        self._numbers = 0
+
+    @classmethod
+    def configured(cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> State:
+        """A live state with these queues and pools."""
+        return cls(Books(queues, pools))
+
+    def action(self, key: ActionKey) -> Action | None:
+        run = self.runs.get(key.run)
+        return run.actions.get(key.action) if run is not None else None
+
+    def remind(self, at: float, kind: str, action: Action | None, guard: int = 0, pool: str = "") -> None:
+        """Come back to this at a time; nothing is due in replay."""
+        if self.books is not None:
+            self._numbers += 1
+            heappush(self.timers, Timer(at, self._numbers, kind, action.key if action else None, guard, pool))
+
+    def next_due(self) -> float | None:
+        """When ``apply(state, TimePassed(), now)`` has something to do next."""
+        return self.timers[0].at if self.timers else None
+
+    def pop_due(self, now: float) -> Timer | None:
+        return heappop(self.timers) if self.timers and self.timers[0].at <= now else None
+
+    def forget(self, run: str) -> None:
+        """Drop an ended run from memory; the journal keeps it."""
+        record = self.runs.get(run)
+        if record is not None and record.ended_at:
+            del self.runs[run]
+
+    def __repr__(self) -> str:
+        return f"<State {len(self.runs)} runs, {len(self.timers)} timers>"
