@@ -16,8 +16,9 @@ in ``tests/contracts``. Must not know any implementation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import Context
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -25,6 +26,9 @@ from flyteish._core.events import AttemptEnded, AttemptNoticed, AttemptRunning, 
 from flyteish._core.ids import AttemptKey
 from flyteish._core.settings import Scope, Settings
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile, TaskReference
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 # -- attempts ---------------------------------------------------------------------------------------------------
 
@@ -85,6 +89,8 @@ class Call(msgspec.Struct, frozen=True):
     digest: bytes
     occurrence: int = 0
     group: str | None = None
+    cache_digest: bytes | None = None
+    """Of the inputs that count in the cache's key; None where all do, or the task is not cached."""
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -110,8 +116,11 @@ class Link(Protocol):
     Callbacks run on a thread of the controller's (or of the worker's connection) and must be quick.
     """
 
-    def call(self, call: Call, done: OnOutcome) -> int:
-        """Submit a child; returns a number to cancel it by. ``done`` is called exactly once."""
+    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+        """Submit a child; returns a number to cancel it by. ``done`` is called exactly once.
+
+        ``task`` is the object that was called, for a controller in this process; a remote link ignores it.
+        """
 
     def cancel(self, number: int, reason: str) -> None:
         """The caller no longer waits: its action is cancelled. ``done`` is still called."""
@@ -126,6 +135,17 @@ class Link(Protocol):
         """Remember a traced helper's value for later attempts."""
 
 
+class Origin(NamedTuple):
+    """Where in this process a task was called: attempts that run inline go back there."""
+
+    loop: AbstractEventLoop | None
+    """The caller's event loop; None where the call came from a thread without one, or from elsewhere."""
+    context: Context
+    """The caller's context variables, as they were at the call."""
+    task: object | None = None
+    """The task object that was called: closures and notebook functions are run as they are."""
+
+
 class Reports(Protocol):
     """What an engine tells the controller. Callable from any thread; never blocks."""
 
@@ -136,6 +156,9 @@ class Reports(Protocol):
 
     def link(self, order: Order) -> Link:
         """The connection for this attempt; requests through it are fenced by the attempt's generation."""
+
+    def origin(self, key: AttemptKey) -> Origin | None:
+        """Where the action was called; None if that was in another process. Asked on the controller's thread."""
 
     def log_path(self, key: AttemptKey) -> Path | None:
         """Where the attempt's output belongs; None where logs are not kept."""

@@ -11,6 +11,7 @@ from typing import Union
 import msgspec
 
 from flyteish._core.queues import Pool, Queue
+from flyteish._core.settings import SILENT, Opinions
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile
 
 
@@ -28,6 +29,8 @@ class RunSubmitted(_Fact, frozen=True):
     """For people: how it was started (``flyteish run ...``), so that ``resume`` can say so."""
     entry: str = ""
     """``FILE:TASK`` or ``module:TASK`` from which a later process can load the root task."""
+    opinions: Opinions = SILENT
+    """What ``with_runcontext`` says, for this run and its resumption."""
 
 
 class TaskDeclared(_Fact, frozen=True):

@@ -1,0 +1,84 @@
+"""flyteish: workflows in plain Python that survive reclaims and crashes. Importing it does nothing.
+
+The public face: names only, nothing is decided here. What is needed to declare tasks is imported; what is
+needed to run them is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flyteish import errors
+from flyteish._authoring.context import ctx, current
+from flyteish._authoring.environment import TaskEnvironment
+from flyteish._authoring.grouping import group
+from flyteish._authoring.image import Image
+from flyteish._authoring.mapping import map
+from flyteish._authoring.task import AsyncTask, SyncTask
+from flyteish._authoring.tracing import trace
+from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.queues import Pool, Queue
+from flyteish._core.resources import Resources
+from flyteish._core.settings import Cache, Secret
+
+if TYPE_CHECKING:
+    from flyteish import io, testing
+    from flyteish.session import Run, Session, init, run, with_runcontext
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncTask",
+    "Backoff",
+    "Cache",
+    "Image",
+    "Pool",
+    "Queue",
+    "Resources",
+    "RetryStrategy",
+    "Run",
+    "Secret",
+    "Session",
+    "SpotPolicy",
+    "SyncTask",
+    "TaskEnvironment",
+    "Timeout",
+    "__version__",
+    "ctx",
+    "current",
+    "errors",
+    "group",
+    "init",
+    "io",
+    "map",
+    "run",
+    "testing",
+    "trace",
+    "with_runcontext",
+]
+
+_LAZY = {
+    "Run": "flyteish.session",
+    "Session": "flyteish.session",
+    "init": "flyteish.session",
+    "run": "flyteish.session",
+    "with_runcontext": "flyteish.session",
+}
+_LAZY_MODULES = ("io", "testing")
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    elif name in _LAZY_MODULES:
+        value = import_module(f"flyteish.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # the next access does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

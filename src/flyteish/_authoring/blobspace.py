@@ -1,0 +1,63 @@
+"""Where values put content that is too large to travel inline, and where they find it again.
+
+The session decides which store that is and sets ``current_blobs`` around encoding, decoding and user code.
+This module must not know what a store is made of; it moves bytes and addresses.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Protocol
+
+from flyteish.errors import SerializationError
+
+#: Bytes. Smaller content (of an array, a frame, a pickle) travels inside the value; larger is shared by
+#: address, so that a fan-out over one big array stores it once.
+INLINE_LIMIT = 256 * 1024
+
+
+class BlobAccess(Protocol):
+    """Content by address (``sha256:<hex>``), as values use it. Synchronous and thread-safe."""
+
+    def put_bytes(self, data: bytes) -> str:
+        """Store bytes; returns their address."""
+
+    def put_path(self, path: Path) -> str:
+        """Store a file or a directory tree; returns its address."""
+
+    def get_bytes(self, digest: str) -> bytes:
+        """The bytes at an address."""
+
+    def fetch(self, digest: str, target: Path) -> object:
+        """Write the file or directory tree to ``target``, which must not exist."""
+
+
+current_blobs: ContextVar[BlobAccess | None] = ContextVar("flyteish_current_blobs", default=None)
+
+
+class BlobAddress(str):
+    """An address inside a value: a kind of its own on the wire, so that whoever frees storage can see it."""
+
+    __slots__ = ()
+
+
+def shelve(data: bytes) -> bytes | BlobAddress:
+    """The data itself where it is small or no store is at hand, else its address."""
+    blobs = current_blobs.get()
+    if blobs is None or len(data) <= INLINE_LIMIT:
+        return data
+    return BlobAddress(blobs.put_bytes(data))
+
+
+def unshelve(content: bytes | BlobAddress) -> bytes:
+    """The data that ``shelve`` was given."""
+    if isinstance(content, bytes):
+        return content
+    blobs = current_blobs.get()
+    if blobs is None:
+        raise SerializationError(
+            f"part of this value lies in a blob store, at {content}, and no store is open here: "
+            "read it while the session is open"
+        )
+    return blobs.get_bytes(content)

@@ -1,0 +1,220 @@
+"""What happens when a task is called: bind, check, submit, wait, and give back the value or raise.
+
+Outside a running attempt a call is a call of the plain function. Inside one it becomes a ``Call`` on the
+attempt's link, and its ``Outcome`` becomes a value or an exception. Must not know who is at the other end of the
+link, nor what becomes of the call there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import msgspec
+
+from flyteish import errors
+from flyteish._authoring.context import CURRENT, AttemptContext
+from flyteish._authoring.error_documents import rebuild
+from flyteish._authoring.feed import through_thread
+from flyteish._authoring.grouping import label_in
+from flyteish._authoring.payloads import INLINE_BYTES, pack, pack_beside, unpack, unpack_beside
+from flyteish._authoring.reference import carried, reference_for
+from flyteish._authoring.tracing import refuse_inside_trace
+from flyteish._core.ids import inputs_digest
+from flyteish._core.settings import Scope
+from flyteish._core.values import Payload, Profile, TaskReference
+from flyteish.errors import (
+    ActionAbortedError,
+    ActionTimedOutError,
+    AttemptError,
+    SerializationError,
+    StaleAttemptError,
+)
+from flyteish.interfaces import BlobStore, Call, OnOutcome, Outcome
+
+if TYPE_CHECKING:
+    from flyteish._authoring.task import Task
+
+CLEANUP_SECONDS: Final = 30.0
+"""How long a cancelled await waits for its action to end, so that clean-up is structured and yet bounded."""
+
+_NOTHING: Final = Payload()
+_CANCELLED: Final = "the awaiting call was cancelled"
+_BROKEN_OFF: Final = "the call that waited for it was broken off"
+_Answer = tuple[Outcome, BaseException | None]
+_encode = msgspec.msgpack.Encoder().encode
+
+
+# -- calls ------------------------------------------------------------------------------------------------------
+
+
+def call_async(
+    task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Coroutine[Any, Any, Any]:
+    """A coroutine for the call. Binds and checks here and now; submits when it is first awaited."""
+    context = CURRENT.get(None)
+    if context is None:
+        task.signature.bind(args, kwargs)
+        if task.is_async:
+            return task.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return asyncio.to_thread(task.function, *args, **kwargs)
+    call, large = prepare(task, args, kwargs, context)
+    coroutine: Any = _submitted(task, context, call, large)
+    # "coroutine 'train' was never awaited" should name what the author wrote.
+    coroutine.__name__ = coroutine.__qualname__ = task.name
+    return coroutine  # type: ignore[no-any-return]
+
+
+def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The value of the call, waited for on this thread."""
+    context = CURRENT.get(None)
+    if context is None:
+        task.signature.bind(args, kwargs)
+        return task.function(*args, **kwargs)
+    call, large = prepare(task, args, kwargs, context)
+    if large is not None:
+        call = msgspec.structs.replace(call, inputs=pack(large, context.blobs))
+    link = context.link
+
+    def start(done: OnOutcome) -> int:
+        return link.call(call, done, task)
+
+    outcome, live = through_thread(start, lambda number: link.cancel(number, _BROKEN_OFF))
+    return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs))
+
+
+async def _submitted(task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None) -> Any:
+    if large is not None:
+        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
+    outcome, live = await _outcome(task, context, call)
+    data = await unpack_beside(outcome.result or _NOTHING, context.blobs, context.feeds)
+    return conclude(task, outcome, live, data)
+
+
+async def _outcome(task: Task[..., Any], context: AttemptContext, call: Call) -> _Answer:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Answer] = loop.create_future()
+    waiting = [future]  # a cell: who waits changes when the await is cancelled
+    number = context.link.call(call, partial(context.feeds.of(loop).put, _settle, waiting), task)
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if future.cancelled():  # else the outcome came first, and there is nothing left to cancel
+            waiting[0] = loop.create_future()
+            context.link.cancel(number, _CANCELLED)
+            await asyncio.wait(waiting, timeout=CLEANUP_SECONDS)
+        raise
+    except GeneratorExit:  # the loop is gone: nobody will ever wait again
+        context.link.cancel(number, _CANCELLED)
+        raise
+
+
+def _settle(waiting: list[asyncio.Future[_Answer]], outcome: Outcome, live: BaseException | None) -> None:
+    if not waiting[0].done():
+        waiting[0].set_result((outcome, live))
+
+
+# -- from call to Call --------------------------------------------------------------------------------------------
+
+
+def prepare(
+    task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], context: AttemptContext
+) -> tuple[Call, bytes | None]:
+    """The call as data, and its encoded inputs apart where they are too large to travel with it.
+
+    Raises:
+        InputTypeError: arguments do not fit the signature (a ``TypeError``).
+        SerializationError: an argument cannot be encoded.
+        StaleAttemptError: the attempt that makes the call is over.
+    """
+    if not context.active:
+        raise StaleAttemptError(f"{task.name}() was called by attempt {context.order.key}, which is over")
+    refuse_inside_trace(task.name, context)
+    data = task.signature.encode_inputs(args, kwargs)
+    digest = inputs_digest(data)
+    profile = context.profiles.get(task.profile_key)
+    if profile is None:
+        profile = profile_of(task, context.order.scope, context.blobs)
+        context.profiles[task.profile_key] = profile
+    large = data if len(data) > INLINE_BYTES else None
+    inputs = Payload(data if large is None else None, None, len(data))
+    occurrence = context.occurrence(task.name, digest)
+    return Call(profile, inputs, digest, occurrence, label_in(context)), large
+
+
+def profile_of(task: Task[..., Any], scope: Scope, blobs: BlobStore) -> Profile:
+    """The task with its settings resolved: once for all calls of a template within one attempt."""
+    settings = task.settings(scope)
+    profile = Profile(
+        key="",
+        task=task.name,
+        settings=settings,
+        reference=_reference(task, blobs),
+        is_async=task.is_async,
+        cache_version=task.cache_version(settings.cache),
+    )
+    key = blake2b(_encode(profile), digest_size=8).hexdigest()
+    return msgspec.structs.replace(profile, key=key)
+
+
+def _reference(task: Task[..., Any], blobs: BlobStore) -> TaskReference:
+    try:
+        return carried(task, blobs)
+    except SerializationError:
+        # A local function over something that cannot be pickled still runs in this process; a worker that is
+        # asked for it says why it cannot.
+        return reference_for(task)
+
+
+# -- from Outcome to value or exception -----------------------------------------------------------------------------
+
+
+def conclude(task: Task[..., Any], outcome: Outcome, live: BaseException | None, data: bytes) -> Any:
+    """The result, decoded from ``data``, or the error raised: the object itself if it was raised in this process.
+
+    Raises:
+        ActionAbortedError, ActionTimedOutError: it was aborted, or its deadline passed.
+        Exception: what the task raised, with the story of the attempts as a note.
+    """
+    if outcome.phase == "succeeded":
+        return task.signature.decode_result(data)
+    _raise(_error(task.name, outcome, live), outcome, task.name)
+
+
+def _error(name: str, outcome: Outcome, live: BaseException | None) -> BaseException:
+    document = outcome.error
+    where = f"{name} ({outcome.run}/{outcome.action})"
+    said = document.message if document is not None else ""
+    match outcome.phase:
+        case "aborted":
+            return ActionAbortedError(said or f"{where} was aborted")
+        case "timed_out":
+            return ActionTimedOutError(said or f"{where} passed its deadline")
+        case "refused":
+            kind = _our_class("" if document is None else document.type)
+            return kind(said or f"{where} was refused")
+    # What must not end its caller (SystemExit, a CancelledError of the child's own) goes by its document.
+    if isinstance(live, Exception):
+        return live
+    if document is not None:
+        return rebuild(document)
+    return AttemptError(f"{where} {outcome.phase} without saying why")
+
+
+def _our_class(name: str) -> Callable[[str], BaseException]:
+    kind = getattr(errors, name.rpartition(".")[2], None)
+    return kind if isinstance(kind, type) and issubclass(kind, errors.FlyteishError) else errors.FlyteishError
+
+
+def _raise(error: BaseException, outcome: Outcome, name: str) -> NoReturn:
+    if outcome.story:
+        note = "\n  ".join((f"attempts of {name} ({outcome.run}/{outcome.action}):", *outcome.story))
+        if note not in getattr(error, "__notes__", ()):  # awaited twice, or carried along by a parent
+            error.add_note(note)
+    try:
+        raise error
+    finally:
+        del error  # or the exception and this frame would keep each other alive

@@ -1,0 +1,244 @@
+"""The handle of a run: await it, block on it, look into it, abort it.
+
+One class for programs with and without an event loop. Reads the journal for what happened; must not know how the
+controller works beyond posting to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from flyteish._authoring.calling import conclude
+from flyteish._authoring.payloads import unpack
+from flyteish._core.cost import CostSummary
+
+from flyteish.errors import RunNotFoundError
+from flyteish.interfaces import BlobStore, Outcome
+
+if TYPE_CHECKING:
+    from flyteish._authoring.feed import Feeds
+    from flyteish._authoring.task import Task
+    from flyteish._controller.loop import Controller
+    from flyteish._core.actions import Action, RunRecord
+    from flyteish._core.events import Entry
+    from flyteish.interfaces import RunStore
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Event(NamedTuple):
+    """Something that happened in a run: when (seconds since the epoch), what, to which action, in words."""
+
+    at: float
+    kind: str
+    action: str
+    text: str
+    entry: Entry
+
+
+class Inside(NamedTuple):
+    """What a handle needs of its session."""
+
+    controller: Controller
+    store: RunStore
+    blobs: BlobStore
+    feeds: Feeds
+    on_demand_price: float | None
+
+
+class Run(Generic[R]):
+    """A run that was started (or resumed). Thread-safe.
+
+    ``await run`` gives the result or raises the run's error; ``result()`` does the same for code without a loop.
+    """
+
+    def __init__(self, name: str, task: Task[..., R], inside: Inside) -> None:
+        self.name = name
+        """The run's name, which every command takes."""
+        self._task = task
+        self._inside = inside
+        self._done = threading.Event()
+        self._outcome: Outcome | None = None
+        self._live: BaseException | None = None
+        self._changed = 0
+        self._lock = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name} of {self._task.name}: {self._outcome.phase if self._outcome else 'active'}>"
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, R]:
+        yield from self._wait_on_loop().__await__()
+        return self._conclude()
+
+    async def _wait_on_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        feed = self._inside.feeds.of(loop)
+        while not self._done.is_set():
+            future: asyncio.Future[None] = loop.create_future()
+            listener = self._listen(lambda future=future: feed.put(_wake, future))  # type: ignore[misc]
+            try:
+                if not self._done.is_set():
+                    await future
+            finally:
+                self._unlisten(listener)
+
+    def wait(self, timeout: float | None = None) -> Run[R]:
+        """Block until the run is over, however it ends; returns the handle.
+
+        Raises:
+            TimeoutError: ``timeout`` seconds went by (default: no limit); the run goes on.
+        """
+        if not self._done.wait(timeout):
+            raise TimeoutError(f"run {self.name} is not over after {timeout} s; it goes on")
+        return self
+
+    def result(self, timeout: float | None = None) -> R:
+        """Block until the run is over; its result, or its error raised with the story of its attempts."""
+        self.wait(timeout)
+        return self._conclude()
+
+    def outputs(self) -> tuple[Any, ...]:
+        """Block until the run is over; its result in Flyte's shape: a tuple, also of one."""
+        value: Any = self.result()
+        return value if isinstance(value, tuple) else (value,)
+
+    def done(self) -> bool:
+        """Whether it is over."""
+        return self._done.is_set()
+
+    @property
+    def phase(self) -> str:
+        """``queued``, ``running``, ``succeeded``, ``failed``, ``aborted``, ``timed_out`` or ``refused``; live."""
+        if self._outcome is not None:
+            return self._outcome.phase
+        row = self._inside.store.run(self.name)
+        live = self._ask(lambda state, now: state.runs[self.name].phase if self.name in state.runs else None)
+        return live or (row.phase if row is not None else "queued")
+
+    def abort(self, reason: str = "aborted by the program") -> None:
+        """Ask for the run to be ended: its attempts are stopped, what waits is dropped. Returns at once."""
+        controller = self._inside.controller
+        controller.post(controller.take_abort, self.name, "a0", reason)
+
+    # -- looking into it ------------------------------------------------------------------------------------------
+
+    def record(self) -> RunRecord:
+        """Everything that is on record: the journal, replayed."""
+        from flyteish._core.replay import record_of
+
+        record = record_of(self.name, (entry for _, entry in self._inside.store.read(self.name)))
+        if record is None:
+            raise RunNotFoundError(f"run {self.name} is not in the store yet")
+        return record
+
+    def actions(self) -> list[Action]:
+        """All actions so far, in the order in which they were called, each with its attempts."""
+        return list(self.record().actions.values())
+
+    def why(self, action: str | None = None) -> str:
+        """What was decided about an action (default: the root), and why, in words."""
+        from flyteish._core.replay import find_action
+        from flyteish._core.story import why
+
+        found = find_action(self.record(), action)
+        reason = self._ask(lambda state, now: _reason(state, found, now))
+        return "\n".join(why(found, self._inside.controller.clock.now(), reason))
+
+    def cost(self) -> CostSummary:
+        """Spot and on-demand seconds, what was lost, dollars, and what on-demand alone would have cost."""
+        from flyteish._core.replay import cost_of
+
+        inside = self._inside
+        return cost_of(self.record().actions.values(), inside.controller.clock.now(), inside.on_demand_price)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens in the run, from its beginning, as it is journalled; ends with the run."""
+        from flyteish._core.replay import describe
+
+        loop = asyncio.get_running_loop()
+        feed = self._inside.feeds.of(loop)
+        news = asyncio.Event()
+        listener = self._listen(lambda: feed.put(news.set))
+        seen = 0
+        try:
+            while True:
+                over = self._done.is_set()
+                news.clear()
+                batch = await asyncio.to_thread(lambda: list(self._inside.store.read(self.name, seen)))  # noqa: B023
+                for number, entry in batch:
+                    seen = number
+                    action, text = describe(entry.event)
+                    yield Event(entry.at, type(entry.event).__name__, action, text, entry)
+                if over:
+                    return
+                await news.wait()
+        finally:
+            self._unlisten(listener)
+
+    # -- for the session -------------------------------------------------------------------------------------------
+
+    def finish(self, outcome: Outcome, live: BaseException | None) -> None:
+        """Called once, by the controller, with how the run ended."""
+        self._outcome, self._live = outcome, live
+        self._done.set()
+        self.changed()
+
+    def changed(self) -> None:
+        """Called by the controller when the journal has more of this run."""
+        with self._lock:
+            listeners = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def _conclude(self) -> R:
+        outcome = self._outcome
+        assert outcome is not None
+        data = unpack(outcome.result, self._inside.blobs) if outcome.result is not None else b""
+        value: R = conclude(self._task, outcome, self._live, data)
+        return value
+
+    def _listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        with self._lock:
+            self._listeners.append(listener)
+        return listener
+
+    def _unlisten(self, listener: Callable[[], None]) -> None:
+        with self._lock:
+            self._listeners.remove(listener)
+
+    def _ask(self, question: Callable[[Any, float], T]) -> T | None:
+        """Ask the controller for something of its state; None once it is closed."""
+        answers: list[T | None] = []
+        ready = threading.Event()
+
+        def answer(value: T | None, error: BaseException | None) -> None:
+            answers.append(value)
+            ready.set()
+
+        controller = self._inside.controller
+        if controller.over is not None:
+            return None
+        controller.post(controller.take_question, question, answer)
+        while not ready.wait(0.5):
+            if controller.over is not None:
+                return None
+        return answers[0]
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _reason(state: Any, action: Action, now: float) -> Any:
+    live = state.action(action.key)
+    return state.books.reason(live, now) if live is not None and state.books is not None else None
+
+

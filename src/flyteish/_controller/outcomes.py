@@ -1,0 +1,42 @@
+"""What a caller is told of an ended action: its result, or its error with the story of its attempts.
+
+Reads facts only. Must not know who is told.
+"""
+
+from __future__ import annotations
+
+from flyteish._core.actions import Action, Phase
+from flyteish._core.values import ErrorDocument
+from flyteish.interfaces import Outcome
+
+
+def outcome_of(action: Action) -> Outcome:
+    """The outcome of an ended action."""
+    if action.phase is Phase.SUCCEEDED:
+        return Outcome(action.run, action.id, "succeeded", result=action.result)
+    return Outcome(action.run, action.id, action.phase.value, error=_error(action), story=_story(action))
+
+
+def refused(run: str, action: str, error: str, message: str) -> Outcome:
+    """The outcome of a call that was not accepted."""
+    return Outcome(run, action, "refused", error=ErrorDocument(type=error, message=message, bases=(error,)))
+
+
+def _error(action: Action) -> ErrorDocument:
+    if action.phase is Phase.ABORTED:
+        name, message = "ActionAbortedError", action.cancel_reason or "aborted"
+    elif action.phase is Phase.TIMED_OUT:
+        limit = action.profile.settings.timeout.deadline
+        name, message = "ActionTimedOutError", f"its deadline of {limit:g} s passed"
+    elif action.error is not None:
+        return action.error
+    else:
+        name, message = "AttemptError", "ended without an error"
+    text = f"{action.profile.task} ({action.run}/{action.id}): {message}"
+    return ErrorDocument(type=f"flyteish.errors.{name}", message=text)
+
+
+def _story(action: Action) -> tuple[str, ...]:
+    from flyteish._core.story import attempt_lines
+
+    return tuple(attempt_lines(action))

@@ -1,0 +1,122 @@
+"""The third way to drive the core: reading a journal back, for ``why``, for costs and to resume a run.
+
+Folds recorded facts through ``lifecycle.replay`` and answers questions about the outcome. Must not know where the
+journal is kept.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from flyteish._core.actions import Action, Attempt, End, RunRecord
+from flyteish._core.cost import AttemptCost, CostSummary, summarize
+from flyteish._core.events import (
+    ActionSubmitted,
+    AttemptAdmitted,
+    AttemptEnded,
+    AttemptNoticed,
+    AttemptRunning,
+    CancelRequested,
+    CheckpointCommitted,
+    CheckpointSkipped,
+    ControllerRestarted,
+    Entry,
+    LimitReached,
+    RunEvent,
+    RunSubmitted,
+    TaskDeclared,
+    ValueTraced,
+)
+from flyteish._core.lifecycle import replay
+from flyteish._core.state import State
+from flyteish.errors import RunNotFoundError
+
+
+def state_of(entries: Iterable[Entry]) -> State:
+    """The state after these entries; no queues, no timers: only what happened."""
+    state = State()
+    for entry in entries:
+        state = replay(state, entry.event, entry.at)
+    return state
+
+
+def record_of(run: str, entries: Iterable[Entry]) -> RunRecord | None:
+    """The run as it stands after its entries; None where there are none."""
+    return state_of(entries).runs.get(run)
+
+
+def find_action(record: RunRecord, name: str | None) -> Action:
+    """An action by id, by the beginning of its id, or by task name where only one action has it.
+
+    Raises:
+        RunNotFoundError: none or several match; near names are suggested.
+    """
+    if name is None:
+        return record.root_action
+    actions = list(record.actions.values())
+    if name in record.actions:
+        return record.actions[name]
+    found = [action for action in actions if action.id.startswith(name)] or [
+        action for action in actions if name in (action.profile.task, action.profile.task.rpartition(".")[2])
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        some = ", ".join(action.id for action in found[:5])
+        raise RunNotFoundError(f"{len(found)} actions of run {record.id} match {name!r}: {some}; give the id")
+    near = difflib.get_close_matches(name, [*record.actions, *{action.profile.task for action in actions}], 3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise RunNotFoundError(f"run {record.id} has no action {name!r}{hint}")
+
+
+def cost_of(actions: Iterable[Action], now: float, on_demand_price: float | None) -> CostSummary:
+    """The cost of all attempts, beside what the kept work would have cost at ``on_demand_price`` ($ per hour)."""
+    return summarize([cost for action in actions for cost in attempt_costs(action, now)], on_demand_price)
+
+
+def attempt_costs(action: Action, now: float) -> list[AttemptCost]:
+    """Each attempt of an action that held a machine, as far as money is concerned."""
+    return [_cost(attempt, now) for attempt in action.attempts if attempt.pool]
+
+
+def _cost(attempt: Attempt, now: float) -> AttemptCost:
+    return AttemptCost(
+        medium="spot" if attempt.medium == "spot" else "on-demand",
+        price_per_hour=attempt.price_per_hour,
+        started_at=attempt.admitted_at,
+        ended_at=max(attempt.admitted_at, attempt.ended_at or now),
+        last_checkpoint_at=attempt.last_checkpoint_at or None,
+        kept=attempt.end is End.SUCCEEDED or not attempt.ended_at,
+    )
+
+
+def describe(event: RunEvent) -> tuple[str, str]:
+    """The action that an event is about, and the event in words."""
+    match event:
+        case RunSubmitted():
+            return "", f"run of {event.task} submitted to queue {event.queue}"
+        case TaskDeclared():
+            return "", f"task {event.profile.task} declared"
+        case ActionSubmitted():
+            return event.action, "called" + (" (result found in the cache)" if event.cached is not None else "")
+        case AttemptAdmitted():
+            return event.action, f"attempt {event.generation} starts on {event.medium} ({event.pool}): {event.why}"
+        case AttemptRunning():
+            return event.action, f"attempt {event.generation} runs"
+        case AttemptNoticed():
+            return event.action, f"attempt {event.generation}: {event.kind} notice, {event.seconds:g} s left"
+        case AttemptEnded():
+            return event.action, f"attempt {event.generation} ended"
+        case CheckpointCommitted():
+            return event.action, f"attempt {event.generation} committed checkpoint {event.record.sequence}"
+        case CheckpointSkipped():
+            return event.action, f"checkpoint {event.sequence} skipped: {event.why}"
+        case CancelRequested():
+            return event.action, f"to be cancelled: {event.reason}"
+        case LimitReached():
+            return event.action, f"{event.limit} reached"
+        case ControllerRestarted():
+            return "", "taken over by a new controller"
+        case ValueTraced():
+            return event.action, f"traced {event.key}"

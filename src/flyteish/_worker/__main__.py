@@ -1,0 +1,377 @@
+"""The worker process: ``python -m flyteish._worker FD``, started by an engine at the other end of socket
+``FD``.
+
+Runs one attempt at a time on its main thread, ``def`` tasks as they are and ``async def`` tasks on a loop
+that lasts as long as the process; a second thread reads the socket. Ends when the socket closes, so no
+worker outlives its controller. Must not decide anything about attempts: it says what happened, and the
+engine reports it.
+
+SIGINT is ignored (Ctrl-C belongs to the controller). SIGTERM is a notice that the machine goes away; work
+goes on until SIGKILL. The worker also sends itself a SIGTERM to unwind a ``def`` task that was stopped.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from flyteish._authoring.context import AttemptContext
+from flyteish._authoring.error_documents import document
+from flyteish._authoring.feed import Feeds
+from flyteish._core.events import Evidence
+from flyteish._core.ids import AttemptKey
+from flyteish._worker import messages as m
+from flyteish._worker.calls import Callbacks, WorkerLink
+from flyteish._worker.loader import Loadable, Loader
+from flyteish._worker.output import Output
+from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, perform_sync
+from flyteish._worker.variables import Variables
+from flyteish.blobs import open_blobs
+from flyteish.errors import BlobError
+from flyteish.interfaces import Notice, Order
+
+if TYPE_CHECKING:
+    import asyncio
+
+#: Seconds that a SIGTERM from outside is taken to leave, as Kubernetes' default does.
+SIGTERM_SECONDS: Final = 30.0
+#: Seconds that tasks which an attempt left on the loop get to take their cancellation.
+_LEFTOVER_SECONDS: Final = 1.0
+_SIGTERM, _AGAIN = b"T", b"A"
+
+
+class Current:
+    """The attempt that the main thread is at."""
+
+    __slots__ = ("context", "is_async", "key", "stop", "task", "token")
+
+    def __init__(self, order: Order, context: AttemptContext) -> None:
+        self.key: AttemptKey = order.key
+        self.token = order.token
+        self.is_async = order.is_async
+        self.context = context
+        self.stop = Stopping()
+        self.task: asyncio.Task[object] | None = None
+
+
+class Connection:
+    """The socket to the engine: sending from any thread, whole messages at a time.
+
+    Invariant: messages that were held back are sent before any later one.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._lock = threading.Lock()
+        self._held: list[bytes] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether some thread is half way through a message and must not be torn out of it."""
+        return self._lock.locked()
+
+    def hold(self, message: m.FromWorker) -> None:
+        """Send it together with the next one: a system call less for each small task."""
+        self._held.append(m.frame(message))
+
+    def send(self, message: m.FromWorker) -> None:
+        """Send now. Where the engine is gone, this process ends."""
+        data = m.frame(message)
+        with self._lock:
+            if self._held:
+                data = b"".join([*self._held, data])
+                self._held.clear()
+            self._write(data)
+
+    def flush(self) -> None:
+        """Send what was held back."""
+        if not self._held:
+            return
+        with self._lock:
+            data = b"".join(self._held)
+            self._held.clear()
+            self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            vanish()
+
+
+class Worker:
+    """One worker process. ``serve`` is its main thread; ``_read`` runs on the other."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._connection = Connection(sock)
+        self._callbacks = Callbacks()
+        self._inbox = m.Inbox()
+        self._orders: deque[tuple[Order, str | None]] = deque()
+        self._arrived = threading.Condition(threading.Lock())
+        self._leaving = False
+        self._current: Current | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main = threading.get_ident()
+        self._alarm_out, self._alarm_in = os.pipe()
+        os.set_blocking(self._alarm_in, False)
+        # Kept, since a bound method is a new object each time and user code may install a handler of its own.
+        self._handler = self._on_sigterm
+
+    def serve(self) -> None:
+        """Run attempts until the engine says that it was enough."""
+        hello, *rest = self._first_messages()
+        assert isinstance(hello, m.Hello)
+        sys.path[:] = hello.sys_path
+        sys.argv[:] = hello.argv
+        self._max_result = hello.max_result
+        self._blobs = open_blobs(hello.blobs_url)
+        self._loader = Loader(lambda: self._blobs)
+        self._feeds = Feeds()
+        self._variables = Variables()
+        self._output = Output()
+        faulthandler.enable()
+        signal.signal(signal.SIGINT, _ignore)  # a handler, not SIG_IGN, which children would inherit
+        signal.signal(signal.SIGTERM, self._handler)
+        for message in rest:
+            self._handle(message)
+        self._connection.send(m.Ready())
+        threading.Thread(target=self._read, name="flyteish worker connection", daemon=True).start()
+        while (job := self._next()) is not None:
+            self._perform(*job)
+
+    # -- the main thread: attempts -------------------------------------------------------------------------
+
+    def _next(self) -> tuple[Order, str | None] | None:
+        with self._arrived:
+            if not self._orders:
+                self._connection.flush()
+            while not self._orders:
+                if self._leaving:
+                    return None
+                self._arrived.wait()
+            return self._orders.popleft()
+
+    def _perform(self, order: Order, log: str | None) -> None:
+        began = time.perf_counter()
+        link = WorkerLink(order, self._connection.send, self._callbacks)
+        current = Current(order, AttemptContext(order, link, self._blobs, self._feeds))
+        self._current = current
+        self._output.begin(log)
+        self._variables.begin(order)
+        try:
+            evidence = self._evidence(order, current, link)
+        except AttemptStopped:
+            evidence = Evidence(stopped=True)  # it came in the instant after the task was over
+        finally:
+            self._current = None
+            current.context.close()
+            self._variables.end()
+            if signal.getsignal(signal.SIGTERM) is not self._handler:
+                signal.signal(signal.SIGTERM, self._handler)
+            self._output.end()
+        self._connection.hold(m.Ended(order.key, order.token, evidence, time.perf_counter() - began))
+
+    def _evidence(self, order: Order, current: Current, link: WorkerLink) -> Evidence:
+        task = self._loader.known(order.reference, order.task)
+        if task is None:
+            # Importing runs user code too: should it kill this process, the engine must know whose it was.
+            self._connection.send(m.Taken(order.key, order.token))
+            try:
+                task = self._loader.load(order.reference, order.task)
+            except BlobError as error:
+                return Evidence(vanished=f"the blob store failed: {type(error).__name__}: {error}")
+            except BaseException as error:  # whatever importing user code can raise
+                return Evidence(error=document(error))
+        self._connection.send(m.Began(order.key, order.token))
+        if order.is_async:
+            return self._on_loop(order, task, link, current)
+        return perform_sync(
+            order,
+            task,
+            link,
+            self._blobs,
+            self._feeds,
+            current.context,
+            stop=current.stop,
+            max_result=self._max_result,
+        )[0]
+
+    def _on_loop(self, order: Order, task: Loadable, link: WorkerLink, current: Current) -> Evidence:
+        import asyncio  # here, since a worker that runs `def` tasks only needs none
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        loop = self._loop
+        work = perform_async(
+            order,
+            task,
+            link,
+            self._blobs,
+            self._feeds,
+            current.context,
+            stop=current.stop,
+            max_result=self._max_result,
+        )
+        current.task = mine = loop.create_task(work, name=f"flyteish {order.key}")
+        if current.stop.requested:  # it came before there was a task to cancel
+            mine.cancel()
+        try:
+            evidence, _ = loop.run_until_complete(mine)
+        except asyncio.CancelledError:
+            evidence = Evidence(stopped=True)  # cancelled before its first step
+        except (
+            BaseException
+        ) as error:  # a stopped loop; SystemExit or KeyboardInterrupt in a task of the user's
+            evidence = Evidence(error=document(error))
+        self._sweep(loop)
+        return evidence
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What the attempt left on the loop ends with it."""
+        import asyncio
+
+        left = asyncio.all_tasks(loop)
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        try:
+            _, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=_LEFTOVER_SECONDS))
+        except BaseException:
+            stubborn = left
+        if stubborn:
+            self._loop = None  # the next attempt gets a loop without them
+        for task in left - stubborn:
+            if not task.cancelled():
+                task.exception()  # marks it as seen: the attempt it belonged to is over
+
+    # -- the other thread: the connection ------------------------------------------------------------------
+
+    def _first_messages(self) -> list[m.ToWorker]:
+        bodies: list[bytes] = []
+        while not bodies:
+            bodies = self._inbox.feed(self._receive())
+        return [m.to_worker.decode(body) for body in bodies]
+
+    def _receive(self) -> bytes:
+        try:
+            data = self._connection.sock.recv(1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            vanish()
+        return data
+
+    def _read(self) -> None:
+        try:
+            poll = select.poll()
+            poll.register(self._connection.sock, select.POLLIN)
+            poll.register(self._alarm_out, select.POLLIN)
+            while True:
+                for descriptor, _ in poll.poll():
+                    if descriptor == self._alarm_out:
+                        self._alarmed(os.read(self._alarm_out, 64))
+                        continue
+                    for body in self._inbox.feed(self._receive()):
+                        self._handle(m.to_worker.decode(body))
+        except BaseException:
+            traceback.print_exc()
+            vanish()  # without this thread nothing could ever stop the other
+
+    def _handle(self, message: m.ToWorker) -> None:
+        match message:
+            case m.Run(orders, logs):
+                with self._arrived:
+                    self._orders.extend(zip(orders, logs, strict=True))
+                    self._arrived.notify()
+            case m.Answer() | m.CheckpointAck():
+                self._callbacks.answer(message)
+            case m.Recall(keys):
+                with self._arrived:
+                    back = [order.key for order, _ in self._orders if order.key in keys]
+                    self._orders = deque(job for job in self._orders if job[0].key not in back)
+                self._connection.send(m.Recalled(back))
+            case m.Notify(key, notice):
+                current = self._current
+                if current is not None and current.key == key:
+                    current.context.interruption.notify(notice)
+            case m.Stop(key):
+                current = self._current
+                if current is not None and current.key == key:
+                    self._stop(current)
+            case m.Exit():
+                with self._arrived:
+                    self._leaving = True
+                    self._arrived.notify()
+
+    def _stop(self, current: Current) -> None:
+        current.stop.requested = True
+        if current.is_async:
+            task = current.task
+            if task is not None:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        else:
+            # To the main thread itself, so that a system call in which it blocks is interrupted.
+            signal.pthread_kill(self._main, signal.SIGTERM)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        """On the main thread, between any two instructions of it: takes no lock."""
+        current = self._current
+        if current is None or not current.stop.requested:
+            self._alarm(_SIGTERM)
+        elif self._connection.busy:
+            self._alarm(_AGAIN)  # torn out of a send, half a message would be all that the engine gets
+        elif current.stop.inside:
+            current.stop.inside = False
+            raise AttemptStopped("the attempt was stopped")
+
+    def _alarm(self, what: bytes) -> None:
+        try:
+            os.write(self._alarm_in, what)
+        except OSError:
+            pass  # the pipe is full of alarms already
+
+    def _alarmed(self, what: bytes) -> None:
+        current = self._current
+        if current is None:
+            return
+        if _SIGTERM in what:
+            notice = Notice(kind="shutdown", seconds=SIGTERM_SECONDS, source="sigterm")
+            if current.context.interruption.notify(notice):
+                self._connection.send(m.Signalled(current.key, current.token, notice))
+        if _AGAIN in what:
+            time.sleep(0.001)
+            self._stop(current)
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C belongs to the controller."""
+
+
+def vanish() -> None:
+    """The engine is gone: end at once, with every process that user code started and left in this group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def main(descriptor: int) -> None:
+    """Serve the engine at the other end of this socket."""
+    os.set_inheritable(descriptor, False)
+    with socket.socket(fileno=descriptor) as sock:
+        Worker(sock).serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

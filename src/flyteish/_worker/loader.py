@@ -1,0 +1,191 @@
+"""From a task's reference to something that can be called: by import, from the script's file, or by value.
+
+Loads a module or a value once and remembers it. Must not know about attempts: what it raises is the same
+whoever asks, names the module, the file and the cure, and no retry can mend it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from functools import reduce
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flyteish._authoring.reference import SCRIPT_MODULE
+from flyteish._core.values import TaskReference
+from flyteish.errors import BlobError, TaskNotImportableError
+from flyteish.interfaces import BlobStore
+
+if TYPE_CHECKING:
+    from flyteish._authoring.signature import TaskSignature
+
+_CURE = "define it at module level in a file that workers can import"
+
+
+class Loadable(Protocol):
+    """What an attempt needs of a task; the tasks of ``_authoring.task`` are such."""
+
+    @property
+    def name(self) -> str:
+        """``environment.function``."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The plain function."""
+
+    @property
+    def signature(self) -> TaskSignature:
+        """How inputs and results travel."""
+
+
+class CarriedTask:
+    """A function that came by value, or that its module does not know as a task."""
+
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        from flyteish._authoring.signature import TaskSignature
+
+        self.function = function
+        self.name = name
+        self.signature = TaskSignature.of(function, name)
+
+    def __repr__(self) -> str:
+        return f"CarriedTask({self.name})"
+
+
+class Loader:
+    """Loads tasks for one process.
+
+    Args:
+        blobs: opens the blob store, for functions that travel by value; called at most once per function.
+    """
+
+    def __init__(self, blobs: Callable[[], BlobStore]) -> None:
+        self._blobs = blobs
+        self._loaded: dict[tuple[TaskReference, str], Loadable] = {}
+        self._script: tuple[str, ModuleType] | None = None
+
+    def known(self, reference: TaskReference, task: str) -> Loadable | None:
+        """The task, if it was loaded before."""
+        return self._loaded.get((reference, task))
+
+    def load(self, reference: TaskReference, task: str) -> Loadable:
+        """The task called ``task`` behind a reference.
+
+        Raises:
+            TaskNotImportableError: says which module or file, why, and what to do.
+            BlobError: the function travels by value and the blob store cannot be read.
+        """
+        found = self._loaded.get((reference, task))
+        if found is None:
+            found = self._carried(reference, task) if reference.by_value else self._named(reference, task)
+            self._loaded[reference, task] = found
+        return found
+
+    def _carried(self, reference: TaskReference, task: str) -> Loadable:
+        assert reference.by_value is not None
+        data = self._blobs().get(reference.by_value)
+        try:
+            import cloudpickle
+
+            thing = cloudpickle.loads(data)
+        except BlobError:
+            raise
+        except Exception as error:
+            raise TaskNotImportableError(
+                f"task {task!r} was carried by value and cannot be unpickled in the worker ({_said(error)}): "
+                f"{_CURE}"
+            ) from error
+        return CarriedTask(getattr(thing, "function", thing), task)
+
+    def _named(self, reference: TaskReference, task: str) -> Loadable:
+        if "<" in reference.name:
+            raise TaskNotImportableError(
+                f"task {task!r} is {reference.name} of module {reference.module!r}, a local function, which no "
+                f"other process can import: {_CURE}"
+            )
+        module = self._module(reference, task)
+        where = f"module {reference.module!r} ({getattr(module, '__file__', None) or 'no file'})"
+        try:
+            thing: Any = reduce(getattr, reference.name.split("."), module)
+        except AttributeError as error:
+            thing = _task_called(module, task)
+            if thing is None:
+                raise TaskNotImportableError(
+                    f"task {task!r}: {where} has no {reference.name!r} when a worker imports it. Is it defined "
+                    f"under `if __name__ == '__main__'`? {_CURE[0].upper()}{_CURE[1:]}"
+                ) from error
+        if getattr(thing, "__flyteish_task__", False):
+            found: Loadable = thing
+            return found
+        declared = _task_called(module, task)
+        if declared is not None:
+            return declared
+        if inspect.isfunction(thing):
+            return CarriedTask(thing, task)
+        raise TaskNotImportableError(
+            f"task {task!r}: {reference.name!r} in {where} is a {type(thing).__name__}, "
+            "neither a task nor a function"
+        )
+
+    def _module(self, reference: TaskReference, task: str) -> ModuleType:
+        try:
+            if reference.file is not None:
+                return self._script_module(reference.file, reference.module)
+            if reference.module == "__main__":
+                raise TaskNotImportableError(
+                    f"task {task!r} is defined at a prompt or in a notebook, so a worker has no file to import "
+                    f"it from: {_CURE}"
+                )
+            return importlib.import_module(reference.module)
+        except TaskNotImportableError:
+            raise
+        except (Exception, SystemExit) as error:
+            place = f"file {reference.file}" if reference.file else f"module {reference.module!r}"
+            raise TaskNotImportableError(
+                f"task {task!r}: a worker cannot import {place} ({_said(error)}): {_CURE}, whose own imports "
+                f"are installed in {sys.executable}"
+            ) from error
+
+    def _script_module(self, file: str, name: str) -> ModuleType:
+        """The program's main script, run as a module of another name, as multiprocessing does it."""
+        if self._script is not None and self._script[0] == file:
+            return self._script[1]
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"no file {file}")
+        code = SourceFileLoader(SCRIPT_MODULE, file).get_code(SCRIPT_MODULE)
+        module = ModuleType(SCRIPT_MODULE)
+        module.__file__ = file
+        module.__package__ = name.rpartition(".")[0]
+        before = {alias: sys.modules.get(alias) for alias in (SCRIPT_MODULE, "__main__")}
+        # Classes of the script are known as `__main__.X` in the host, so both names mean this module here.
+        sys.modules[SCRIPT_MODULE] = sys.modules["__main__"] = module
+        try:
+            assert code is not None
+            exec(code, module.__dict__)
+        except BaseException:
+            for alias, known in before.items():
+                if known is None:
+                    del sys.modules[alias]
+                else:
+                    sys.modules[alias] = known
+            raise
+        self._script = (file, module)
+        return module
+
+
+def _task_called(module: ModuleType, task: str) -> Loadable | None:
+    """A task that stands in the module under another name than its function's (``t = env.task(f)``)."""
+    for thing in list(vars(module).values()):
+        if getattr(type(thing), "__flyteish_task__", False) and thing.name == task:
+            found: Loadable = thing.base  # an override stands for the same function
+            return found
+    return None
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

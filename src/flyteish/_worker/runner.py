@@ -1,0 +1,227 @@
+"""Runs one attempt's user code and says how it ended: from an order to evidence.
+
+Shared by the worker process and the inline engine. Catches everything that user code can raise; judges
+nothing beyond telling its own stop from an error, and a store that fails from a task that fails. Must not
+know which thread or process it is on, nor who asked.
+"""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flyteish._authoring.blobspace import current_blobs
+from flyteish._authoring.context import CURRENT, AttemptContext
+from flyteish._authoring.error_documents import document
+from flyteish._authoring.payloads import INLINE_BYTES
+from flyteish._core.events import Evidence
+from flyteish._core.values import Payload
+from flyteish.errors import BlobError, SerializationError
+from flyteish.interfaces import BlobStore, Link, Order
+
+if TYPE_CHECKING:
+    from flyteish._authoring.feed import Feeds
+    from flyteish._worker.loader import Loadable
+
+#: Bytes. A larger result goes to the blob store, a smaller one travels in the message.
+INLINE_LIMIT: Final = INLINE_BYTES
+#: Bytes. A larger result is refused.
+MAX_RESULT: Final = 5 * 1024**3
+
+
+class AttemptStopped(BaseException):
+    """Raised in a ``def`` task whose attempt was stopped. No ``Exception``: handlers let it pass."""
+
+
+class Stopping:
+    """Whether an attempt's engine wants it to end, and whether it may be unwound at this instant.
+
+    The engine sets ``requested`` before it cancels or interrupts; ``inside`` is true while user code runs.
+    """
+
+    __slots__ = ("inside", "requested")
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.inside = False
+
+    def __repr__(self) -> str:
+        return f"Stopping(requested={self.requested}, inside={self.inside})"
+
+
+class StoreAccess:
+    """The attempt's blob store, as values use it."""
+
+    __slots__ = ("_blobs",)
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+
+    def put_bytes(self, data: bytes) -> str:
+        return self._blobs.put(data)
+
+    def put_path(self, path: Path) -> str:
+        return self._blobs.put_path(path)
+
+    def get_bytes(self, digest: str) -> bytes:
+        return self._blobs.get(digest)
+
+    def fetch(self, digest: str, target: Path) -> object:
+        return self._blobs.fetch(digest, target)
+
+
+Ending = tuple[Evidence, BaseException | None]
+
+
+def perform_sync(
+    order: Order,
+    task: Loadable,
+    link: Link,
+    blobs: BlobStore,
+    feeds: Feeds,
+    context: AttemptContext | None = None,
+    *,
+    stop: Stopping | None = None,
+    inline_limit: int = INLINE_LIMIT,
+    max_result: int = MAX_RESULT,
+) -> Ending:
+    """Run a ``def`` task on this thread, in a copy of the current context variables.
+
+    Args:
+        order: what to run.
+        task: the loaded task.
+        link: the attempt's connection to the controller.
+        blobs: where large inputs and results are.
+        feeds: the ways into event loops of this process.
+        context: the attempt's context, where the engine made it already; closed when this returns.
+        stop: how the engine says that it ends the attempt.
+        inline_limit: bytes of a result beyond which it goes to the blob store.
+        max_result: bytes of a result beyond which it is refused with ``SerializationError``.
+
+    Returns:
+        The evidence, and the exception object that user code raised, if any. Never raises, except
+        ``AttemptStopped`` in the instant before it returns.
+    """
+    attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
+    limits = (inline_limit, max_result)
+    return copy_context().run(_perform_sync, attempt, task, stop or Stopping(), limits)
+
+
+def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limits: tuple[int, int]) -> Ending:
+    blobs = attempt.blobs
+    CURRENT.set(attempt)
+    current_blobs.set(StoreAccess(blobs))
+    user_code = False
+    try:
+        args, kwargs = task.signature.decode_inputs(_inputs(attempt.order.inputs, blobs))
+        user_code = stop.inside = True
+        if stop.requested:
+            raise AttemptStopped("stopped before it began")
+        value = task.function(*args, **kwargs)
+        user_code = stop.inside = False
+        data = _encoded(task, value, limits[1])
+        return Evidence(result=_stored(data, blobs, limits[0])), None
+    except BaseException as exc:
+        stop.inside = False
+        return _failed(exc, user_code, stop, AttemptStopped)
+    finally:
+        attempt.close()
+
+
+async def perform_async(
+    order: Order,
+    task: Loadable,
+    link: Link,
+    blobs: BlobStore,
+    feeds: Feeds,
+    context: AttemptContext | None = None,
+    *,
+    stop: Stopping | None = None,
+    inline_limit: int = INLINE_LIMIT,
+    max_result: int = MAX_RESULT,
+) -> Ending:
+    """Run an ``async def`` task on the running loop; as ``perform_sync`` otherwise.
+
+    Sets context variables, so it wants a task of its own. To stop it, set ``stop.requested``, then cancel it.
+    Large values are read and written on threads beside the loop.
+    """
+    from asyncio import CancelledError
+
+    attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
+    outer = (CURRENT.set(attempt), current_blobs.set(StoreAccess(blobs)))
+    user_code = False
+    try:
+        inputs = order.inputs
+        if inputs.data is None:
+            from flyteish._authoring.feed import beside_loop
+
+            data = await beside_loop(feeds, lambda: _inputs(inputs, blobs), "flyteish inputs")
+        else:
+            data = inputs.data
+        args, kwargs = task.signature.decode_inputs(data)
+        user_code = True
+        value = await task.function(*args, **kwargs)
+        user_code = False
+        data = _encoded(task, value, max_result)
+        if len(data) <= inline_limit:
+            return Evidence(result=Payload(data, None, len(data))), None
+        return Evidence(result=await _stored_beside(data, blobs, feeds)), None
+    except BaseException as exc:
+        return _failed(exc, user_code, stop, CancelledError)
+    finally:
+        CURRENT.reset(outer[0])
+        current_blobs.reset(outer[1])
+        attempt.close()
+
+
+async def _stored_beside(data: bytes, blobs: BlobStore, feeds: Feeds) -> Payload:
+    from flyteish._authoring.feed import beside_loop
+
+    return await beside_loop(feeds, lambda: _stored(data, blobs, 0), "flyteish result")
+
+
+def _inputs(payload: Payload, blobs: BlobStore) -> bytes:
+    if payload.data is not None:
+        return payload.data
+    if payload.blob is None:
+        raise SerializationError("the order has no inputs: neither data nor an address")
+    return blobs.get(payload.blob)
+
+
+def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
+    data = task.signature.encode_result(value)
+    if len(data) > max_result:
+        raise SerializationError(
+            f"{task.name}(): result of {readable(len(data))} is larger than the {readable(max_result)} accepted; "
+            "return a flyteish.io.File or Dir, which travel by reference"
+        )
+    return data
+
+
+def _stored(data: bytes, blobs: BlobStore, inline_limit: int) -> Payload:
+    size = len(data)
+    if size <= inline_limit:
+        return Payload(data, None, size)
+    return Payload(None, blobs.put(data), size)
+
+
+def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: type[BaseException]) -> Ending:
+    if stop is not None and stop.requested:
+        if isinstance(exc, ours):
+            return Evidence(stopped=True), exc
+        return Evidence(error=document(exc), stopped=True), exc
+    if isinstance(exc, BlobError) and not user_code:
+        # The store failed, not the task: the system's budget pays (spec: attempts).
+        return Evidence(vanished=f"the blob store failed: {type(exc).__name__}: {exc}"), exc
+    return Evidence(error=document(exc)), exc
+
+
+def readable(size: int) -> str:
+    """Bytes for people: ``5.1 GiB``."""
+    amount = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"

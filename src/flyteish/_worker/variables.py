@@ -1,0 +1,36 @@
+"""Gives an attempt its environment variables and takes them back when it is over.
+
+The one place below the configuration that touches the process's environment, since a worker process runs
+one attempt at a time. Must not show a value: some are secrets.
+"""
+
+from __future__ import annotations
+
+import os
+
+from flyteish.interfaces import Order
+
+
+class Variables:
+    """The variables of one attempt, in force from ``begin`` to ``end``; what user code sets itself stays."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, str | None] = {}
+
+    def __repr__(self) -> str:
+        return f"Variables({sorted(self._before)})"
+
+    def begin(self, order: Order) -> None:
+        """Set the order's ``env_vars`` and, above them, its secrets."""
+        for name, value in {**order.settings.env_vars, **order.secrets}.items():
+            self._before[name] = os.environ.get(name)
+            os.environ[name] = value
+
+    def end(self) -> None:
+        """Put back what was there before."""
+        while self._before:
+            name, value = self._before.popitem()
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

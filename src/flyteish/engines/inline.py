@@ -1,0 +1,309 @@
+"""Runs attempts in this process: ``async def`` tasks on their caller's loop, ``def`` tasks on threads.
+
+An attempt can be cancelled, not killed: a ``def`` task that is stopped is given up (fenced by its generation) and
+its thread runs out by itself. Must not decide anything about attempts: it starts, ends and reports them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, cast
+
+from flyteish._authoring.context import AttemptContext
+from flyteish._authoring.error_documents import document
+from flyteish._core.events import AttemptEnded, AttemptNoticed, AttemptRunning, CheckpointSkipped, Evidence
+from flyteish._core.ids import AttemptKey
+from flyteish._core.values import CheckpointRecord, Payload
+from flyteish._worker.loader import Loader
+from flyteish._worker.runner import INLINE_LIMIT, MAX_RESULT, Stopping, perform_async, perform_sync
+from flyteish.engines.scoped_environ import scoped
+from flyteish.engines.task_loops import TaskLoops
+from flyteish.engines.threads import Threads
+from flyteish.errors import TaskNotImportableError
+from flyteish.interfaces import BlobStore, Call, Clock, Link, Notice, OnOutcome, Order, Reports
+
+if TYPE_CHECKING:
+    from flyteish._authoring.feed import Feeds
+    from flyteish._worker.loader import Loadable
+
+CLOSE_SECONDS = 5.0
+"""How long ``close`` waits for cancelled attempts to clean up."""
+
+
+class InlineEngine:
+    """The embedded default. ``max_threads`` bounds busy ``def`` tasks; ``async def`` ones are as many as are admitted."""
+
+    def __init__(
+        self,
+        *,
+        feeds: Feeds,
+        clock: Clock,
+        max_threads: int,
+        inline_limit: int = INLINE_LIMIT,
+        max_result: int = MAX_RESULT,
+        print_to_log: bool = False,
+    ) -> None:
+        self._print_to_log = print_to_log
+        self._feeds = feeds
+        self._clock = clock
+        self._limits = (inline_limit, max_result)
+        self._threads = Threads(max_threads, "flyteish-def")
+        self._attempts: dict[AttemptKey, _Attempt] = {}
+        self._loops: TaskLoops | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, reports: Reports, blobs: BlobStore) -> None:
+        self._reports = reports
+        self._blobs = blobs
+        self._loop = asyncio.get_running_loop()
+        self._loops = TaskLoops(self._loop)
+        self._loader = Loader(lambda: blobs)
+
+    def start(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            origin = self._reports.origin(order.key)
+            try:
+                task = cast("Loadable", origin.task) if origin and origin.task else self._load(order)
+            except TaskNotImportableError as error:
+                self._report(order.key, Evidence(error=document(error)), error, 0.0)
+                continue
+            context = origin.context.copy() if origin is not None else Context()
+            attempt = _Attempt(self, order, task, context, self._reports.link(order))
+            self._attempts[order.key] = attempt
+            loop = origin.loop if origin is not None else None
+            if not order.is_async:
+                self._threads.put(attempt.begin_on_thread)
+            elif loop is not None and loop.is_running():
+                self._feeds.of(loop).put(attempt.begin_on_loop)
+            else:
+                assert self._loops is not None
+                self._loops.put(attempt.begin_on_loop)
+
+    def _load(self, order: Order) -> Loadable:
+        if order.reference.by_value is not None:
+            raise TaskNotImportableError(
+                f"{order.task} was called by another process and is known by value only: what a worker sent is not "
+                "unpickled here; define it at module level in a file, or give its queue a pool of worker processes"
+            )
+        return self._loader.load(order.reference, order.task)
+
+    def stop(self, key: AttemptKey, reason: str, grace: float) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            attempt.end(Evidence(stopped=True), grace)
+
+    def reclaim(self, key: AttemptKey, notice: Notice) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is None or attempt.leaving:
+            return
+        attempt.leaving = True
+        attempt.context.interruption.notify(notice, time.monotonic())
+        self._reports.report(
+            AttemptNoticed(key.run, key.action, key.generation, notice.kind, notice.seconds, notice.source)
+        )
+        evidence = Evidence(reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice")
+        self._later(notice.seconds, lambda: attempt.end(evidence, 0.0))
+
+    async def close(self) -> None:
+        for attempt in list(self._attempts.values()):
+            attempt.end(Evidence(stopped=True), CLOSE_SECONDS)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while any(attempt.cancellable for attempt in self._attempts.values()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.002)
+        for attempt in list(self._attempts.values()):
+            attempt.give_up()
+        self._threads.close()
+        if self._loops is not None:
+            await self._loops.close(CLOSE_SECONDS)
+
+    def dropped(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """An attempt was to begin on a loop that has been closed: its caller is gone."""
+        attempt = getattr(callback, "__self__", None)
+        if isinstance(attempt, _Attempt):
+            attempt.report(Evidence(vanished="the event loop of its caller was closed"), None)
+
+    # -- for the attempts ----------------------------------------------------------------------------------------
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        assert self._loop is not None
+        self._loop.call_later(max(0.0, seconds), call)
+
+    def _report(self, key: AttemptKey, evidence: Evidence, live: BaseException | None, running_at: float) -> None:
+        self._attempts.pop(key, None)
+        chance = self._clock.chance()
+        self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, chance, running_at), live)
+
+
+class _Attempt:
+    """One attempt in this process. ``report`` is the only way out, and lets exactly one report through."""
+
+    __slots__ = (
+        "_context", "_engine", "_loop", "_running_at", "_task", "cancellable", "evidence", "leaving", "link",
+        "loadable", "order", "over", "stopping", "surroundings",
+    )  # fmt: skip
+
+    def __init__(
+        self, engine: InlineEngine, order: Order, loadable: Loadable, surroundings: Context, link: Link
+    ) -> None:
+        self._engine = engine
+        self.order = order
+        self.loadable = loadable
+        self.surroundings = surroundings
+        self.link = link if order.is_async else _ThreadLink(link, engine._threads)
+        self.stopping = Stopping()
+        self.evidence: Evidence | None = None
+        """How it is to be reported, once the engine has ended it."""
+        self.leaving = False
+        self.over = False
+        self.cancellable = False
+        self._context: AttemptContext | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._running_at = 0.0
+
+    @property
+    def context(self) -> AttemptContext:
+        if self._context is None:
+            engine = self._engine
+            self._context = AttemptContext(self.order, self.link, engine._blobs, engine._feeds)
+        return self._context
+
+    # -- on the caller's loop ------------------------------------------------------------------------------------
+
+    def begin_on_loop(self) -> None:
+        if self.over:
+            return
+        self._loop = asyncio.get_running_loop()
+        self.cancellable = True
+        name = self.order.task
+        self._task = self._loop.create_task(self._on_loop(), name=name, context=self.surroundings)
+
+    async def _on_loop(self) -> None:
+        self._began()
+        context = self.context
+        variables = _variables(self.order)
+        try:
+            if variables:
+                with scoped(variables):
+                    ending = await self._perform(context)
+            else:
+                ending = await self._perform(context)
+        finally:
+            self.cancellable = False
+        self.report(*ending)
+
+    async def _perform(self, context: AttemptContext) -> tuple[Evidence, BaseException | None]:
+        engine = self._engine
+        inline_limit, max_result = engine._limits
+        return await perform_async(
+            self.order, self.loadable, self.link, engine._blobs, engine._feeds, context,
+            stop=self.stopping, inline_limit=inline_limit, max_result=max_result,
+        )  # fmt: skip
+
+    # -- on a thread ---------------------------------------------------------------------------------------------
+
+    def begin_on_thread(self) -> None:
+        if not self.over:
+            self.surroundings.run(self._on_thread)
+
+    def _on_thread(self) -> None:
+        self._began()
+        engine = self._engine
+        inline_limit, max_result = engine._limits
+        with scoped(_variables(self.order)):
+            ending = perform_sync(
+                self.order, self.loadable, self.link, engine._blobs, engine._feeds, self.context,
+                stop=self.stopping, inline_limit=inline_limit, max_result=max_result,
+            )  # fmt: skip
+        self.report(*ending)
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def _began(self) -> None:
+        order, engine = self.order, self._engine
+        self._running_at = engine._clock.now()
+        if order.settings.timeout.max_runtime is not None:
+            key = order.key
+            engine._reports.report(AttemptRunning(key.run, key.action, key.generation))
+
+    def end(self, evidence: Evidence, grace: float) -> None:
+        """End it: cancel it if it can be, and give it up after ``grace`` seconds."""
+        if self.over or self.evidence is not None:
+            return
+        self.evidence = evidence
+        self.stopping.requested = True
+        if self._task is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._engine._later(max(grace, 0.05), self.give_up)
+        else:  # not begun yet, or on a thread that nobody can stop
+            self.give_up()
+
+    def give_up(self) -> None:
+        """It did not end in time, or can't be made to: whatever it still does counts for nothing."""
+        if self._context is not None:
+            self._context.active = False
+        self.report(self.evidence or Evidence(stopped=True), None)
+
+    def report(self, evidence: Evidence, live: BaseException | None) -> None:
+        """Say how it ended, once: on its own loop or thread, or on the controller's where it was given up."""
+        engine = self._engine
+        if engine._attempts.pop(self.order.key, None) is None:
+            return
+        self.over = True
+        if self.evidence is not None and evidence.result is None:
+            # Cancelled by us: what it says of that is the engine's evidence, with the error it raised on the way out.
+            error = evidence.error if not evidence.stopped else None
+            evidence = self.evidence if error is None else _with_error(self.evidence, evidence)
+        engine._report(self.order.key, evidence, live, self._running_at)
+
+
+def _with_error(ours: Evidence, theirs: Evidence) -> Evidence:
+    return Evidence(error=theirs.error, reclaimed=ours.reclaimed, stopped=ours.stopped)
+
+
+def _variables(order: Order) -> dict[str, str]:
+    return {**order.settings.env_vars, **order.secrets} if order.settings.env_vars or order.secrets else {}
+
+
+class _ThreadLink:
+    """The link of a ``def`` task: while a call is outstanding, its thread does not count."""
+
+    __slots__ = ("_link", "_lock", "_outstanding", "_threads")
+
+    def __init__(self, link: Link, threads: Threads) -> None:
+        self._link = link
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._outstanding = 0
+
+    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+        self._change(1)
+
+        def answered(outcome: Any, live: BaseException | None) -> None:
+            self._change(-1)
+            done(outcome, live)
+
+        return self._link.call(call, answered, task)
+
+    def _change(self, change: int) -> None:
+        with self._lock:
+            before, self._outstanding = self._outstanding, self._outstanding + change
+        if (before == 0) != (self._outstanding == 0):
+            self._threads.parked(change)
+
+    def cancel(self, number: int, reason: str) -> None:
+        self._link.cancel(number, reason)
+
+    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
+        self._link.commit_checkpoint(record, done)
+
+    def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
+        self._link.checkpoint_skipped(event)
+
+    def traced(self, key: str, result: Payload) -> None:
+        self._link.traced(key, result)
+

@@ -1,0 +1,99 @@
+"""What type checkers see of tasks. Never run: ``test_signatures`` gives it to mypy, strictly.
+
+An ``ignore`` marks a line that must be an error: mypy complains of one that is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from datetime import timedelta
+from typing import Any, assert_type
+
+import flyteish as flyte
+
+env = flyte.TaskEnvironment(
+    "typed", retries=2, timeout=timedelta(minutes=1), interruptible=flyte.SpotPolicy()
+)
+
+
+@env.task
+async def train(data: list[float], epochs: int = 1) -> dict[str, float]:
+    return {"loss": sum(data) / epochs}
+
+
+@env.task(retries=flyte.RetryStrategy(count=1), queue="gpu", cache="auto", priority="max")
+async def tune(data: list[float], *, rate: float) -> float:
+    return rate * len(data)
+
+
+@env.task
+def preprocess(text: str) -> list[int]:
+    return [ord(letter) for letter in text]
+
+
+@env.task(timeout=0, report=True)
+def count(text: str, /, letter: str = "e") -> int:
+    return text.count(letter)
+
+
+@flyte.trace
+def measure(text: str) -> int:
+    return len(text)
+
+
+@flyte.trace
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+async def the_signature_is_kept() -> None:
+    assert_type(train([1.0]), Coroutine[Any, Any, dict[str, float]])
+    assert_type(await train([1.0], epochs=2), dict[str, float])
+    assert_type(await tune([1.0], rate=0.1), float)
+    assert_type(preprocess("text"), list[int])
+    assert_type(count("text", letter="t"), int)
+    assert_type(measure("text"), int)
+    assert_type(await fetch("url"), bytes)
+    train("text")  # type: ignore[arg-type]
+    train([1.0], epoch=2)  # type: ignore[call-arg]
+    tune([1.0], 0.1)  # type: ignore[call-arg, misc]
+    preprocess(1)  # type: ignore[arg-type]
+    count(text="text")  # type: ignore[call-arg]
+    measure(1)  # type: ignore[arg-type]
+
+
+async def the_other_forms_keep_it_too() -> None:
+    assert_type(await train.aio([1.0]), dict[str, float])
+    assert_type(await preprocess.aio("text"), list[int])
+    assert_type(train.forward([1.0]), Coroutine[Any, Any, dict[str, float]])
+    assert_type(preprocess.forward("text"), list[int])
+    assert_type(await train.override(retries=0)([1.0], epochs=2), dict[str, float])
+    assert_type(count.override(interruptible=False).override(queue="q")("text"), int)
+    assert_type(await count.override(timeout=None).aio("text"), int)
+    train.override(retries=0)("text")  # type: ignore[arg-type]
+    preprocess.aio(1)  # type: ignore[arg-type]
+
+
+def parameters_are_checked() -> None:
+    flyte.TaskEnvironment("env", interruptable=True)  # type: ignore[call-arg]
+    flyte.TaskEnvironment("env", retries="3")  # type: ignore[arg-type]
+    flyte.TaskEnvironment("env", cache="always")  # type: ignore[arg-type]
+    env.clone_with("other", quue="gpu")  # type: ignore[call-arg]
+    env.task(retrys=3)  # type: ignore[call-overload]
+    env.task(priority="urgent")  # type: ignore[call-overload]
+    train.override(interruptable=False)  # type: ignore[call-arg]
+    train.override(report=True)  # type: ignore[call-arg]
+    train.override(queue=7)  # type: ignore[arg-type]
+    env.clone_with(
+        "other", queue="gpu", image=flyte.Image.from_debian_base(), secrets=["a", flyte.Secret("b")]
+    )
+
+
+async def mapping_gives_results_or_exceptions() -> None:
+    assert_type(flyte.map(count, ["a", "b"]), Iterator[int | Exception])
+    assert_type(flyte.map(count, ["a", "b"], return_exceptions=False), Iterator[int])
+    assert_type(flyte.map(train, [[1.0]], return_exceptions=False), Iterator[dict[str, float]])
+    assert_type(flyte.map.aio(train, [[1.0]], [1]), AsyncIterator[dict[str, float] | Exception])
+    assert_type(flyte.map.aio(train, [[1.0]], return_exceptions=False), AsyncIterator[dict[str, float]])
+    with flyte.group("fold"):
+        assert_type([item async for item in flyte.map.aio(count, "ab", return_exceptions=False)], list[int])
