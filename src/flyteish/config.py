@@ -56,7 +56,6 @@ from flyteish.home import (
 Durability = Literal["full", "process", "memory"]
 BUILT_IN: Final = "built-in default"
 ARGUMENT: Final = "argument"
-_PREFIX: Final = "FLYTEISH_"
 _Key = tuple[str, ...]
 _Values = dict[_Key, tuple[Any, str]]  # key -> value and source, in order of first mention
 
@@ -72,15 +71,9 @@ def _time(value: object) -> float:
 
 def _size(value: Any) -> int:
     try:
-        return (
-            Resources(memory=int(value) if isinstance(value, str) and value.isdigit() else value)
-            .amounts()
-            .memory
-        )
+        return Resources(memory=int(value) if isinstance(value, str) and value.isdigit() else value).amounts().memory
     except ConfigurationError:
-        raise PydanticCustomError(
-            "size", "Input should be bytes >= 0 or a quantity ('500M', '2Gi')"
-        ) from None
+        raise PydanticCustomError("size", "Input should be bytes >= 0 or a quantity ('500M', '2Gi')") from None
 
 
 Seconds = Annotated[float, BeforeValidator(_time)]
@@ -169,33 +162,31 @@ def _layer(source: str, folder: Path, table: Mapping[str, Any], strict: bool = T
         raise ConfigurationError("\n".join(mistakes)) from None
     plain = file.model_dump(include={*_PLAIN}, exclude_unset=True)
     said: dict[_Key, Any] = {(name,): value for name, value in plain.items()}
-    if not file.home.strip() and "home" in plain:
-        raise wrong(source, "home", file.home, "the path of a folder")
     if "home" in plain:
+        if not file.home.strip():
+            raise wrong(source, "home", file.home, "the path of a folder")
         said["home",] = (folder / Path(file.home).expanduser()).absolute()
     with blame(source, "defaults"):
         settings = spelt_settings(source, "defaults", Level.SESSION, file.defaults)
         said |= {("defaults", name): value for name, value in settings.items()}
     for name, pool in file.pools.items():
         with blame(source, f"pools.{name}"):
-            fields = pool.said(source, f"pools.{name}")
+            fields = {"name": name, **pool.said(source, f"pools.{name}")}
             if "market" in fields:
                 fields["market"] = market_table(source, f"pools.{name}.market", fields["market"], folder)
-            Pool(name, **fields)
-            said |= {("pools", name, key): value for key, value in {"name": name, **fields}.items()}
+            Pool(**fields)
+            said |= {("pools", name, key): value for key, value in fields.items()}
     for name, queue in file.queues.items():
         with blame(source, f"queues.{name}"):
-            fields = queue.said(source, f"queues.{name}")
-            Queue(name, **fields)
-            said |= _queue_values(source, {"name": name, **fields})
+            fields = {"name": name, **queue.said(source, f"queues.{name}")}
+            Queue(**fields)
+            said |= _queue_values(source, fields)
     return {key: (value, source) for key, value in said.items()}
 
 
 def _queue_values(source: str, fields: Mapping[str, Any]) -> dict[_Key, Any]:
     name = fields["name"]
-    said: dict[_Key, Any] = {
-        ("queues", name, key): value for key, value in fields.items() if key != "defaults"
-    }
+    said: dict[_Key, Any] = {("queues", name, key): value for key, value in fields.items() if key != "defaults"}
     settings = spelt_settings(source, f"queues.{name}.defaults", Level.QUEUE, fields.get("defaults", {}))
     return said | {("queues", name, "defaults", key): value for key, value in settings.items()}
 
@@ -206,9 +197,8 @@ def _objects(source: str, section: str, items: Sequence[Queue] | Sequence[Pool])
     silent = {each.name: each.default for each in msgspec.structs.fields(kind)}
     for item in items:
         if not isinstance(item, kind) or (section, item.name, "name") in said:
-            raise wrong(
-                source, section, getattr(item, "name", item), f"{kind.__name__}(...)s of different names"
-            )
+            given = getattr(item, "name", item)
+            raise wrong(source, section, given, f"{kind.__name__}(...)s with different names")
         fields = {name: v for name in silent if (v := getattr(item, name)) != silent[name]}
         if section == "queues":
             said |= _queue_values(source, fields)
@@ -221,8 +211,8 @@ def _environment(environ: Mapping[str, str], folder: Path) -> _Values:
     values: _Values = {}
     names = ["config", *_PLAIN, *(f"defaults_{name}" for name in SETTINGS)]
     for variable, raw in sorted(environ.items()):
-        key = variable.removeprefix(_PREFIX).lower()
-        if not variable.startswith(_PREFIX) or not raw or key == "config":
+        key = variable.removeprefix("FLYTEISH_").lower()
+        if not variable.startswith("FLYTEISH_") or not raw or key == "config":
             continue
         source = f"environment variable {variable}"
         if key in _PLAIN:
@@ -235,7 +225,7 @@ def _environment(environ: Mapping[str, str], folder: Path) -> _Values:
             values |= _layer(source, folder, {"defaults": {key.removeprefix("defaults_"): value}})
         elif key.startswith("defaults_") or difflib.get_close_matches(key, names, cutoff=0.85):
             # Others may have variables that begin alike; one that is nearly ours is a slip of the finger.
-            raise unknown("environment", variable, variable, [_PREFIX + name.upper() for name in names])
+            raise unknown("environment", variable, variable, [f"FLYTEISH_{name.upper()}" for name in names])
     return values
 
 
@@ -318,7 +308,7 @@ def load_config(
 
     Args:
         cwd: where the search for a project file starts. Default: the working directory.
-        environ: the environment. Default: that of the process.
+        environ: the variables. Default: the process's, which also says where the user's folders are.
         file: one more configuration file; takes the place of ``FLYTEISH_CONFIG``.
         home, ..., keep_logs: as the fields of ``Config``; what is given here wins over every other source.
         defaults: settings for tasks, by name (``{"retries": 2}``); each wins by itself.
@@ -361,8 +351,8 @@ def environment_secret(variable: str) -> str | None:
 
 
 def _files(here: Path, extra: str | Path | None) -> list[FoundFile]:
-    user, project = platformdirs.user_config_path("flyteish") / "config.toml", project_file(here)
-    paths = [user if user.is_file() else None, project, here / Path(extra).expanduser() if extra else None]
+    user = platformdirs.user_config_path("flyteish") / "config.toml"
+    paths = [user if user.is_file() else None, project_file(here), here / Path(extra).expanduser() if extra else None]
     return [read_file(path) for path in paths if path is not None]
 
 

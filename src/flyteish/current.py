@@ -15,7 +15,5 @@ spot_termination_notice: str
 
 def __getattr__(name: str) -> Any:
     if name != "spot_termination_notice":
-        raise AttributeError(
-            f"flyteish.current has no {name!r}, only 'spot_termination_notice'; the rest is on ctx()"
-        )
+        raise AttributeError(f"flyteish.current has no {name!r}, only 'spot_termination_notice'; the rest is on ctx()")
     return context.current.spot_termination_notice

@@ -99,9 +99,7 @@ def read_file(path: Path) -> FoundFile:
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(
-            f"configuration file {str(path)!r} cannot be read: {error.strerror}"
-        ) from error
+        raise ConfigurationError(f"configuration file {str(path)!r} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"configuration file {str(path)!r} is not TOML: {error}") from error
     if path.name != "pyproject.toml":
@@ -119,9 +117,7 @@ def project_file(start: Path) -> Path | None:
             return own
         shared = folder / "pyproject.toml"
         # Somebody else's pyproject.toml is none of our business, not even whether it is valid TOML.
-        if shared.is_file() and re.search(
-            rb"^\s*\[+\s*tool\s*\.\s*flyteish\b", shared.read_bytes(), re.MULTILINE
-        ):
+        if shared.is_file() and re.search(rb"^\s*\[+\s*tool\s*\.\s*flyteish\b", shared.read_bytes(), re.MULTILINE):
             return shared
     return None
 
@@ -160,7 +156,7 @@ _POLICIES: Final[dict[str, type]] = {
 }  # fmt: skip
 _TIMES: Final = {
     "max_runtime", "max_queued_time", "deadline", "max_spot_wait", "work", "base", "cap", "timeout",
-    "median_lifetime", "floor", "start", "notice_seconds", "mean_up", "mean_down", "reclaim",
+    "median_lifetime", "floor", "start", "notice_seconds", "mean_up", "mean_down", "reclaims",
 }  # fmt: skip
 #: What a session or queue may give defaults for.
 SETTINGS: Final = tuple(each.name for each in FIELDS if Level.ENVIRONMENT in each.levels)
@@ -174,7 +170,7 @@ def spelt(source: str, key: str, value: Any, kinds: Mapping[str, Any] = _POLICIE
     Raises:
         ConfigurationError: a table has an unknown key, or a text is not a time.
     """
-    name = key.rpartition(".")[2]
+    name = key.rpartition(".")[2].partition("[")[0]
     if name in _TIMES and isinstance(value, str):
         try:
             return seconds(value)
@@ -238,7 +234,7 @@ class MarketTable(NamedTuple):
 def market_table(source: str, key: str, table: dict[str, Any], folder: Path) -> MarketTable:
     """Check a market's table; its numbers are checked when it is built. Paths are relative to ``folder``."""
     kind = table.get("kind")
-    if kind not in MARKETS:
+    if not isinstance(kind, str) or kind not in MARKETS:
         raise wrong(source, f"{key}.kind", kind, " or ".join(map(repr, MARKETS)))
     names = {"file" if name == "path" else name for name in inspect.signature(MARKETS[kind]).parameters}
     given: dict[str, Any] = {}
@@ -252,16 +248,17 @@ def market_table(source: str, key: str, table: dict[str, Any], folder: Path) -> 
         elif name == "outages":
             given[name] = spelt(source, f"{key}.outages", value, {"outages": Outages})
         elif name == "reclaims" and isinstance(value, list):
-            given[name] = [
-                None if each == "never" else spelt(source, f"{key}.reclaim", each) for each in value
-            ]
+            places = [f"{key}.reclaims[{index}]" for index in range(len(value))]
+            times = zip(places, value, strict=True)
+            given[name] = [None if each == "never" else spelt(source, place, each) for place, each in times]
         elif name != "kind":
             given[name] = spelt(source, f"{key}.{name}", value)
+    if kind == "trace" and "path" not in given:
+        raise ConfigurationError(f"{source}: {key}.file is missing")
     return MarketTable(source, key, kind, given)
 
 
-# -- mistakes
-# -------------------------------------------------------------------------------------------------
+# -- mistakes -----------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -271,9 +268,7 @@ def blame(source: str, where: str) -> Iterator[None]:
         yield
     except ConfigurationError as error:
         text = str(error)
-        raise (
-            error if text.startswith(source) else ConfigurationError(f"{source}: {where}: {text}")
-        ) from None
+        raise (error if text.startswith(source) else ConfigurationError(f"{source}: {where}: {text}")) from None
 
 
 def wrong(source: str, key: str, value: object, accepted: str) -> ConfigurationError:

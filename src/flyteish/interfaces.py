@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # -- attempts ---------------------------------------------------------------------------------------------------
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Everything that an engine, and the worker it uses, needs to run one attempt."""
 
     key: AttemptKey
@@ -81,7 +81,7 @@ class Notice(msgspec.Struct, frozen=True):
     source: str = "market"
 
 
-class Call(msgspec.Struct, frozen=True):
+class Call(msgspec.Struct, frozen=True, gc=False):
     """A task called by a running attempt (or, as a root, by a program)."""
 
     profile: Profile
@@ -93,7 +93,7 @@ class Call(msgspec.Struct, frozen=True):
     """Of the inputs that count in the cache's key; None where all do, or the task is not cached."""
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How an action ended, for whoever awaits it."""
 
     run: str
@@ -149,9 +149,7 @@ class Origin(NamedTuple):
 class Reports(Protocol):
     """What an engine tells the controller. Callable from any thread; never blocks."""
 
-    def report(
-        self, event: AttemptRunning | AttemptNoticed | AttemptEnded, live: BaseException | None = None
-    ) -> None:
+    def report(self, event: AttemptRunning | AttemptNoticed | AttemptEnded, live: BaseException | None = None) -> None:
         """An attempt went on. ``live`` is the exception object where the attempt ran in this process."""
 
     def link(self, order: Order) -> Link:

@@ -12,9 +12,8 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic
 
 from flyteish._authoring import frames
 from flyteish._authoring.blobspace import BlobAccess, BlobAddress, current_blobs
@@ -24,10 +23,16 @@ from flyteish.errors import SerializationError
 
 __all__ = ["DataFrame", "Dir", "File"]
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T = TypeVar("T", default=Any)  # `File.from_local(path)` needs no annotation then
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 
-@dataclass
 class File(Content, Generic[T]):
     """A file, by reference.
 
@@ -48,9 +53,7 @@ class File(Content, Generic[T]):
     ) -> Generator[IO[Any]]:
         """An ordinary handle. What is written (``w``, ``x``) is stored when the block ends without error."""
         if not set(mode) <= set("rwxbt") or len(set(mode) & set("rwx")) != 1:
-            raise ValueError(
-                f"mode {mode!r}: stored content is read ('rb', 'r') or written whole ('wb', 'w')"
-            )
+            raise ValueError(f"mode {mode!r}: stored content is read ('rb', 'r') or written whole ('wb', 'w')")
         if "r" in mode:
             path, scratch = self._here()
             with open(path, mode, encoding=encoding, newline=newline) as handle:
@@ -79,16 +82,13 @@ class File(Content, Generic[T]):
     def _require(cls, path: Path) -> None:
         super()._require(path)
         if not path.is_file():
-            raise IsADirectoryError(
-                f"File.from_local: not a file: {path} (flyteish.io.Dir takes directories)"
-            )
+            raise IsADirectoryError(f"File.from_local: not a file: {path} (flyteish.io.Dir takes directories)")
 
     def _target(self, given: str) -> Path:
         inside = given.endswith(os.sep) or Path(given).is_dir()
         return Path(given) / self._file_name if inside else Path(given)
 
 
-@dataclass
 class Dir(Content, Generic[T]):
     """A directory tree, by reference.
 
@@ -96,7 +96,7 @@ class Dir(Content, Generic[T]):
     ``await directory.get_file("config.yaml")``; get a path with ``await directory.download()``.
     """
 
-    _copy: Scratch | None = field(default=None, repr=False, compare=False)
+    _copy: Scratch | None = None
     """Stored content, once it was fetched: looking into it again takes no time."""
 
     def walk_sync(self, recursive: bool = True, max_depth: int | None = None) -> Iterator[File[T]]:
@@ -147,17 +147,15 @@ class Dir(Content, Generic[T]):
         path = root / name
         # What was fetched, or is on its way to the store, must travel; what exists elsewhere stays there.
         own = scratch is not None or self._unstored
-        return File(
-            str(path), name, size=path.stat().st_size, _blobs=self._blobs, _unstored=own, _scratch=scratch
-        )
+        file: File[T] = File(str(path), name, size=path.stat().st_size)
+        file._blobs, file._unstored, file._scratch = self._blobs, own, scratch
+        return file
 
     @classmethod
     def _require(cls, path: Path) -> None:
         super()._require(path)
         if not path.is_dir():
-            raise NotADirectoryError(
-                f"Dir.from_local: not a directory: {path} (flyteish.io.File takes files)"
-            )
+            raise NotADirectoryError(f"Dir.from_local: not a directory: {path} (flyteish.io.File takes files)")
 
 
 class DataFrame:
@@ -239,9 +237,7 @@ class DataFrame:
         return frames.unpack([*kind, content])
 
     def __flyteish_pack__(self) -> dict[str, Any]:
-        packed = (
-            frames.pack(self._frame) if self._packed is None and self._frame is not None else self._packed
-        )
+        packed = frames.pack(self._frame) if self._packed is None and self._frame is not None else self._packed
         if packed is None and self.uri is None:
             raise SerializationError("this DataFrame holds nothing: make one with from_df")
         return {"uri": self.uri, "format": self.format, "hash": self.hash, "packed": packed}

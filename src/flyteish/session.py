@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token, copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -22,6 +22,7 @@ from msgspec import UNSET, UnsetType
 from flyteish._authoring.calling import profile_of
 from flyteish._authoring.feed import Feeds
 from flyteish._authoring.payloads import pack
+from flyteish._authoring.reference import needs_value, reference_for
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.handles import Inside, Run
 from flyteish._controller.loop import Controller
@@ -222,7 +223,9 @@ class Session:
 
             engines["processes"] = ProcessesEngine(max_workers=config.max_workers)
         if "kubernetes" in kinds:
-            raise ConfigurationError("engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed")
+            raise ConfigurationError(
+                "engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed"
+            )
         return engines
 
     def _log_path(self, key: AttemptKey) -> Path | None:
@@ -285,7 +288,13 @@ class Session:
         return Runner(self, opinions(Level.RUN, "with_runcontext()", said), name, command)
 
     def start(
-        self, task: Task[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any], said: Opinions, name: str | None, command: str
+        self,
+        task: Task[..., R],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        said: Opinions,
+        name: str | None,
+        command: str,
     ) -> Run[R]:
         """What ``run`` does, with the run's own opinions."""
         self.open()
@@ -367,7 +376,7 @@ class Session:
         self._mailman.set_queue_state(queue, state)
 
 
-class Runner(Generic[P]):
+class Runner:
     """A session with settings for one run: what ``with_runcontext`` returns."""
 
     def __init__(self, session: Session, said: Opinions, name: str | None, command: str) -> None:
@@ -489,13 +498,12 @@ def _sized(config: Config) -> tuple[Pool, ...]:
 
 
 def _entry(task: Task[..., Any]) -> str:
-    """From where a later process can load the task: ``module:name``, or ``file:name`` for a script."""
-    function = task.function
-    module = sys.modules.get(function.__module__)
-    name = function.__qualname__
-    if function.__module__ == "__main__":
-        file = getattr(module, "__file__", None)
-        return f"{Path(file).resolve()}:{name}" if file else ""
-    return f"{function.__module__}:{name}"
+    """Where a person, and a later process, find the task: ``FILE:name``; ``module:name`` for what has no file.
 
-
+    Empty for a task of a notebook, of a prompt or inside a function, which no later process can find.
+    """
+    reference = reference_for(task)
+    if needs_value(reference):
+        return ""
+    file = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
+    return f"{Path(file).resolve() if file else reference.module}:{reference.name}"

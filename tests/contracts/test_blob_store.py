@@ -314,9 +314,7 @@ DAMAGES: dict[str, Damage] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_content_is_corrupt_until_it_is_put_again(
-    files: FileBlobStore, tmp_path: Path, damage: Damage
-) -> None:
+def test_damaged_content_is_corrupt_until_it_is_put_again(files: FileBlobStore, tmp_path: Path, damage: Damage) -> None:
     """Reading damaged content raises, again and again, leaving nothing behind; putting it anew mends it."""
     address = files.put(b"content")
     damage(only_file(files, tmp_path))

@@ -12,9 +12,17 @@ import threading
 import time
 from pathlib import Path
 
+from typing import Any
+
+import msgspec
+
 import flyteish
 from flyteish import ctx
+from flyteish._authoring.feed import through_thread
+from flyteish._core.values import CheckpointRecord, Profile
+from flyteish._worker.calls import WorkerLink
 from flyteish.errors import NonRecoverableError
+from flyteish.interfaces import Call
 
 env = flyteish.TaskEnvironment(name="jobs")
 
@@ -23,6 +31,10 @@ class BadOrderError(ValueError):
     def __init__(self, number: int, reason: str) -> None:
         super().__init__(number, reason)
         self.number = number
+
+
+def make(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT))
 
 
 @env.task
@@ -103,28 +115,31 @@ def wait_for(path: str) -> int:
 
 
 @env.task
-def tidy(path: str) -> None:
+def tidy(entered: str, path: str) -> None:
     try:
+        Path(entered).touch()
         time.sleep(60)
     finally:
         Path(path).touch()
 
 
 @env.task
-def stubborn(path: str) -> None:
+def stubborn(entered: str) -> None:
     while True:
         try:
+            Path(entered).touch()
             time.sleep(60)
         except BaseException:
-            Path(path).touch()
+            pass
 
 
 @env.task
-async def asleep(path: str) -> None:
+async def asleep(entered: str, path: str) -> None:
     try:
+        make(entered)
         await asyncio.sleep(60)
     finally:
-        os.close(os.open(path, os.O_CREAT))
+        make(path)
 
 
 @env.task
@@ -133,8 +148,9 @@ async def cancels_itself() -> None:
 
 
 @env.task
-async def returns_when_cancelled() -> str:
+async def returns_when_cancelled(entered: str) -> str:
     try:
+        make(entered)
         await asyncio.sleep(60)
     except asyncio.CancelledError:
         return "partial"
@@ -193,6 +209,20 @@ async def impatient(x: int) -> str:
     except TimeoutError:
         return "gave up"
     return "got it"
+
+
+@env.task
+def forge() -> list[str]:
+    """Asks under a token that is not the attempt's."""
+    mine: Any = ctx().link
+    link = WorkerLink(msgspec.structs.replace(ctx().order, token="a guess"), mine._send, mine._callbacks)
+    record = CheckpointRecord(1, 1, "sha256:00", "bytes", 1, 0.0)
+    profile = Profile("k", "jobs.double", ctx().order.settings, ctx().order.reference)
+    call = Call(profile, ctx().order.inputs, b"")
+    (why,) = through_thread(lambda done: link.commit_checkpoint(record, done), timeout=10)
+    outcome, _ = through_thread(lambda done: link.call(call, done), timeout=10)
+    assert outcome.error is not None
+    return [str(why), outcome.error.message]
 
 
 @env.task

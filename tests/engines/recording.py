@@ -139,9 +139,7 @@ class Recorder:
         return ended.evidence
 
     async def running(self, order: Order) -> None:
-        await self.until(
-            lambda: any(isinstance(e, AttemptRunning) and _key(e) == order.key for e in self.events)
-        )
+        await self.until(lambda: any(isinstance(e, AttemptRunning) and _key(e) == order.key for e in self.events))
 
     def notices(self, order: Order) -> list[AttemptNoticed]:
         return [e for e in self.events if isinstance(e, AttemptNoticed) and _key(e) == order.key]

@@ -5,15 +5,13 @@ An ``ignore`` marks a line that must be an error: mypy complains of one that is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from datetime import timedelta
 from typing import Any, assert_type
 
 import flyteish as flyte
 
-env = flyte.TaskEnvironment(
-    "typed", retries=2, timeout=timedelta(minutes=1), interruptible=flyte.SpotPolicy()
-)
+env = flyte.TaskEnvironment("typed", retries=2, timeout=timedelta(minutes=1), interruptible=flyte.SpotPolicy())
 
 
 @env.task
@@ -47,16 +45,16 @@ async def fetch(url: str) -> bytes:
 
 
 async def the_signature_is_kept() -> None:
-    assert_type(train([1.0]), Coroutine[Any, Any, dict[str, float]])
+    await assert_type(train([1.0]), Coroutine[Any, Any, dict[str, float]])
     assert_type(await train([1.0], epochs=2), dict[str, float])
     assert_type(await tune([1.0], rate=0.1), float)
     assert_type(preprocess("text"), list[int])
     assert_type(count("text", letter="t"), int)
     assert_type(measure("text"), int)
     assert_type(await fetch("url"), bytes)
-    train("text")  # type: ignore[arg-type]
-    train([1.0], epoch=2)  # type: ignore[call-arg]
-    tune([1.0], 0.1)  # type: ignore[call-arg, misc]
+    await train("text")  # type: ignore[arg-type]
+    await train([1.0], epoch=2)  # type: ignore[call-arg]
+    await tune([1.0], 0.1)  # type: ignore[call-arg]
     preprocess(1)  # type: ignore[arg-type]
     count(text="text")  # type: ignore[call-arg]
     measure(1)  # type: ignore[arg-type]
@@ -65,13 +63,13 @@ async def the_signature_is_kept() -> None:
 async def the_other_forms_keep_it_too() -> None:
     assert_type(await train.aio([1.0]), dict[str, float])
     assert_type(await preprocess.aio("text"), list[int])
-    assert_type(train.forward([1.0]), Coroutine[Any, Any, dict[str, float]])
+    assert_type(await train.forward([1.0]), dict[str, float])
     assert_type(preprocess.forward("text"), list[int])
     assert_type(await train.override(retries=0)([1.0], epochs=2), dict[str, float])
     assert_type(count.override(interruptible=False).override(queue="q")("text"), int)
     assert_type(await count.override(timeout=None).aio("text"), int)
-    train.override(retries=0)("text")  # type: ignore[arg-type]
-    preprocess.aio(1)  # type: ignore[arg-type]
+    await train.override(retries=0)("text")  # type: ignore[arg-type]
+    await preprocess.aio(1)  # type: ignore[arg-type]
 
 
 def parameters_are_checked() -> None:
@@ -84,16 +82,14 @@ def parameters_are_checked() -> None:
     train.override(interruptable=False)  # type: ignore[call-arg]
     train.override(report=True)  # type: ignore[call-arg]
     train.override(queue=7)  # type: ignore[arg-type]
-    env.clone_with(
-        "other", queue="gpu", image=flyte.Image.from_debian_base(), secrets=["a", flyte.Secret("b")]
-    )
+    env.clone_with("other", queue="gpu", image=flyte.Image.from_debian_base(), secrets=["a", flyte.Secret("b")])
 
 
 async def mapping_gives_results_or_exceptions() -> None:
-    assert_type(flyte.map(count, ["a", "b"]), Iterator[int | Exception])
-    assert_type(flyte.map(count, ["a", "b"], return_exceptions=False), Iterator[int])
-    assert_type(flyte.map(train, [[1.0]], return_exceptions=False), Iterator[dict[str, float]])
-    assert_type(flyte.map.aio(train, [[1.0]], [1]), AsyncIterator[dict[str, float] | Exception])
-    assert_type(flyte.map.aio(train, [[1.0]], return_exceptions=False), AsyncIterator[dict[str, float]])
+    assert_type(flyte.map(count, ["a", "b"]), Generator[int | Exception, None, None])
+    assert_type(flyte.map(count, ["a", "b"], return_exceptions=False), Generator[int, None, None])
+    assert_type(flyte.map(train, [[1.0]], return_exceptions=False), Generator[dict[str, float], None, None])
+    assert_type(flyte.map.aio(train, [[1.0]], [1]), AsyncGenerator[dict[str, float] | Exception, None])
+    assert_type(flyte.map.aio(train, [[1.0]], return_exceptions=False), AsyncGenerator[dict[str, float], None])
     with flyte.group("fold"):
         assert_type([item async for item in flyte.map.aio(count, "ab", return_exceptions=False)], list[int])

@@ -63,8 +63,6 @@ class FakeLink:
         self.end_cancelled = True
         """Whether a held call that is cancelled ends as aborted, as it does in life."""
         self.held: dict[int, tuple[Call, OnOutcome, Any]] = {}
-        self.arrived = threading.Semaphore(0)
-        """Released once per call."""
         self.in_flight = 0
         self.most_in_flight = 0
         self._numbers = itertools.count(1)
@@ -98,7 +96,6 @@ class FakeLink:
         self.held[number] = (call, done, task)
         if not self.hold:
             self.release(number)
-        self.arrived.release()
         return number
 
     def cancel(self, number: int, reason: str) -> None:
@@ -122,6 +119,14 @@ class FakeLink:
         call, _, task = self.held[number]
         scripted = self.script.get(call.profile.task)
         self.end(number, *(scripted or self._perform(number, call, task)))
+
+    async def calls_made(self, number: int) -> None:
+        """Give the loop its turns until so many calls have arrived; the awaiting code runs on this loop too."""
+        for _ in range(1000):
+            if len(self.calls) >= number:
+                return
+            await asyncio.sleep(0)
+        raise AssertionError(f"{number} calls were expected, {len(self.calls)} came")
 
     def end(self, number: int, outcome: Outcome, live: BaseException | None = None) -> None:
         """Answer a held call."""

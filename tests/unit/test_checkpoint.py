@@ -254,9 +254,7 @@ def test_a_str_is_a_path(context: AttemptContext) -> None:
         context.checkpoint.write("epoch 3")  # type: ignore[arg-type]
 
 
-async def test_saves_of_one_attempt_happen_one_after_the_other(
-    context: AttemptContext, link: RecordingLink
-) -> None:
+async def test_saves_of_one_attempt_happen_one_after_the_other(context: AttemptContext, link: RecordingLink) -> None:
     """Two saves at once, on a loop and on a thread, get different numbers, in the order of their commits."""
     link.gate.clear()
     saving = [asyncio.create_task(context.checkpoint.save(b"%d" % n), name=f"save {n}") for n in range(3)]
@@ -369,9 +367,7 @@ def test_earlier_attempts_tell_the_cost(tmp_path: Path, clock: ManualClock) -> N
     """The costs in the chain count from the start; only the last few do."""
     costs = [999.0, 1.0, 2.0, 3.0, 0.0, 4.0, 5.0]
     chain = tuple(
-        CheckpointRecord(
-            sequence=n, generation=1, blob="", kind="bytes", size=0, saved_at=0, save_seconds=cost
-        )
+        CheckpointRecord(sequence=n, generation=1, blob="", kind="bytes", size=0, saved_at=0, save_seconds=cost)
         for n, cost in enumerate(costs, 1)
     )
     checkpoint = attempt(tmp_path, clock=clock, checkpoints=chain, pool_lifetime=600.0).checkpoint

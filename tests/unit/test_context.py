@@ -151,4 +151,4 @@ def test_current_is_metaflows_habit(tmp_path: Path) -> None:
         with pytest.raises(OutsideTaskError, match="only available inside a running task"):
             _ = place.spot_termination_notice
     with pytest.raises(AttributeError, match="the rest is on ctx"):
-        _ = module.run_id  # type: ignore[attr-defined]
+        _ = module.run_id

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,14 +41,10 @@ def test_a_run_with_two_reclaims_and_an_on_demand_finish() -> None:
         AttemptCost(ON_DEMAND, 1.0, 2 * HOUR, 2.5 * HOUR, kept=True),
     ]
     summary = summarize(attempts, on_demand_price=1.0)
-    assert summary == CostSummary(
-        spot_seconds=2 * HOUR,
-        on_demand_seconds=0.5 * HOUR,
-        lost_seconds=1.5 * HOUR,
-        dollars=pytest.approx(1.1),
-        on_demand_dollars=pytest.approx(1.0),
-        saved=pytest.approx(-0.1),
-    )
+    assert (summary.spot_seconds, summary.on_demand_seconds) == (2 * HOUR, 0.5 * HOUR)
+    assert summary.lost_seconds == 1.5 * HOUR
+    assert (summary.dollars, summary.on_demand_dollars) == pytest.approx((1.1, 1.0))
+    assert summary.saved == pytest.approx(-0.1)
     assert summary.seconds == 2.5 * HOUR
 
 
@@ -125,10 +123,10 @@ def test_no_more_is_lost_than_was_billed(found: list[AttemptCost], price: float)
 
 
 @given(st.lists(attempts()), st.randoms())
-def test_the_order_of_attempts_does_not_matter(found: list[AttemptCost], chance: object) -> None:
+def test_the_order_of_attempts_does_not_matter(found: list[AttemptCost], chance: Random) -> None:
     """Attempts added up in another order cost the same to the last digit."""
     shuffled = list(found)
-    chance.shuffle(shuffled)  # type: ignore[attr-defined]
+    chance.shuffle(shuffled)
     assert summarize(shuffled, 2.0) == summarize(found, 2.0)
 
 

@@ -57,7 +57,7 @@ def test_other_names_are_refused(name: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value", "accepted"),
+    "parameter, value, accepted",
     [
         ("retries", -1, "an int >= 0"),
         ("retries", True, "an int >= 0"),
@@ -235,7 +235,7 @@ async def letters():
 
 
 @pytest.mark.parametrize(
-    ("thing", "reason"),
+    "thing, reason",
     [
         (lambda: 1, "lambda has no name"),
         (numbers, "generator"),
@@ -343,5 +343,5 @@ def test_images_are_values() -> None:
 )
 def test_images_refuse_what_they_cannot_be(make: Any) -> None:
     """A wrong part of an image is refused where it is written."""
-    with pytest.raises(ConfigurationError, match="Image: .* is not accepted: expected"):
+    with pytest.raises(ConfigurationError, match=r"Image: .* is not accepted: expected"):
         make()

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,7 +61,12 @@ async def test_a_burst_wakes_the_loop_once() -> None:
     """However many callbacks are put before the loop gets to run, it is woken once."""
     loop = CountingLoop(asyncio.get_running_loop())
     feed, seen = LoopFeed(loop), []  # type: ignore[arg-type, var-annotated]
-    (thread,) = in_threads(1, lambda _: [feed.put(seen.append, value) for value in range(100)] and None)
+
+    def burst(_: int) -> None:
+        for value in range(100):
+            feed.put(seen.append, value)
+
+    (thread,) = in_threads(1, burst)
     thread.join()
     await asyncio.sleep(0)
     assert (seen, loop.wakes) == (list(range(100)), 1)
@@ -218,7 +224,7 @@ async def test_beside_loop_carries_results_and_errors() -> None:
         return threading.current_thread().name, variable.get()
 
     assert await beside_loop(Feeds(), work, "the name") == ("the name", "mine")
-    assert await beside_loop(Feeds(), lambda: None, "nothing") is None
+    assert await beside_loop(Feeds(), partial({1: 2}.get, 3), "nothing") is None
     with pytest.raises(ValueError, match="no number") as caught:
         await beside_loop(Feeds(), lambda: int("no number"), "failing")
     assert [entry.name for entry in caught.traceback][-1] == "<lambda>"

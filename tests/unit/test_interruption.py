@@ -182,9 +182,7 @@ def test_callbacks_without_a_loop_run_on_a_thread(context: AttemptContext) -> No
     assert names[0].endswith("sync")
 
 
-async def test_failing_callbacks_are_logged(
-    context: AttemptContext, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_failing_callbacks_are_logged(context: AttemptContext, caplog: pytest.LogCaptureFixture) -> None:
     """What a callback raises is in the log of the attempt and nowhere else; the others run."""
     called = asyncio.Event()
 
@@ -253,9 +251,7 @@ def test_the_file_is_there_for_who_asks_late(context: AttemptContext) -> None:
     assert context.interruption.file.exists()
 
 
-def test_an_unwritable_file_does_not_stop_the_notice(
-    context: AttemptContext, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_unwritable_file_does_not_stop_the_notice(context: AttemptContext, caplog: pytest.LogCaptureFixture) -> None:
     """A notice that can't be written is logged; it is pending all the same."""
     context.interruption.file.parent.rmdir()
     assert context.interruption.notify(Notice("terminate", 120))

@@ -121,6 +121,24 @@ def test_starting_in_an_empty_market_is_reclaimed_at_once() -> None:
     assert reclaimer.next_due() == 1500.0
 
 
+def test_an_attempt_is_not_hit_by_what_happened_before_it_started() -> None:
+    """A dip that nobody has asked about yet takes the attempt of then, not the one that started since."""
+    reclaimer = opened(ScriptedMarket(capacity=[(10, 0), (11, None)]))
+    reclaimer.attempt_started(1000.0, key(0))
+    reclaimer.attempt_started(1060.0, key(1))
+    assert reclaimer.next_due() == 1010.0
+    assert reclaimed(reclaimer, 1060.0) == ["a0"]
+    assert reclaimer.next_due() is None
+
+
+def test_an_attempt_that_ended_before_its_order_was_fetched_is_left_alone() -> None:
+    """Between losing its machine and the next look an attempt may end by itself."""
+    reclaimer = opened(ScriptedMarket(capacity=[(10, 0)]))
+    reclaimer.attempt_started(1011.0, key(0))
+    reclaimer.attempt_ended(key(0))
+    assert reclaimed(reclaimer, 1011.0) == []
+
+
 def test_the_market_opens_once_and_first() -> None:
     """Use before opening, opening twice and starting twice are defects of the caller and say so."""
     reclaimer = Reclaimer(POOL, ScriptedMarket())
@@ -137,7 +155,7 @@ def test_the_market_opens_once_and_first() -> None:
 
 
 def test_many_short_attempts_leave_no_plans_behind() -> None:
-    """A hundred thousand attempts that end before their notice do not pile up until it would be due."""
+    """Attempts that end before their notice do not pile up until it would be due."""
     reclaimer = opened(RandomMarket(1))
     for number in range(20_000):
         reclaimer.attempt_started(1000.0 + number * 0.01, key(number))
@@ -166,22 +184,17 @@ MARKETS = [
 def test_whoever_wakes_at_next_due_gets_on(market: Market, starts: list[float]) -> None:
     """Waking exactly when told always moves time on, keeps capacity, and reclaims nobody twice."""
     reclaimer = opened(market, EPOCH)
-    now, gone, number = EPOCH, set[AttemptKey](), 0
-    for pause in starts:
-        now += pause
-        orders = reclaimer.due(now)
-        reclaimer.attempt_started(now, key(number))
-        number += 1
-        for _ in range(50):
-            assert not gone & {order.key for order in orders}
-            gone |= {order.key for order in orders}
-            due = reclaimer.next_due()
-            assert due is not None
-            if due > now + pause:
-                break
+    now, gone = EPOCH, set[AttemptKey]()
+    for started, pause in enumerate(starts, start=1):
+        until = now + pause
+        while (due := reclaimer.next_due()) is not None and due <= until:
             now = max(now, due)
-            orders = reclaimer.due(now)
+            orders = [order.key for order in reclaimer.due(now)]
+            assert not gone & set(orders)
+            gone.update(orders)
             held = reclaimer.capacity(now)
-            assert held is None or number - len(gone | {order.key for order in orders}) <= held
+            assert held is None or started - 1 - len(gone) <= held
             following = reclaimer.next_due()
             assert following is None or following > now
+        now = until
+        reclaimer.attempt_started(now, key(started))

@@ -39,6 +39,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from flyteish._authoring.signature import TaskSignature
+from flyteish._authoring.typecheck import label
 from flyteish._authoring.values import PickleWarning
 from flyteish.errors import InputTypeError, OutputTypeError, SerializationError, TaskDefinitionError
 from tests.unit.value_strategies import VALUES, same
@@ -228,6 +229,11 @@ def test_parameters_are_listed_for_the_command_line() -> None:
     assert signature(fit).parameters[2].kind is inspect.Parameter.KEYWORD_ONLY
 
 
+def numbered(cases: Sequence[tuple[Any, ...]]) -> list[str]:
+    """Names of cases that are the same in every process, unlike the order of sets."""
+    return [f"{place}-{label(case[0])}" for place, case in enumerate(cases)]
+
+
 # -- types -----------------------------------------------------------------------------------------
 
 ACCEPTED: list[tuple[Any, Any]] = [
@@ -281,7 +287,7 @@ ACCEPTED: list[tuple[Any, Any]] = [
     (UserId, 3),
     (Number, 1.5),
     (T, {1}),
-    (Annotated[list[int], "x"], [1]),
+    (Annotated[list[int], {"unit": "s"}], [1]),
     (type[Config], Config),
     (Callable[[int], int], len),
     (Named, [1]),
@@ -289,7 +295,7 @@ ACCEPTED: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("annotation, value", ACCEPTED, ids=lambda item: str(item)[:40])
+@pytest.mark.parametrize("annotation, value", ACCEPTED, ids=numbered(ACCEPTED))
 def test_a_value_of_the_declared_type_arrives_exactly(annotation: Any, value: Any) -> None:
     """As an argument and as a result."""
     sig = declared(annotation)
@@ -325,7 +331,7 @@ CONVERTED: list[tuple[Any, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("annotation, value, expected", CONVERTED, ids=lambda item: str(item)[:40])
+@pytest.mark.parametrize("annotation, value, expected", CONVERTED, ids=numbered(CONVERTED))
 def test_numbers_and_text_arrive_as_declared(annotation: Any, value: Any, expected: Any) -> None:
     """Without loss, and without changing the caller's own containers."""
     before = repr(value)
@@ -356,22 +362,22 @@ REFUSED: list[tuple[Any, Any, str]] = [
     (int | str | None, 1.5, "expects int | str | None, got float (1.5)"),
     (Optional[list[int]], ["a"], "expects list[int] | None, got str ('a') at x[0], where int is expected"),  # noqa: UP045
     (Literal["a", 1], True, "expects Literal['a', 1], got bool (True)"),
-    (Mode, 1, "expects tests.Mode, got int (1)"),
-    (Config, {"rate": 1}, "expects tests.Config, got dict"),
-    (Settings, {"size": 1}, "expects tests.Settings, got dict"),
+    (Mode, 1, "expects tests.unit.test_signature.Mode, got int (1)"),
+    (Config, {"rate": 1}, "expects tests.unit.test_signature.Config, got dict"),
+    (Settings, {"size": 1}, "expects tests.unit.test_signature.Settings, got dict"),
     (Row, {"nam": "a"}, "which lacks 'name'"),
     (Row, {"name": "a", "colour": 1}, "which has 'colour' besides"),
     (Row, {"name": "a", "next": {"name": 1}}, "got int (1) at x['next']['name'], where str is expected"),
     (NDArray[np.float64], np.array([1]), "whose dtype is int64"),
     (Sequence[int], deque(["a"]), "got str ('a') at x[0]"),
-    (Closable, 1, "expects tests.Closable, got int (1)"),
+    (Closable, 1, "expects tests.unit.test_signature.Closable, got int (1)"),
     (Callable[[int], int], 1, "got int (1)"),
     (type[Config], 1, "got int (1)"),
     (Number, "a", "got str ('a')"),
 ]
 
 
-@pytest.mark.parametrize("annotation, value, message", REFUSED, ids=lambda item: str(item)[:40])
+@pytest.mark.parametrize("annotation, value, message", REFUSED, ids=numbered(REFUSED))
 def test_a_wrong_type_is_named_with_its_place(annotation: Any, value: Any, message: str) -> None:
     """Task, parameter, what is declared, what came, and where inside it."""
     with pytest.raises(InputTypeError) as raised:
@@ -386,9 +392,7 @@ def test_a_wrong_result_says_what_was_declared() -> None:
     with pytest.raises(OutputTypeError) as raised:
         sig.encode_result([1, 2])
     assert str(raised.value) == "train.fit(): declared to return dict[str, float], returned list ([1, 2])"
-    with pytest.raises(
-        OutputTypeError, match=r"returned str \('x'\) at result\['a'\], where float is expected"
-    ):
+    with pytest.raises(OutputTypeError, match=r"returned str \('x'\) at result\['a'\], where float is expected"):
         sig.encode_result({"a": "x"})
 
 
@@ -410,13 +414,9 @@ def test_starred_parameters_are_checked_one_by_one() -> None:
 
     sig = signature(fit)
     assert same(call(sig, 1, 2.0, b=1, a=2), ((1.0, 2.0), {"a": 2, "b": 1}))
-    with pytest.raises(
-        InputTypeError, match=r"parameter '\*sizes' expects float, got str \('x'\) at sizes\[1\]"
-    ):
+    with pytest.raises(InputTypeError, match=r"parameter '\*sizes' expects float, got str \('x'\) at sizes\[1\]"):
         sig.encode_inputs((1, "x"), {})
-    with pytest.raises(
-        InputTypeError, match=r"parameter '\*\*rates' expects int, got str \('x'\) at rates\['a'\]"
-    ):
+    with pytest.raises(InputTypeError, match=r"parameter '\*\*rates' expects int, got str \('x'\) at rates\['a'\]"):
         sig.encode_inputs((), {"b": 1, "a": "x"})
 
 
@@ -467,9 +467,7 @@ def test_annotations_may_name_local_classes() -> None:
     def fit(x: Outer) -> Inner:
         return Inner(1)
 
-    with pytest.raises(
-        TaskDefinitionError, match=r"train\.fit\(\): the annotation of parameter 'x'.*'Outer'"
-    ):
+    with pytest.raises(TaskDefinitionError, match=r"train\.fit\(\): the annotation of parameter 'x'.*'Outer'"):
         signature(fit).encode_inputs((1,), {})
     sig = TaskSignature.of(fit, "train.fit", {"Outer": Outer})
     assert sig.decode_result(sig.encode_result(Inner(1))) == Inner(1)
@@ -481,9 +479,7 @@ def test_annotations_that_are_no_types_are_refused() -> None:
 
     def fit(x: 3): ...  # type: ignore[valid-type]
 
-    with pytest.raises(
-        TaskDefinitionError, match="annotation of parameter 'x' cannot be used: 3 is not a type"
-    ):
+    with pytest.raises(TaskDefinitionError, match="annotation of parameter 'x' cannot be used: 3 is not a type"):
         _ = signature(fit).parameters
 
 
@@ -516,7 +512,7 @@ def test_decorated_functions_keep_their_own_module() -> None:
 
     for function in (logged, functools.partial(fit), functools.partial(logged)):
         assert call(signature(function), Config(1.0)) == ((Config(1.0),), {})
-        with pytest.raises(InputTypeError, match=r"expects tests\.Config"):
+        with pytest.raises(InputTypeError, match=r"expects tests\.unit\.test_signature\.Config"):
             signature(function).encode_inputs((1,), {})
 
 
@@ -534,6 +530,19 @@ def test_keywords_may_be_declared_by_a_typed_dict() -> None:
 # -- what cannot travel ----------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the `type` statement is new in Python 3.12")
+def test_type_aliases_may_be_recursive_and_generic() -> None:
+    """They are compiled when the first value asks."""
+    names: dict[str, Any] = {}
+    exec("type Json = int | list[Json]\ntype Pairs[K, V] = dict[V, K]", names)
+    assert call(declared(names["Json"]), [1, [2, []]]) == (([1, [2, []]],), {})
+    with pytest.raises(InputTypeError):
+        declared(names["Json"]).encode_inputs(([1, ["a"]],), {})
+    assert call(declared(names["Pairs"][float, str]), {"a": 1}) == (({"a": 1.0},), {})
+    with pytest.raises(InputTypeError, match=r"got str \('x'\) at x\['a'\], where float is expected"):
+        declared(names["Pairs"][float, str]).encode_inputs(({"a": "x"},), {})
+
+
 def test_an_unserialisable_argument_or_result_is_named() -> None:
     """Task, parameter, the way to the culprit, its type and why."""
     sig = signature(every_kind)
@@ -543,9 +552,7 @@ def test_an_unserialisable_argument_or_result_is_named() -> None:
         "train.fit(): parameter 'a' cannot be serialised: _thread.lock at a[1]['lock']: "
         "cannot pickle '_thread.lock' object; create it inside the task"
     )
-    with pytest.raises(
-        SerializationError, match=r"train\.fit\(\): the result cannot be serialised: generator"
-    ):
+    with pytest.raises(SerializationError, match=r"train\.fit\(\): the result cannot be serialised: generator"):
         sig.encode_result(n for n in "x")
 
 

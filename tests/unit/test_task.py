@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import inspect
 import pickle
 import signal
 import threading
+import weakref
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import cloudpickle
 import pytest
 
 import flyteish as flyte
-from flyteish._authoring.calling import profile_of
+from flyteish._authoring.calling import CLEANUP_SECONDS, profile_of
 from flyteish._authoring.context import CURRENT
 from flyteish._authoring.error_documents import document
 from flyteish._authoring.payloads import INLINE_BYTES
@@ -53,7 +56,7 @@ async def add_async(x: int, y: int = 1) -> int:
 
 @env.task(queue="gpu", retries=5)
 def nested(x: int) -> int:
-    return add(x) + asyncio.run(add_async(x))  # type: ignore[arg-type]
+    return add(x) + asyncio.run(add_async(x))
 
 
 @env.task
@@ -112,7 +115,7 @@ async def test_outside_an_attempt_a_task_is_its_function() -> None:
 
 async def test_outside_an_attempt_aio_works_for_both_kinds() -> None:
     """`.aio` of a `def` task runs it beside the loop; of an `async def` task it is the call itself."""
-    assert await asyncio.gather(add.aio(1), add_async.aio(2)) == [2, 3]
+    assert list(await asyncio.gather(add.aio(1), add_async.aio(2))) == [2, 3]
     with pytest.raises(ValueError, match="words"):
         await fail.aio("words")
 
@@ -179,8 +182,7 @@ def test_tasks_call_tasks(inside: FakeLink) -> None:
 def test_an_unawaited_coroutine_is_named_after_its_task(inside: FakeLink) -> None:
     """Python's warning about a forgotten `await` names the task."""
     with pytest.warns(RuntimeWarning, match=r"coroutine 'calls\.add_async' was never awaited"):
-        add_async(1)
-        gc.collect()
+        add_async(1)  # type: ignore[unused-coroutine]
 
 
 @pytest.mark.parametrize("call", [add, add_async, add.aio])
@@ -318,7 +320,9 @@ def test_the_code_stands_in_cache_keys_where_results_are_kept() -> None:
     assert add.cache_version(flyte.Cache(version_override="v7")) == "v7"
     namespace: dict[str, Any] = {}
     exec("def one(): return 1\ndef two(): return 2", namespace)
-    versions = [flyte.TaskEnvironment("e").task(namespace[name]).cache_version(flyte.Cache()) for name in ("one", "two")]
+    versions = [
+        flyte.TaskEnvironment("e").task(namespace[name]).cache_version(flyte.Cache()) for name in ("one", "two")
+    ]
     assert versions[0] != versions[1]
 
 
@@ -329,8 +333,7 @@ async def test_the_exception_object_itself_arrives_in_the_same_process(inside: F
     """Type, arguments and traceback are those of the exception that the task raised."""
     for call in (fail, fail_async, fail.aio):
         with pytest.raises(ValueError, match="words") as caught:
-            value = call("words")
-            await value  # type: ignore[misc]
+            await call("words")  # type: ignore[misc]
         assert caught.value.args == ("words", 7)
         assert caught.traceback[-1].name in ("fail", "fail_async")
 
@@ -354,21 +357,36 @@ def test_the_story_of_the_attempts_is_told_once(inside: FakeLink) -> None:
     assert error.__notes__ == ["attempts of calls.add (r0/a1):\n  attempt 1 ...\n  attempt 2 ..."]
 
 
-def test_no_error_keeps_its_frame_alive(inside: FakeLink) -> None:
+class ReferableError(Exception):
+    """Unlike the built-in ones it can be referred to weakly."""
+
+
+@pytest.mark.parametrize("form", ["blocking", "awaited"])
+async def test_no_frame_keeps_its_error_alive(inside: FakeLink, form: str) -> None:
     """A failed call leaves no cycle behind that only the garbage collector could undo."""
+
+    async def attempt() -> weakref.ref[Exception]:
+        error = ReferableError("no")
+        inside.script["calls.add"] = (failed(1, document(error)), error)
+        reference: weakref.ref[Exception] = weakref.ref(error)
+        del error
+        with contextlib.suppress(ReferableError):
+            add(1) if form == "blocking" else await add.aio(1)
+        return reference
+
     gc.collect()
     gc.disable()
     try:
-        with pytest.raises(ValueError, match="words"):
-            fail("words")
-        reachable = [thing for thing in gc.get_objects() if type(thing) is ValueError and thing.args == ("words", 7)]
-        assert reachable == []
+        reference = await attempt()
+        inside.script.clear()
+        await asyncio.sleep(0)  # the loop lets go of the future that woke us
+        assert reference() is None
     finally:
         gc.enable()
 
 
 @pytest.mark.parametrize(
-    ("phase", "kind", "expected"),
+    "phase, kind, expected",
     [
         ("aborted", "", ActionAbortedError),
         ("timed_out", "", ActionTimedOutError),
@@ -449,12 +467,16 @@ async def test_a_time_limit_cancels_the_action(inside: FakeLink) -> None:
 async def test_a_failure_in_a_task_group_cancels_the_others(inside: FakeLink) -> None:
     """Structured concurrency works: the siblings of a failed call are cancelled before the group raises."""
     inside.hold = True
-    with pytest.raises(ExceptionGroup) as caught:
+
+    async def calls() -> None:
         async with asyncio.TaskGroup() as group:
             for number in range(3):
                 group.create_task(add_async(number))
             await asyncio.sleep(0)
             inside.end(2, failed(2, document(ValueError("no"))), ValueError("no"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await calls()
     assert caught.group_contains(ValueError, match="no")
     assert sorted(number for number, _ in inside.cancelled) == [1, 3]
 
@@ -469,6 +491,19 @@ async def test_an_outcome_that_came_first_is_not_cancelled(inside: FakeLink) -> 
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
+    assert inside.cancelled == []
+
+
+async def test_an_outcome_that_meets_a_cancellation_is_not_waited_for_again(inside: FakeLink) -> None:
+    """An outcome that arrives while the cancellation is under way ends the wait; nothing is asked for."""
+    inside.hold = True
+    waiting = asyncio.create_task(add_async(1))
+    await asyncio.sleep(0)
+    inside.release(1)  # on its way to the loop
+    waiting.cancel()  # takes effect after it
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(CLEANUP_SECONDS / 2):
+            await waiting
     assert inside.cancelled == []
 
 
@@ -489,16 +524,65 @@ def test_ctrl_c_cancels_the_call_that_blocks(inside: FakeLink) -> None:
     """An interrupt while a blocking call waits cancels its action and goes on to the caller."""
     inside.hold = True
 
-    def interrupt() -> None:
-        inside.arrived.acquire()
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        while frame is not None and frame.f_code is not threading.Event.wait.__code__:
+            frame = frame.f_back
+        if frame is not None:  # it waits; until then the alarm rings again
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise KeyboardInterrupt
 
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        add(1)
-    thread.join()
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+        with pytest.raises(KeyboardInterrupt):
+            add(1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     assert inside.cancelled == [(1, "the call that waited for it was broken off")]
+
+
+# -- the documents' programs ---------------------------------------------------------------------------------------
+
+
+my_env = flyte.TaskEnvironment(name="my_env", interruptible=True, queue="default-pool")
+
+
+@my_env.task
+def preprocess(data: list) -> list:
+    return [x * 2 for x in data]
+
+
+@my_env.task(interruptible=True, retries=3, queue="gpu-pool")
+def train_model(data: list) -> dict:
+    return {"accuracy": 0.95}
+
+
+@my_env.task(interruptible=False)
+def save_results(results: dict) -> str:
+    return "saved"
+
+
+@my_env.task
+async def main(data: list) -> str:
+    processed = preprocess(data=data)
+    # Run this specific invocation as non-interruptible
+    return save_results.override(interruptible=False)(results={"data": processed})
+
+
+async def test_a_program_of_the_source_documents_runs(link: FakeLink) -> None:
+    """As written, outside an attempt and inside one; the more specific level wins, and the plan tells the media."""
+    assert await main([1, 2]) == "saved"
+    with link.running():
+        assert await main([1, 2]) == "saved"
+    calls = {call.profile.task: call.profile.settings for call in link.calls}
+    assert list(calls) == ["my_env.main", "my_env.preprocess", "my_env.save_results"]
+    assert calls["my_env.preprocess"].interruptible is not None
+    assert calls["my_env.save_results"].interruptible is None
+    assert calls["my_env.save_results"].source("interruptible") == ".override()"
+    assert train_model.settings().queue == "gpu-pool"
+    media = [row.medium for row in train_model.plan().attempts]
+    assert media == ["spot", "spot", "spot", "on-demand"]
 
 
 # -- travelling ------------------------------------------------------------------------------------------------------

@@ -392,9 +392,7 @@ def test_pickle_is_said_once_for_each_type() -> None:
 @pytest.mark.usefixtures("no_pickle")
 def test_pickle_can_be_refused() -> None:
     """Refused, it names the place, the type and the cure; and pickles that exist already aren't read."""
-    with pytest.raises(
-        SerializationError, match=r"Opaque at value\['a'\]\[0\].*refused by configuration.*dataclass"
-    ):
+    with pytest.raises(SerializationError, match=r"Opaque at value\['a'\]\[0\].*refused by configuration.*dataclass"):
         Codec("a()").encode({"a": [Opaque(1)]})
     token = current_pickle_policy.set(PicklePolicy(notice=lambda _: None))
     data = Codec("a()").encode(Opaque(1))
@@ -482,9 +480,7 @@ def test_codecs_are_safe_on_several_threads() -> None:
     value = [Leaf("x", {"a", "b"}), {1: (math.inf,)}, np.arange(3.0).tolist()]
     results: list[bool] = []
     threads = [
-        threading.Thread(
-            target=lambda: results.extend(same(trip(value, codec)[1:], value[1:]) for _ in range(50))
-        )
+        threading.Thread(target=lambda: results.extend(same(trip(value, codec)[1:], value[1:]) for _ in range(50)))
         for _ in range(4)
     ]
     for thread in threads:

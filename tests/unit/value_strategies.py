@@ -36,9 +36,7 @@ TIMES = st.one_of(
 )
 HASHABLE = st.one_of(st.none(), st.booleans(), NUMBERS, TEXT, st.binary(), TIMES, st.uuids())
 KEYS = HASHABLE | st.tuples(HASHABLE, HASHABLE) | st.frozensets(st.integers())
-LEAVES = (
-    HASHABLE | st.decimals() | st.binary().map(bytearray) | st.builds(range, st.integers(), st.integers())
-)
+LEAVES = HASHABLE | st.decimals() | st.binary().map(bytearray) | st.builds(range, st.integers(), st.integers())
 
 
 def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -83,11 +81,7 @@ def same(left: Any, right: Any) -> bool:
         case dt.datetime() | dt.time():
             return _shown(left) == _shown(right) and left.fold == right.fold
         case np.ndarray():
-            return (
-                left.dtype == right.dtype
-                and left.shape == right.shape
-                and same(left.tolist(), right.tolist())
-            )
+            return left.dtype == right.dtype and left.shape == right.shape and same(left.tolist(), right.tolist())
         case _:
             return _shown(left) == _shown(right)
 

@@ -14,7 +14,7 @@ from flyteish.errors import SerializationError
 
 #: Bytes. Smaller content (of an array, a frame, a pickle) travels inside the value; larger is shared by
 #: address, so that a fan-out over one big array stores it once.
-INLINE_LIMIT = 256 * 1024
+INLINE_LIMIT = 64 * 1024
 
 
 class BlobAccess(Protocol):

@@ -11,11 +11,12 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from flyteish import errors
+from flyteish._authoring.bridge import can_wait_here, wait_here
 from flyteish._authoring.context import CURRENT, AttemptContext
 from flyteish._authoring.error_documents import rebuild
 from flyteish._authoring.feed import through_thread
@@ -51,9 +52,7 @@ _encode = msgspec.msgpack.Encoder().encode
 # -- calls ------------------------------------------------------------------------------------------------------
 
 
-def call_async(
-    task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Coroutine[Any, Any, Any]:
+def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
     """A coroutine for the call. Binds and checks here and now; submits when it is first awaited."""
     context = CURRENT.get(None)
     if context is None:
@@ -69,12 +68,14 @@ def call_async(
 
 
 def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The value of the call, waited for on this thread."""
+    """The value of the call. Within an ``async def`` task the loop goes on meanwhile; elsewhere it blocks the thread."""
     context = CURRENT.get(None)
     if context is None:
         task.signature.bind(args, kwargs)
         return task.function(*args, **kwargs)
     call, large = prepare(task, args, kwargs, context)
+    if can_wait_here():
+        return wait_here(_submitted(task, context, call, large))
     if large is not None:
         call = msgspec.structs.replace(call, inputs=pack(large, context.blobs))
     link = context.link
@@ -83,38 +84,54 @@ def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         return link.call(call, done, task)
 
     outcome, live = through_thread(start, lambda number: link.cancel(number, _BROKEN_OFF))
-    return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs))
+    try:
+        return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs))
+    finally:
+        del live  # or the exception and this frame would keep each other alive
 
 
 async def _submitted(task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None) -> Any:
     if large is not None:
         call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
     outcome, live = await _outcome(task, context, call)
-    data = await unpack_beside(outcome.result or _NOTHING, context.blobs, context.feeds)
-    return conclude(task, outcome, live, data)
+    try:
+        data = await unpack_beside(outcome.result or _NOTHING, context.blobs, context.feeds)
+        return conclude(task, outcome, live, data)
+    finally:
+        del live  # as above
+
+
+class _Wait:
+    """One await of an outcome. ``future`` is replaced when the await is cancelled and waits for the end instead."""
+
+    __slots__ = ("answered", "future")
+
+    def __init__(self, future: asyncio.Future[_Answer]) -> None:
+        self.future = future
+        self.answered = False
+
+    def settle(self, outcome: Outcome, live: BaseException | None) -> None:
+        self.answered = True
+        if not self.future.done():
+            self.future.set_result((outcome, live))
 
 
 async def _outcome(task: Task[..., Any], context: AttemptContext, call: Call) -> _Answer:
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[_Answer] = loop.create_future()
-    waiting = [future]  # a cell: who waits changes when the await is cancelled
-    number = context.link.call(call, partial(context.feeds.of(loop).put, _settle, waiting), task)
+    wait = _Wait(loop.create_future())
+    number = context.link.call(call, partial(context.feeds.of(loop).put, wait.settle), task)
     try:
-        return await future
+        return await wait.future
     except asyncio.CancelledError:
-        if future.cancelled():  # else the outcome came first, and there is nothing left to cancel
-            waiting[0] = loop.create_future()
+        # The outcome may have come first, even between the cancellation and this line.
+        if not wait.answered:
+            wait.future = loop.create_future()
             context.link.cancel(number, _CANCELLED)
-            await asyncio.wait(waiting, timeout=CLEANUP_SECONDS)
+            await asyncio.wait((wait.future,), timeout=CLEANUP_SECONDS)
         raise
     except GeneratorExit:  # the loop is gone: nobody will ever wait again
         context.link.cancel(number, _CANCELLED)
         raise
-
-
-def _settle(waiting: list[asyncio.Future[_Answer]], outcome: Outcome, live: BaseException | None) -> None:
-    if not waiting[0].done():
-        waiting[0].set_result((outcome, live))
 
 
 # -- from call to Call --------------------------------------------------------------------------------------------
@@ -181,7 +198,10 @@ def conclude(task: Task[..., Any], outcome: Outcome, live: BaseException | None,
     """
     if outcome.phase == "succeeded":
         return task.signature.decode_result(data)
-    _raise(_error(task.name, outcome, live), outcome, task.name)
+    try:
+        raise _with_story(_error(task.name, outcome, live), outcome, task.name)
+    finally:
+        del live  # as above
 
 
 def _error(name: str, outcome: Outcome, live: BaseException | None) -> BaseException:
@@ -209,12 +229,9 @@ def _our_class(name: str) -> Callable[[str], BaseException]:
     return kind if isinstance(kind, type) and issubclass(kind, errors.FlyteishError) else errors.FlyteishError
 
 
-def _raise(error: BaseException, outcome: Outcome, name: str) -> NoReturn:
+def _with_story(error: BaseException, outcome: Outcome, name: str) -> BaseException:
     if outcome.story:
         note = "\n  ".join((f"attempts of {name} ({outcome.run}/{outcome.action}):", *outcome.story))
         if note not in getattr(error, "__notes__", ()):  # awaited twice, or carried along by a parent
             error.add_note(note)
-    try:
-        raise error
-    finally:
-        del error  # or the exception and this frame would keep each other alive
+    return error

@@ -233,9 +233,7 @@ class Checkpoint:
         context = self._context
         with self._saving:
             if not context.active:
-                raise StaleAttemptError(
-                    f"attempt {context.order.key} is over; it can't save checkpoints any more"
-                )
+                raise StaleAttemptError(f"attempt {context.order.key} is over; it can't save checkpoints any more")
             begun = context.clock()
             kind, name, size, blob = self._store(data)
             record = CheckpointRecord(
@@ -291,9 +289,7 @@ class Checkpoint:
 
     def _skipped(self, record: CheckpointRecord, error: Exception) -> None:
         context = self._context
-        context.logger.warning(
-            "checkpoint %d of %s is passed over: %s", record.sequence, context.action, error
-        )
+        context.logger.warning("checkpoint %d of %s is passed over: %s", record.sequence, context.action, error)
         context.link.checkpoint_skipped(
             CheckpointSkipped(
                 run=context.run,
@@ -342,8 +338,7 @@ def _checked_data(data: object) -> bytes | Path:
     path = Path(data)
     if not path.exists():
         raise FileNotFoundError(
-            f"checkpoint.save(data={_shown(data)}): no such file or directory "
-            "(a str is a path; pass data as bytes)"
+            f"checkpoint.save(data={_shown(data)}): no such file or directory (a str is a path; pass data as bytes)"
         )
     return path
 
@@ -374,9 +369,7 @@ def _shown(value: object) -> str:
 
 
 def _tree_size(path: Path) -> int:
-    return sum(
-        os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names
-    )
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def _sole_content(path: Path) -> bytes:

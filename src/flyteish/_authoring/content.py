@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -34,22 +32,49 @@ T = TypeVar("T")
 ContentT = TypeVar("ContentT", bound="Content")
 
 
-@dataclass
 class Content:
     """The base of ``File`` and ``Dir``."""
 
-    path: str
-    """Where the content is: an address in the blob store once it is stored, else a local path or a URI."""
-    name: str | None = None
-    format: str = ""
-    hash: str | None = None
-    size: int | None = None
-    """Bytes; None where nobody has looked."""
-    _blobs: BlobAccess | None = field(default=None, repr=False, compare=False)
-    # Content at `path` is this value's own, and is stored when the value first travels.
-    _unstored: bool = field(default=False, repr=False, compare=False)
-    # Keeps a temporary directory that `path` lies in.
-    _scratch: Scratch | None = field(default=None, repr=False, compare=False)
+    # Not a dataclass: pydantic would take one apart instead of asking it for its schema.
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        format: str = "",
+        hash: str | None = None,
+        size: int | None = None,
+    ) -> None:
+        self.path = path
+        """Where the content is: an address in the blob store once it is stored, else a local path or a URI."""
+        self.name = name
+        self.format = format
+        self.hash = hash
+        self.size = size
+        """Bytes; None where nobody has looked."""
+        self._blobs: BlobAccess | None = None
+        self._unstored = False
+        """Content at ``path`` is this value's own, and is stored when the value first travels."""
+        self._scratch: Scratch | None = None
+        """Keeps a temporary directory that ``path`` lies in."""
+
+    def __repr__(self) -> str:
+        known = {name: value for name, value in self._facts().items() if value not in (None, "")}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in known.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Content) and type(other) is type(self) and other._facts() == self._facts()
+
+    __hash__ = None  # type: ignore[assignment] # a file that is being written changes
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "name": self.name,
+            "format": self.format,
+            "hash": self.hash,
+            "size": self.size,
+        }
 
     @classmethod
     def from_existing_remote(cls: type[ContentT], remote_path: str) -> ContentT:
@@ -61,7 +86,8 @@ class Content:
         """Content from this disk: stored now, or when it first travels where no session is open yet."""
         path = Path(local_path).absolute()
         cls._require(path)
-        content = cls(path=str(path), name=path.name, size=size_of(path), _unstored=True)
+        content = cls(path=str(path), name=path.name, size=size_of(path))
+        content._unstored = True
         if current_blobs.get() is not None:
             content._store()
         return content
@@ -156,23 +182,25 @@ class Content:
             self._store()
         if not self.path:
             raise SerializationError(f"nothing was written to {self!r}")
-        return {
-            "path": self.path, "name": self.name, "format": self.format, "hash": self.hash, "size": self.size,
-        }  # fmt: skip
+        return self._facts()
 
     @classmethod
     def __flyteish_unpack__(cls: type[ContentT], packed: dict[str, Any]) -> ContentT:
-        return cls(**packed, _blobs=current_blobs.get())
+        content = cls(**packed)
+        content._blobs = current_blobs.get()
+        return content
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Within a pickled object it must still travel as a reference.
         return type(self).__flyteish_unpack__, (self.__flyteish_pack__(),)
 
     def __copy__(self: ContentT) -> ContentT:
-        return dataclasses.replace(self)
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def __deepcopy__(self: ContentT, memo: object) -> ContentT:
-        return dataclasses.replace(self)
+        return self.__copy__()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:

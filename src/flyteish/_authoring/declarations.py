@@ -37,9 +37,7 @@ def check_function(function: Any, environment: str) -> Literal["async", "sync"]:
 
 def _unfit(function: Any) -> str:
     if getattr(function, "__flyteish_task__", False):
-        return (
-            f"it is the task {function.name!r} already; declare the plain function, {function.name}.function"
-        )
+        return f"it is the task {function.name!r} already; declare the plain function, {function.name}.function"
     if isinstance(function, type):
         return "it is a class; declare a function that makes the object"
     if isinstance(function, staticmethod | classmethod) or inspect.ismethod(function):

@@ -333,9 +333,7 @@ class TaskEnvironment:
         raise self._refuse("image", value, "Image(...), the reference of an image, or None")
 
     def _checked_dependencies(self, value: object) -> tuple[TaskEnvironment, ...]:
-        if not isinstance(value, list | tuple) or not all(
-            isinstance(item, TaskEnvironment) for item in value
-        ):
+        if not isinstance(value, list | tuple) or not all(isinstance(item, TaskEnvironment) for item in value):
             raise self._refuse("depends_on", value, "a list of TaskEnvironment")
         if any(item is self for item in value):
             raise self._refuse("depends_on", value, "other environments than itself")

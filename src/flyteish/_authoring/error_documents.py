@@ -77,23 +77,24 @@ class _Describer:
             cause, context = exc.__cause__, exc.__context__
             if context is cause or exc.__suppress_context__:
                 context = None
+            message = _message(exc)
             return ErrorDocument(
                 type=type_name(kind),
-                message=_message(exc),
+                message=message,
                 bases=tuple(type_name(base) for base in type.mro(kind) if base is not object),
                 args=plain_data.encode(_arguments(exc)),
                 attributes=_attributes(exc),
                 notes=_notes(exc),
-                traceback=_traceback(exc),
+                traceback=_traceback(exc, message),
                 cause=self.linked(cause, depth, above),
                 context=self.linked(context, depth, above),
                 group=self.members(exc, depth, above),
-                final=_is_final(exc, depth),
+                final=_is_final(exc),
             )
         except BaseException:  # whatever the exception's own code does, it gets a document
             bases = tuple(type_name(base) for base in type.mro(kind) if base is not object)
             words = "(this exception's own code failed while it was described)"
-            return ErrorDocument(type=type_name(kind), message=words, bases=bases, final=_is_final(exc, 0))
+            return ErrorDocument(type=type_name(kind), message=words, bases=bases, final=_is_final(exc))
 
     def linked(self, exc: BaseException | None, depth: int, above: frozenset[int]) -> ErrorDocument | None:
         if exc is None or depth == 0 or self.left <= 0 or id(exc) in above:
@@ -119,14 +120,19 @@ def type_name(kind: type) -> str:
     return f"{'__main__' if module == SCRIPT_MODULE else module}.{name}"
 
 
-def _is_final(exc: BaseException, depth: int) -> bool:
-    kinds = type.mro(type(exc))
-    if any(kind in kinds for kind in FINAL):
-        return True
-    if BaseExceptionGroup not in kinds or depth == 0:
-        return False
-    members = BaseExceptionGroup.exceptions.__get__(exc)
-    return any(_is_final(member, depth - 1) for member in members)
+def _is_final(exc: BaseException) -> bool:
+    """By type, and for a group by any of its members; each is looked at once, however often it occurs."""
+    left, seen = [exc], {id(exc)}
+    while left:
+        one = left.pop()
+        kinds = type.mro(type(one))
+        if any(kind in kinds for kind in FINAL):
+            return True
+        if BaseExceptionGroup in kinds:
+            members: tuple[BaseException, ...] = BaseExceptionGroup.exceptions.__get__(one)
+            left += [member for member in members if id(member) not in seen]
+            seen.update(map(id, members))
+    return False
 
 
 def _message(exc: BaseException) -> str:
@@ -151,12 +157,8 @@ def _attributes(exc: BaseException) -> bytes | None:
     values.pop("__notes__", None)
     for kind, names in _SLOTS:
         if isinstance(exc, kind):
-            values.update(
-                (name, getattr(exc, name)) for name in names if getattr(exc, name, None) is not None
-            )
-    kept = {
-        name: value for name, value in values.items() if isinstance(name, str) and plain_data.is_plain(value)
-    }
+            values.update((name, getattr(exc, name)) for name in names if getattr(exc, name, None) is not None)
+    kept = {name: value for name, value in values.items() if isinstance(name, str) and plain_data.is_plain(value)}
     return plain_data.encode(kept) if kept else None
 
 
@@ -167,15 +169,19 @@ def _notes(exc: BaseException) -> tuple[str, ...]:
     return tuple(shortened(note if isinstance(note, str) else plain_data.shown(note)) for note in notes)
 
 
-def _traceback(exc: BaseException) -> str:
-    import traceback  # here, since most programs never need it
+def _traceback(exc: BaseException, message: str) -> str:
+    """As Python prints it, without causes and members: these have documents of their own."""
+    from traceback import format_tb  # here, since most programs never need it
 
     frames = exc.__traceback__
     while frames is not None and str(frames.tb_frame.f_globals.get("__name__", "")).startswith(_OURS):
         frames = frames.tb_next
     if frames is None:
         frames = exc.__traceback__
-    return shortened("".join(traceback.format_exception(type(exc), exc, frames, chain=False)).rstrip("\n"))
+    name = type_name(type(exc)).removeprefix("builtins.").removeprefix("__main__.")
+    last = f"{name}: {message}" if message else name
+    # Not format_exception: it would walk through all causes and members again, for each of them.
+    return shortened("".join(["Traceback (most recent call last):\n", *format_tb(frames), last]))
 
 
 def shortened(text: str) -> str:
@@ -236,9 +242,7 @@ def _instance(document: ErrorDocument, depth: int) -> BaseException | None:
     return _made(kind, arguments, arguments)
 
 
-def _made(
-    kind: type[BaseException], arguments: tuple[Any, ...], init: tuple[Any, ...]
-) -> BaseException | None:
+def _made(kind: type[BaseException], arguments: tuple[Any, ...], init: tuple[Any, ...]) -> BaseException | None:
     """An instance made by the built-in bases alone: the class's own code is not called."""
     for base in type.mro(kind):
         if base.__module__ != "builtins" or not issubclass(base, BaseException):

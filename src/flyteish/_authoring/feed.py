@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 if TYPE_CHECKING:
     import asyncio
 
+    from flyteish._authoring.bridge import Stepper
+
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 Callback = Callable[..., object]
@@ -32,13 +34,15 @@ class LoopFeed:
     running. Two threads may both find it unarmed and both schedule one: the second finds nothing to do.
     """
 
-    __slots__ = ("_armed", "_dropped", "_items", "_loop")
+    __slots__ = ("_armed", "_dropped", "_items", "_loop", "steppers")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, dropped: Dropped | None = None) -> None:
         self._loop = loop
         self._dropped = dropped
         self._items: deque[tuple[Callback, tuple[Any, ...]]] = deque()
         self._armed = False
+        self.steppers: list[Stepper] = []
+        """Idle ones of this loop's thread, for ``bridge.Bridged``."""
 
     def __repr__(self) -> str:
         state = "closed" if self._loop.is_closed() else "awake" if self._armed else "idle"
@@ -96,9 +100,7 @@ class LoopFeed:
             try:
                 callback(*args)
             except Exception as error:
-                self._loop.call_exception_handler(
-                    {"message": f"Callback {callback!r} failed", "exception": error}
-                )
+                self._loop.call_exception_handler({"message": f"Callback {callback!r} failed", "exception": error})
         self._loop.call_soon(self._drain)
 
 

@@ -108,14 +108,14 @@ def _decode_arrow(data: bytes, name: str, notes: Any) -> Any:
 def _encode_polars(frame: Any, name: str) -> tuple[Any, bytes]:
     buffer = io.BytesIO()
     try:
-        (frame if name == "DataFrame" else frame.to_frame()).write_ipc(buffer)
+        (frame if name == "DataFrame" else frame.to_frame()).write_ipc_stream(buffer)
     except Exception as error:  # polars' own exceptions differ between its versions
         raise NoEncoding(str(error)) from error
     return None, buffer.getvalue()
 
 
 def _decode_polars(data: bytes, name: str, notes: Any) -> Any:
-    frame = importlib.import_module("polars").read_ipc(io.BytesIO(data), memory_map=False)
+    frame = importlib.import_module("polars").read_ipc_stream(io.BytesIO(data))
     return frame if name == "DataFrame" else frame.to_series()
 
 
@@ -158,9 +158,7 @@ def _same(frame: Any, restored: Any) -> bool:
         return False
     if getattr(frame.index, "freqstr", None) != getattr(restored.index, "freqstr", None):
         return False
-    return all(
-        _looks(before) == _looks(after) for before, after in zip(_parts(frame), _parts(restored), strict=True)
-    )
+    return all(_looks(before) == _looks(after) for before, after in zip(_parts(frame), _parts(restored), strict=True))
 
 
 def _parts(frame: Any) -> list[Any]:

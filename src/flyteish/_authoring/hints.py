@@ -97,13 +97,17 @@ def _compile_special(annotation: Any) -> Check:
     raise UnusableAnnotationError(f"{annotation!r} is not a type")
 
 
-def _later(alias: Any) -> Check:
+def _later(alias: Any, arguments: tuple[Any, ...] = ()) -> Check:
     """``type Json = ... Json ...`` may mean itself, so it is compiled when a value first asks."""
     compiled: list[Check] = []
 
     def conform(value: Any) -> Any:
         if not compiled:
-            compiled.append(compile_check(alias.__value__))
+            meaning = alias.__value__
+            given = dict(zip(alias.__type_params__, arguments, strict=False))
+            if given and (parameters := getattr(meaning, "__parameters__", ())):
+                meaning = meaning[tuple(given.get(parameter, Any) for parameter in parameters)]
+            compiled.append(compile_check(meaning))
         return compiled[0].conform(value)
 
     return Check(str(alias), conform)
@@ -150,7 +154,7 @@ def _compile_generic(annotation: Any, origin: Any, arguments: tuple[Any, ...]) -
     if isinstance(origin, type):
         return _compile_class(origin)
     # A generic alias of Python 3.12's `type` statement.
-    return _later(origin[arguments]) if hasattr(origin, "__value__") else ANYTHING
+    return _later(origin, arguments) if hasattr(origin, "__value__") else ANYTHING
 
 
 def _compile_tuple(arguments: tuple[Any, ...], expected: str) -> Check:

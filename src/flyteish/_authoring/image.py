@@ -57,15 +57,11 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def with_pip_packages(self, *packages: str) -> Image:
         """This image with more Python packages."""
-        return msgspec.structs.replace(
-            self, pip_packages=self.pip_packages + _names("pip_packages", packages)
-        )
+        return msgspec.structs.replace(self, pip_packages=self.pip_packages + _names("pip_packages", packages))
 
     def with_apt_packages(self, *packages: str) -> Image:
         """This image with more Debian packages."""
-        return msgspec.structs.replace(
-            self, apt_packages=self.apt_packages + _names("apt_packages", packages)
-        )
+        return msgspec.structs.replace(self, apt_packages=self.apt_packages + _names("apt_packages", packages))
 
     def with_env_vars(self, env_vars: Mapping[str, str]) -> Image:
         """This image with more environment variables; a name said again gets the new value."""
@@ -76,9 +72,7 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
         parts = [repr(self.base)]
         parts += [f"pip_packages={self.pip_packages!r}"] if self.pip_packages else []
         parts += [f"apt_packages={self.apt_packages!r}"] if self.apt_packages else []
-        parts += (
-            ["env_vars={" + ", ".join(f"{name}=***" for name in self.env_vars) + "}"] if self.env_vars else []
-        )
+        parts += ["env_vars={" + ", ".join(f"{name}=***" for name in self.env_vars) + "}"] if self.env_vars else []
         return f"Image({', '.join(parts)})"
 
 
@@ -93,9 +87,7 @@ def _names(name: str, value: object) -> tuple[str, ...]:
 
 
 def _variables(value: object) -> dict[str, str]:
-    if isinstance(value, Mapping) and all(
-        isinstance(k, str) and k and isinstance(v, str) for k, v in value.items()
-    ):
+    if isinstance(value, Mapping) and all(isinstance(k, str) and k and isinstance(v, str) for k, v in value.items()):
         return dict(value)
     raise _refuse(
         "env_vars", sorted(value, key=str) if isinstance(value, Mapping) else value, "a mapping of str to str"

@@ -120,9 +120,7 @@ class Interruption:
         Default: no limit. Use it on a thread of your own or in a ``def`` task: it blocks a loop.
         """
         if timeout is not None and not timeout >= 0:
-            raise ConfigurationError(
-                f"wait_sync(timeout={timeout!r}) is not accepted: expected seconds >= 0 or None"
-            )
+            raise ConfigurationError(f"wait_sync(timeout={timeout!r}) is not accepted: expected seconds >= 0 or None")
         self._arrived.wait(timeout)
         return self._notice
 
@@ -133,9 +131,7 @@ class Interruption:
         the attempt ends); otherwise on a thread. ``ctx()`` works there; exceptions are logged, never raised.
         """
         if not callable(callback):
-            raise InputTypeError(
-                f"on_notice(callback={callback!r}): expected a function of one notice, sync or async"
-            )
+            raise InputTypeError(f"on_notice(callback={callback!r}): expected a function of one notice, sync or async")
         context = copy_context()
         loop = _running_loop()
         deliver: Callable[[Notice], None]
@@ -245,9 +241,7 @@ class Interruption:
             answer = self._guarded(partial(context.run, callback, notice), callback)
             if inspect.isawaitable(answer):
                 # Kept, since loops keep their tasks weakly.
-                task = loop.create_task(
-                    _awaited(answer), name=f"on_notice {_name(callback)}", context=context
-                )
+                task = loop.create_task(_awaited(answer), name=f"on_notice {_name(callback)}", context=context)
                 self._tasks.add(task)
                 task.add_done_callback(partial(self._over, callback))
 

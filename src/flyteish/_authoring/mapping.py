@@ -13,11 +13,12 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
+from flyteish._authoring.feed import LoopFeed
 from flyteish._authoring.grouping import group
 from flyteish._authoring.task import Task
 
@@ -176,19 +177,18 @@ def _blocking(mapped: _Mapped, return_exceptions: bool) -> Generator[Any, None, 
     ended: SimpleQueue[Future[Any]] = SimpleQueue()
     # A loop of its own, although this thread only waits: async tasks called from here run on it, and never on a
     # loop that somebody further up may be blocking.
-    with _loop_beside() as loop:
+    with _loop_beside() as feed:
 
         def start(row: tuple[Any, ...]) -> Future[Any]:
-            future: Future[Any]
+            future: Future[Any] = Future()
+            future.add_done_callback(ended.put)
             context = mapped.context.copy()
             try:
                 coroutine = context.run(mapped.call, *row)
             except Exception as error:
-                future = Future()
                 future.set_exception(error)
             else:
-                future = context.run(asyncio.run_coroutine_threadsafe, coroutine, loop)
-            future.add_done_callback(ended.put)
+                feed.put(_begin, future, coroutine, context)
             return future
 
         window = _Window(mapped, start)
@@ -250,22 +250,51 @@ def _result(call: Future[Any] | asyncio.Future[Any], return_exceptions: bool) ->
 
 
 @contextmanager
-def _loop_beside() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop on a thread of its own; leaving cancels what still runs on it, and waits for that."""
-    runner = asyncio.Runner()
+def _loop_beside() -> Iterator[LoopFeed]:
+    """The way to an event loop on a thread of its own; leaving cancels what still runs there and waits for it."""
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)  # with a factory it leaves this thread alone
     loop = runner.get_loop()
+    feed = LoopFeed(loop, _abandon)
+    leaving = False
 
     def serve() -> None:
         with runner:
-            loop.run_forever()
+            while not leaving:
+                try:
+                    loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):
+                    pass  # a call raised it: asyncio lets it through, but it is the consumer's, as its result
+            feed.drop()
 
     thread = threading.Thread(target=serve, name="flyteish map", daemon=True)
     thread.start()
     try:
-        yield loop
+        yield feed
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        leaving = True
+        with suppress(RuntimeError):  # closed already: a call's SystemExit came at the same moment
+            loop.call_soon_threadsafe(loop.stop)
         thread.join()
+
+
+def _begin(future: Future[Any], coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+    call = asyncio.get_running_loop().create_task(coroutine, name="flyteish map", context=context)
+    call.add_done_callback(functools.partial(_finish, future))
+
+
+def _finish(future: Future[Any], call: asyncio.Task[Any]) -> None:
+    if call.cancelled():
+        future.cancel()
+    elif (error := call.exception()) is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(call.result())
+
+
+def _abandon(begin: object, arguments: tuple[Any, ...]) -> None:
+    future, coroutine, _ = arguments
+    coroutine.close()
+    future.cancel()
 
 
 # -- the request ----------------------------------------------------------------------------------------------------
@@ -302,9 +331,7 @@ def _checked(
 def _rows(name: str, iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, ...]]:
     sizes = [len(iterable) for iterable in iterables if isinstance(iterable, Sized)]
     if len(set(sizes)) > 1:
-        raise ValueError(
-            f"map({name}): the iterables differ in length: {', '.join(str(size) for size in sizes)}"
-        )
+        raise ValueError(f"map({name}): the iterables differ in length: {', '.join(str(size) for size in sizes)}")
     # Iterators are made now, so that what is not iterable is reported where `map` is called.
     return _zipped(name, [iter(iterable) for iterable in iterables])
 

@@ -37,7 +37,7 @@ _BY_TYPE: Final = {kind: (code, write) for code, (kind, write, _) in _TEXTUAL.it
 
 
 class NotPlainError(Exception):
-    """Internal: a value of another type."""
+    """Internal: a value of another type, or too large a one."""
 
 
 def encode(value: object) -> bytes | None:
@@ -78,7 +78,7 @@ def shown(value: object) -> str:
 
 
 class _Writer:
-    """One value on its way out, bounded in depth and in number: what is beyond the bounds is text."""
+    """One value on its way out, bounded in number; what lies too deep is text."""
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
@@ -96,7 +96,9 @@ class _Writer:
             code, write = _BY_TYPE[kind]
             return Ext(code, write(value).encode())
         self.left -= 1
-        if depth == 0 or self.left < 0:
+        if self.left < 0:
+            raise NotPlainError  # all of it: text for each of its parts would be no smaller
+        if depth == 0:
             return self.untagged(value)
         if kind is list:
             return [self.tagged(item, depth - 1) for item in value]

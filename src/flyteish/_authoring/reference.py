@@ -34,9 +34,7 @@ def reference_for(task: Any) -> TaskReference:
     file = getattr(main, "__file__", None)
     if not isinstance(file, str) or file.startswith("<"):
         return TaskReference(module="__main__", name=name)
-    return TaskReference(
-        module="__main__" if spec is None else spec.name, name=name, file=str(Path(file).absolute())
-    )
+    return TaskReference(module="__main__" if spec is None else spec.name, name=name, file=str(Path(file).absolute()))
 
 
 def needs_value(reference: TaskReference) -> bool:

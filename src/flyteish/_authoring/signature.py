@@ -77,17 +77,13 @@ class TaskSignature:
         self._form_: _Form | None = None
 
     @classmethod
-    def of(
-        cls, function: Callable[..., Any], task_name: str, local: Mapping[str, Any] | None = None
-    ) -> TaskSignature:
+    def of(cls, function: Callable[..., Any], task_name: str, local: Mapping[str, Any] | None = None) -> TaskSignature:
         """The signature of a function. ``local`` holds names that annotations may use beside the module's.
 
         Raises TaskDefinitionError for what can be seen without resolving annotations.
         """
         if not callable(function):
-            raise TaskDefinitionError(
-                f"{task_name}: a task is made of a function, not of {describe(function)}"
-            )
+            raise TaskDefinitionError(f"{task_name}: a task is made of a function, not of {describe(function)}")
         inner = _unwrapped(function)
         if inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner):
             raise TaskDefinitionError(
@@ -130,9 +126,7 @@ class TaskSignature:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InputTypeError(f"{self._task}() {error}") from None
-        raise AssertionError(
-            f"{self._task}(): inspect binds a call that Python refuses: {args!r}, {kwargs!r}"
-        )
+        raise AssertionError(f"{self._task}(): inspect binds a call that Python refuses: {args!r}, {kwargs!r}")
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -199,9 +193,7 @@ class TaskSignature:
                 )
         if record:
             gone = ", ".join(map(repr, record))
-            raise SerializationError(
-                f"{self._task}(): the recorded call has {gone}, which the task no longer takes"
-            )
+            raise SerializationError(f"{self._task}(): the recorded call has {gone}, which the task no longer takes")
         return values
 
     def _refuse_input(self, name: str, mismatch: Mismatch) -> NoReturn:
@@ -227,9 +219,7 @@ class TaskSignature:
         except Mismatch as mismatch:
             declared = label(form.result_annotation)
             fault = _fault(mismatch, "result")
-            raise OutputTypeError(
-                f"{self._task}(): declared to return {declared}, returned {fault}"
-            ) from None
+            raise OutputTypeError(f"{self._task}(): declared to return {declared}, returned {fault}") from None
         except (Unserialisable, RecursionError) as trouble:
             raise serialization_error(trouble, f"{self._task}(): the result", "result") from trouble
 
@@ -256,9 +246,7 @@ class TaskSignature:
             has_default = parameter.default is not _EMPTY
             if has_default:
                 annotation, check = self._admit_default(parameter, annotation, check)
-            parameters.append(
-                Parameter(parameter.name, annotation, parameter.default, has_default, parameter.kind)
-            )
+            parameters.append(Parameter(parameter.name, annotation, parameter.default, has_default, parameter.kind))
             checks.append(_for_kind(parameter.kind, annotation, check))
         returned, result = self._read("the result", self._signature.return_annotation)
         if returned is type(None):
@@ -282,21 +270,17 @@ class TaskSignature:
             resolved = hints.resolve(annotation, getattr(inner, "__globals__", {}), local)
             check = hints.compile_check(resolved)
         except UnusableAnnotationError as error:
-            raise TaskDefinitionError(
-                f"{self._task}(): the annotation of {what} cannot be used: {error}"
-            ) from error
+            raise TaskDefinitionError(f"{self._task}(): the annotation of {what} cannot be used: {error}") from error
         for cls in hints.classes_in(resolved):
             self._codec.names.learn(cls)
         return resolved, check
 
-    def _admit_default(
-        self, parameter: inspect.Parameter, annotation: Any, check: Check
-    ) -> tuple[Any, Check]:
+    def _admit_default(self, parameter: inspect.Parameter, annotation: Any, check: Check) -> tuple[Any, Check]:
         try:
             check.conform(parameter.default)
         except Mismatch:
             if parameter.default is None:  # `x: int = None`, as many still write it
-                optional = annotation | None
+                optional = typing.Optional[annotation]  # noqa: UP045 - made at run time
                 return optional, hints.compile_check(optional)
             raise TaskDefinitionError(
                 f"{self._task}(): parameter {parameter.name!r} is declared {label(annotation)}, "
@@ -312,9 +296,7 @@ def _plain(check: Check) -> frozenset[type]:
 def _fault(mismatch: Mismatch, root: str) -> str:
     reason = f", {mismatch.reason}" if mismatch.reason else ""
     text = f"{describe(mismatch.value)}{reason}"
-    return (
-        f"{text} at {mismatch.path(root)}, where {mismatch.expected} is expected" if mismatch.steps else text
-    )
+    return f"{text} at {mismatch.path(root)}, where {mismatch.expected} is expected" if mismatch.steps else text
 
 
 def _for_kind(kind: Any, annotation: Any, check: Check) -> Check:

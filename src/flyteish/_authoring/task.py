@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
+T = TypeVar("T", bound="Task[..., Any]")
 
 
 #: Attributes that are computed again where a task arrives by value.
@@ -55,9 +56,7 @@ class Task(Generic[P, R]):
     is_async: ClassVar[bool]
     __flyteish_task__: Final = True
 
-    def __init__(
-        self, function: Callable[..., Any], environment: TaskEnvironment, declared: Opinions
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], environment: TaskEnvironment, declared: Opinions) -> None:
         wrapped: Any = self
         functools.update_wrapper(wrapped, function)
         self.function: Final = function
@@ -145,11 +144,7 @@ class Task(Generic[P, R]):
                 "links": links,
             },
         )
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        other.__dict__.pop("profile_key", None)
-        other.overridden = Opinions(**{**self.overridden.said(), **said.said()})
-        return other
+        return _derived(self, Opinions(**{**self.overridden.said(), **said.said()}))
 
     @functools.cached_property
     def profile_key(self) -> object:
@@ -177,6 +172,8 @@ class Task(Generic[P, R]):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By name where it can be imported, else by value, as functions travel."""
+        if self.base is not self:
+            return _derived, (self.base, self.overridden)
         module, name = self.function.__module__, self.function.__qualname__
         if module != "__main__" and module in sys.modules and _attribute(sys.modules[module], name) is self:
             return _imported, (module, name)
@@ -199,9 +196,7 @@ class AsyncTask(Task[P, R]):
 
     is_async: ClassVar[bool] = True
 
-    def __init__(
-        self, function: Callable[..., Any], environment: TaskEnvironment, declared: Opinions
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], environment: TaskEnvironment, declared: Opinions) -> None:
         super().__init__(function, environment, declared)
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
@@ -257,6 +252,14 @@ class SyncTask(Task[P, R]):
 def _code_facts(code: CodeType) -> tuple[object, ...]:
     constants = tuple(_code_facts(item) if isinstance(item, CodeType) else item for item in code.co_consts)
     return code.co_code, code.co_names, code.co_varnames, constants
+
+
+def _derived(task: T, overridden: Opinions) -> T:
+    other: T = object.__new__(type(task))
+    other.__dict__.update(task.__dict__)
+    other.__dict__.pop("profile_key", None)
+    other.overridden = overridden
+    return other
 
 
 def _imported(module: str, name: str) -> Any:

@@ -47,9 +47,7 @@ def trace(function: F) -> F:
     yields = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     if not inspect.isfunction(function) or yields:
         shown = getattr(function, "__qualname__", None) or repr(function)
-        raise TaskDefinitionError(
-            f"{shown} cannot be traced: expected a def or async def that returns a value"
-        )
+        raise TaskDefinitionError(f"{shown} cannot be traced: expected a def or async def that returns a value")
     traced: Any = _traced_async(function) if inspect.iscoroutinefunction(function) else _traced(function)
     return traced  # type: ignore[no-any-return]
 

@@ -81,27 +81,26 @@ def label(annotation: Any) -> str:
     if typing.get_origin(annotation) is typing.Literal:
         return f"Literal[{', '.join(map(repr, typing.get_args(annotation)))}]"
     if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        local = annotation.__qualname__.rpartition("<locals>.")[2]
-        module = annotation.__module__
-        return local if module in _EVIDENT else f"{module.partition('.')[0]}.{local}"
+        return _type_name(annotation)
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if arguments and isinstance(origin, type) and origin.__qualname__ != "Callable":
         return f"{label(origin)}[{', '.join(label(argument) for argument in arguments)}]"
     return repr(annotation).replace("typing.", "")
 
 
+def _type_name(cls: type) -> str:
+    root, name = cls.__module__.partition(".")[0], cls.__qualname__.rpartition("<locals>.")[2]
+    if root in _EVIDENT:
+        return name
+    return f"{root if root in _FACADES else cls.__module__}.{name}"
+
+
 #: Modules that say nothing which the class's name doesn't.
-_EVIDENT = {
-    "builtins",
-    "collections.abc",
-    "typing",
-    "__main__",
-    "datetime",
-    "decimal",
-    "pathlib",
-    "uuid",
-    "enum",
-}
+_EVIDENT = frozenset(
+    ["builtins", "collections", "typing", "__main__", "datetime", "decimal", "pathlib", "uuid", "enum"]
+)
+#: Libraries whose classes are known by the package, not by the module that they are written in.
+_FACADES = frozenset(["flyteish", "numpy", "pandas", "polars", "pyarrow"])
 
 
 # -- numbers and text ------------------------------------------------------------------------------
@@ -359,4 +358,5 @@ def instance(cls: type, expected: str) -> Check:
 
 def scalar(cls: Any) -> Check | None:
     """The check for a plain number or text."""
-    return _SCALARS.get(cls)
+    # Other annotations may have no hash: `Annotated[int, {"unit": "s"}]`.
+    return _SCALARS.get(cls) if isinstance(cls, type) else None

@@ -139,9 +139,7 @@ _NAMED: dict[str, Kind] = {
     "zoneinfo.ZoneInfo": Kind(19, _pack_zone, _imported("zoneinfo", "ZoneInfo")),
     "decimal.Decimal": Kind(20, str, _imported("decimal", "Decimal")),
     "uuid.UUID": Kind(21, lambda value: value.bytes, lambda state: _UUID(bytes=state)),
-    "fractions.Fraction": Kind(
-        22, lambda value: [value.numerator, value.denominator], lambda state: _FRACTION(*state)
-    ),
+    "fractions.Fraction": Kind(22, lambda value: [value.numerator, value.denominator], lambda state: _FRACTION(*state)),
     "collections.OrderedDict": Kind(23, _pairs, collections.OrderedDict),
     "collections.deque": Kind(
         24, lambda value: [value.maxlen, list(value)], lambda state: collections.deque(state[1], state[0])
@@ -155,9 +153,7 @@ _NAMED: dict[str, Kind] = {
     "re.Pattern": Kind(27, lambda value: [value.pattern, value.flags], lambda state: re.compile(*state)),
 }
 
-_PATH = Kind(
-    28, lambda path: [type(path).__name__, str(path)], lambda state: getattr(pathlib, state[0])(state[1])
-)
+_PATH = Kind(28, lambda path: [type(path).__name__, str(path)], lambda state: getattr(pathlib, state[0])(state[1]))
 _PATHS = (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
 
 

@@ -92,9 +92,7 @@ class Unserialisable(Exception):  # noqa: N818 - travels inside this package, an
         place = f" at {root}{''.join(reversed(self.steps))}" if self.steps else ""
         cure = _CURES.get(self.culprit.__name__)
         advice = f"; {cure}" if cure else ""
-        return SerializationError(
-            f"{where} cannot be serialised: {full_name(self.culprit)}{place}: {self.why}{advice}"
-        )
+        return SerializationError(f"{where} cannot be serialised: {full_name(self.culprit)}{place}: {self.why}{advice}")
 
 
 def full_name(cls: type) -> str:
@@ -205,9 +203,7 @@ class Codec:
         if kind is REFERENCE:
             name = self.names.of(value)
             if name is None:
-                return self._pickled(
-                    value, f"{full_name_of(value)} is not at the top of a module that can be imported"
-                )
+                return self._pickled(value, f"{full_name_of(value)} is not at the top of a module that can be imported")
             return self._extension(kind, name)
         try:
             state = kind.pack(value)
@@ -222,9 +218,7 @@ class Codec:
             case "items":
                 return self._lower_each(state)
             case "unordered":  # the order of a set says nothing, and differs between processes
-                return [
-                    msgspec.Raw(item) for item in sorted([self.seal(self._lower_opaque(i)) for i in state])
-                ]
+                return [msgspec.Raw(item) for item in sorted([self.seal(self._lower_opaque(i)) for i in state])]
             case "object":
                 cls, fields, *more = state
                 lowered = [self.lower(cls), self._lower_values(fields, ".{}")]
@@ -270,9 +264,7 @@ class Codec:
     def _revive(self, code: int, data: memoryview) -> Any:
         kind = _KINDS.get(code)
         if kind is None:
-            raise SerializationError(
-                f"{self.owner}: written by a newer flyteish (kind {code} is not known here)"
-            )
+            raise SerializationError(f"{self.owner}: written by a newer flyteish (kind {code} is not known here)")
         state = self._read(data)
         if kind is REFERENCE:
             return self.names.find(state)
@@ -282,9 +274,7 @@ class Codec:
 
     def _unpickled(self, state: Any) -> Any:
         if not current_pickle_policy.get().allow_pickle:
-            raise SerializationError(
-                f"{self.owner}: the value was pickled, and pickling is refused by configuration"
-            )
+            raise SerializationError(f"{self.owner}: the value was pickled, and pickling is refused by configuration")
         import pickle
 
         return pickle.loads(unshelve(state))
@@ -295,9 +285,7 @@ def full_name_of(value: Any) -> str:
     return f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def serialization_error(
-    trouble: Unserialisable | RecursionError, where: str, root: str
-) -> SerializationError:
+def serialization_error(trouble: Unserialisable | RecursionError, where: str, root: str) -> SerializationError:
     """The error for people, naming the place that was being encoded."""
     if isinstance(trouble, Unserialisable):
         return trouble.as_error(where, root)
@@ -328,9 +316,7 @@ def _mend(lowered: Any) -> Any:
         case bool() | Ext():
             return lowered
         case int():
-            return (
-                lowered if -(2**63) <= lowered < 2**64 else Ext(BIG_INT.code, _write(BIG_INT.pack(lowered)))
-            )
+            return lowered if -(2**63) <= lowered < 2**64 else Ext(BIG_INT.code, _write(BIG_INT.pack(lowered)))
         case str():
             return lowered if _is_utf8(lowered) else Ext(WILD_TEXT.code, _write(WILD_TEXT.pack(lowered)))
         case list():

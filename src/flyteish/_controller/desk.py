@@ -6,7 +6,6 @@ session. Must not decide anything: it matches outcomes to callers.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING
@@ -26,19 +25,19 @@ class AttemptLink:
     A link is made for every attempt, so it is small; the controller learns of it with its first request.
     """
 
-    __slots__ = ("_controller", "_numbers", "calls", "key")
+    __slots__ = ("_controller", "calls", "key")
 
     def __init__(self, controller: Controller, key: AttemptKey) -> None:
         self._controller = controller
-        self._numbers = itertools.count(1)
         self.key = key
-        self.calls: dict[int, Waiting] = {}
+        self.calls: dict[int, Waiting] | None = None
         """Calls not answered yet; touched on the controller's thread only."""
 
     def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
-        number = next(self._numbers)
-        origin = Origin(self._controller.caller_loop(), copy_context(), task)
-        self._controller.post(self._controller.take_call, self, number, call, origin, done)
+        controller = self._controller
+        number = next(controller.numbers)
+        origin = Origin(controller.caller_loop(), copy_context(), task)
+        controller.post(controller.take_call, self, number, call, origin, done)
         return number
 
     def cancel(self, number: int, reason: str) -> None:
@@ -54,87 +53,92 @@ class AttemptLink:
         self._controller.post(self._controller.take_traced, self.key, key, result)
 
     def __repr__(self) -> str:
-        return f"<AttemptLink {self.key} {len(self.calls)} calls waiting>"
+        return f"<AttemptLink {self.key} {len(self.calls or ())} calls waiting>"
 
 
 class Waiting:
-    """One caller that waits for one action."""
+    """One caller that waits for one action, and where it called from."""
 
-    __slots__ = ("action", "done", "link", "number")
+    __slots__ = ("action", "also", "done", "link", "number", "origin")
 
-    def __init__(self, link: AttemptLink | None, number: int, action: str, done: OnOutcome) -> None:
+    def __init__(
+        self, link: AttemptLink | None, number: int, action: str, done: OnOutcome, origin: Origin | None
+    ) -> None:
         self.link = link
         self.number = number
         self.action = action
-        self.done = done
+        self.done: OnOutcome | None = done
+        """None once the caller no longer waits; its origin still tells where the action belongs."""
+        self.origin = origin
+        self.also: Waiting | None = None
+        """An earlier caller of the same action: of an attempt that is over, or before a resumption."""
 
 
 class Desk:
     """The callers by what they wait for. Used on the controller's thread only."""
 
-    __slots__ = ("_origins", "_waiting")
+    __slots__ = ("_waiting",)
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, str], list[Waiting]] = {}
-        self._origins: dict[tuple[str, str], Origin] = {}
+        self._waiting: dict[tuple[str, str], Waiting] = {}
 
-    def wait(self, run: str, waiting: Waiting, origin: Origin | None) -> None:
+    def wait(self, run: str, waiting: Waiting) -> None:
         """A caller waits for an action."""
         key = (run, waiting.action)
-        known = self._waiting.get(key)
-        if known is None:
-            self._waiting[key] = [waiting]
-        else:
-            known.append(waiting)
-        if waiting.link is not None:
-            waiting.link.calls[waiting.number] = waiting
-        if origin is not None:
-            self._origins[key] = origin
-
-    def origin(self, run: str, action: str) -> Origin | None:
-        """Where the action was last called."""
-        return self._origins.get((run, action))
-
-    def answer(self, outcome: Outcome, live: BaseException | None) -> None:
-        """The action has ended: everybody who waits hears of it."""
-        key = (outcome.run, outcome.action)
-        self._origins.pop(key, None)
-        for waiting in self._waiting.pop(key, ()):
-            if waiting.link is not None:
-                waiting.link.calls.pop(waiting.number, None)
-            waiting.done(outcome, live)
-
-    def hang_up(self, link: AttemptLink) -> None:
-        """The calling attempt is over: whatever it still waits for, it waits for nothing."""
-        for waiting in list(link.calls.values()):
-            self._drop(link.key.run, waiting)
-            waiting.done(_gone(link, waiting), None)
-        link.calls.clear()
+        waiting.also = self._waiting.get(key)
+        self._waiting[key] = waiting
+        link = waiting.link
+        if link is not None:
+            if link.calls is None:
+                link.calls = {}
+            link.calls[waiting.number] = waiting
 
     def withdraw(self, run: str, waiting: Waiting) -> None:
         """The call was not accepted: it waits for nothing."""
-        if waiting.link is not None:
+        if waiting.also is not None:
+            self._waiting[run, waiting.action] = waiting.also
+        else:
+            self._waiting.pop((run, waiting.action), None)
+        if waiting.link is not None and waiting.link.calls is not None:
             waiting.link.calls.pop(waiting.number, None)
-        self._drop(run, waiting)
 
-    def _drop(self, run: str, waiting: Waiting) -> None:
-        known = self._waiting.get((run, waiting.action))
-        if known is not None and waiting in known:
-            known.remove(waiting)
-            if not known:
-                del self._waiting[run, waiting.action]
+    def origin(self, run: str, action: str) -> Origin | None:
+        """Where the action was last called."""
+        waiting = self._waiting.get((run, action))
+        return waiting.origin if waiting is not None else None
 
-    def everyone(self) -> Iterator[tuple[str, Waiting]]:
-        """All who wait, with their run; leaves nobody waiting."""
-        waiting, self._waiting = self._waiting, {}
-        self._origins.clear()
-        for (run, _), callers in waiting.items():
-            for caller in callers:
-                yield run, caller
+    def answer(self, outcome: Outcome, live: BaseException | None) -> None:
+        """The action has ended: everybody who waits hears of it."""
+        waiting = self._waiting.pop((outcome.run, outcome.action), None)
+        while waiting is not None:
+            done, waiting.done = waiting.done, None
+            if waiting.link is not None and waiting.link.calls is not None:
+                waiting.link.calls.pop(waiting.number, None)
+            if done is not None:
+                done(outcome, live)
+            waiting = waiting.also
+
+    def hang_up(self, link: AttemptLink) -> None:
+        """The calling attempt is over: whatever it still waits for, it waits for nothing."""
+        calls, link.calls = link.calls, None
+        for waiting in (calls or {}).values():
+            done, waiting.done = waiting.done, None
+            if done is not None:
+                done(_gone(link, waiting), None)
+
+    def everyone(self) -> Iterator[tuple[str, str, OnOutcome]]:
+        """All who wait: run, action and whom to tell; leaves nobody waiting."""
+        everybody, self._waiting = self._waiting, {}
+        for (run, action), first in everybody.items():
+            waiting: Waiting | None = first
+            while waiting is not None:
+                done, waiting.done = waiting.done, None
+                if done is not None:
+                    yield run, action, done
+                waiting = waiting.also
 
 
 def _gone(link: AttemptLink, waiting: Waiting) -> Outcome:
     name = "flyteish.errors.StaleAttemptError"
     message = f"attempt {link.key} is over; it no longer waits for {waiting.action}"
     return Outcome(link.key.run, waiting.action, "refused", error=ErrorDocument(type=name, message=message))
-

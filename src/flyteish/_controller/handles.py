@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from flyteish._authoring.calling import conclude
@@ -71,6 +71,11 @@ class Run(Generic[R]):
     def __repr__(self) -> str:
         return f"<Run {self.name} of {self._task.name}: {self._outcome.phase if self._outcome else 'active'}>"
 
+    @property
+    def task_name(self) -> str:
+        """The name of its root task, ``environment.function``."""
+        return self._task.name
+
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -128,6 +133,10 @@ class Run(Generic[R]):
         controller.post(controller.take_abort, self.name, "a0", reason)
 
     # -- looking into it ------------------------------------------------------------------------------------------
+
+    def journal(self, after: int = 0) -> Iterator[tuple[int, Entry]]:
+        """What is on record of it so far, numbered from 1: those entries after ``after``."""
+        return self._inside.store.read(self.name, after)
 
     def record(self) -> RunRecord:
         """Everything that is on record: the journal, replayed."""
@@ -240,5 +249,3 @@ def _wake(future: asyncio.Future[None]) -> None:
 def _reason(state: Any, action: Action, now: float) -> Any:
     live = state.action(action.key)
     return state.books.reason(live, now) if live is not None and state.books is not None else None
-
-

@@ -8,6 +8,7 @@ Must not decide: retries, media and order are the core's; how attempts run is th
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,7 +42,18 @@ from flyteish._core.ids import ROOT_ACTION, ActionKey, AttemptKey
 from flyteish._core.state import State
 from flyteish._core.values import CheckpointRecord, Payload
 from flyteish.errors import SessionClosedError
-from flyteish.interfaces import BlobStore, Call, Clock, Engine, Notice, OnOutcome, Order, Origin, RunRow, RunStore
+from flyteish.interfaces import (
+    BlobStore,
+    Call,
+    Clock,
+    Engine,
+    Notice,
+    OnOutcome,
+    Order,
+    Origin,
+    RunRow,
+    RunStore,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +80,8 @@ class Controller:
         on_drained: Callable[[str], None],
     ) -> None:
         self.clock = clock
+        self.numbers = itertools.count(1)
+        """Of calls; taken by any thread."""
         self.state = State.configured(configured.queues, configured.pools)
         self._pools = {pool.name: pool for pool in configured.pools}
         self._engines = engines
@@ -91,14 +105,13 @@ class Controller:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = float("inf")
         self._over: BaseException | None = None
-        self._closed: asyncio.Event | None = None
+        self._closing: list[asyncio.Future[None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open engines and markets. Called once, on the controller's loop."""
         self._loop = asyncio.get_running_loop()
-        self._closed = asyncio.Event()
         for engine in self._engines.values():
             await engine.open(self, self._blobs)
         now = self.clock.now()
@@ -116,15 +129,15 @@ class Controller:
         self._over = self._over or reason or SessionClosedError("the session was closed while this was pending")
         if self._alarm is not None:
             self._alarm.cancel()
+        await asyncio.gather(*self._closing)
         for engine in self._engines.values():
             await engine.close()
         self._answer_everybody(self._over)
 
     def _answer_everybody(self, error: BaseException) -> None:
         name = f"{type(error).__module__}.{type(error).__qualname__}"
-        for run, waiting in self._desk.everyone():
-            message = f"{error} (continue with: flyteish resume {run})"
-            waiting.done(refused(run, waiting.action, name, message), None)
+        for run, action, done in self._desk.everyone():
+            done(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"), None)
 
     @property
     def over(self) -> BaseException | None:
@@ -245,10 +258,7 @@ class Controller:
             self._over = error
             self._unwritten.clear()
             self._answer_everybody(error)
-            assert self._closed is not None
-            self._closed.set()
-            for engine in self._engines.values():
-                asyncio.ensure_future(engine.close())
+            self._closing = [asyncio.ensure_future(engine.close()) for engine in self._engines.values()]
 
     # -- the core -----------------------------------------------------------------------------------------------
 
@@ -292,7 +302,7 @@ class Controller:
             return
         refusal = self._apply(event)
         if refusal is None:
-            refusal = self._submit(event.run, None, 0, ROOT_ACTION, call, origin, Waiting(None, 0, ROOT_ACTION, done))
+            refusal = self._submit(event.run, None, 0, call, Waiting(None, 0, ROOT_ACTION, done, origin))
         if refusal is not None:
             self._burst.forget(event.run)
             done(refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message), None)
@@ -305,7 +315,7 @@ class Controller:
             done(refused(run, ROOT_ACTION, "flyteish.errors.SessionClosedError", str(self._over)), None)
             return
         self.state.runs[run] = state.runs[run]
-        self._desk.wait(run, Waiting(None, 0, ROOT_ACTION, done), origin)
+        self._desk.wait(run, Waiting(None, 0, ROOT_ACTION, done, origin))
         self._apply(ControllerRestarted(run))
         self._row(run)
 
@@ -321,42 +331,35 @@ class Controller:
         action = lifecycle.child_identity(
             self.state, key.run, key.action, call.profile.task, call.digest, call.occurrence
         )
-        waiting = Waiting(link, number, action, done)
-        refusal = self._submit(key.run, key.action, key.generation, action, call, origin, waiting)
+        waiting = Waiting(link, number, action, done, origin)
+        refusal = self._submit(key.run, key.action, key.generation, call, waiting)
         if refusal is not None:
             done(refused(key.run, action, f"flyteish.errors.{refusal.error}", refusal.message), None)
 
     def _submit(
-        self,
-        run: str,
-        parent: str | None,
-        generation: int,
-        action: str,
-        call: Call,
-        origin: Origin | None,
-        waiting: Waiting,
+        self, run: str, parent: str | None, generation: int, call: Call, waiting: Waiting
     ) -> Refuse | None:
-        profile = call.profile
+        profile, action = call.profile, waiting.action
         if profile.key not in self.state.runs[run].profiles:
             self._apply(TaskDeclared(run, profile))
         cached = None
         if profile.cache_version is not None:
-            cached = self._orders.cached(profile, call.cache_digest or call.digest)
-            self._to_remember[run, action] = call.cache_digest or call.digest
+            digest = call.cache_digest or call.digest
+            cached = self._orders.cached(profile, digest)
+            self._to_remember[run, action] = digest
         # The caller must be known before the core answers, which it may do in the same burst.
-        self._desk.wait(run, waiting, origin)
-        refusal = self._apply(
-            ActionSubmitted(
-                run, action, parent, generation, profile.key, call.inputs, call.digest, call.occurrence, call.group, cached
-            )
+        self._desk.wait(run, waiting)
+        event = ActionSubmitted(
+            run, action, parent, generation, profile.key, call.inputs, call.digest, call.occurrence, call.group, cached
         )
+        refusal = self._apply(event)
         if refusal is not None:
             self._desk.withdraw(run, waiting)
         return refusal
 
     def take_cancel(self, link: AttemptLink, number: int, reason: str) -> None:
         """A caller no longer waits."""
-        waiting = link.calls.get(number)
+        waiting = link.calls.get(number) if link.calls is not None else None
         if waiting is not None:
             self._apply(CancelRequested(link.key.run, waiting.action, reason, by=str(link.key)))
 
@@ -383,9 +386,7 @@ class Controller:
         if live is not None and action.phase is Phase.FAILED and action.generation == event.generation:
             self._live[event.run, event.action] = live
 
-    def take_checkpoint(
-        self, key: AttemptKey, record: CheckpointRecord, done: Callable[[str | None], None]
-    ) -> None:
+    def take_checkpoint(self, key: AttemptKey, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
         """A checkpoint is stored; it counts once it is journalled."""
         refusal = self._apply(CheckpointCommitted(key.run, key.action, key.generation, record))
         if refusal is not None:
@@ -405,7 +406,9 @@ class Controller:
         """An operator holds, drains or activates a queue."""
         self._apply(QueueStateSet(queue, state))
 
-    def take_question(self, ask: Callable[[State, float], T], answer: Callable[[T | None, BaseException | None], None]) -> None:
+    def take_question(
+        self, ask: Callable[[State, float], T], answer: Callable[[T | None, BaseException | None], None]
+    ) -> None:
         """Somebody wants to know something of the state as it is now."""
         try:
             answer(ask(self.state, self.clock.now()), None)
@@ -488,4 +491,3 @@ class Controller:
         available = reclaimer.capacity(now)
         if available != self.state.books.pools[pool].available:
             self._apply(PoolCapacityChanged(pool, available, "the pool's market"), now)
-

@@ -110,7 +110,9 @@ class Mailman:
         controller = self._controller
         if command.kind == "abort":
             run, _, action = command.target.partition("/")
-            controller.post(controller.take_abort, run, action or "a0", command.reason or "aborted from the command line")
+            controller.post(
+                controller.take_abort, run, action or "a0", command.reason or "aborted from the command line"
+            )
             return
         state = {"hold": "held", "drain": "draining", "activate": "active"}.get(command.kind)
         if state is not None and controller.knows_queue(command.target):
@@ -134,8 +136,8 @@ def picture(state: State, now: float) -> Picture:
             name=name,
             state=book.state,
             running=book.running,
-            waiting=book.waiting + len(book.held_roots),
-            entering=len(book.entering),
+            waiting=book.waiting + book.held,
+            entering=book.entering,
             active_runs=book.active_runs,
             pools=tuple(pool.config.name for pool in book.pools),
         )

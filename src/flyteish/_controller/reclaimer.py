@@ -36,15 +36,12 @@ class Reclaimer:
         self._market = market
         self._opened: float | None = None
         self._started = 0  # attempts so far: the market's number of the next one
-        self._staying: dict[
-            AttemptKey, int
-        ] = {}  # running without notice, oldest first -> the market's number
-        self._ends: list[
-            tuple[float, int, AttemptKey]
-        ] = []  # heap of planned notices; ended attempts drop out late
+        self._staying: dict[AttemptKey, int] = {}  # running without notice, oldest first -> the market's number
+        self._ends: list[tuple[float, int, AttemptKey]] = []  # heap of planned notices; ended attempts drop out late
         self._at = 0.0  # market time that capacity has been followed to
         self._change: float | None = None  # market time of the next change of capacity after ``_at``
-        self._crowded: float | None = None  # since when more attempts run than the market holds
+        self._leaving: dict[AttemptKey, None] = {}  # reclaimed, but not handed out yet
+        self._news: float | None = None  # since when there is something that the caller has not asked for
 
     def opened(self, now: float) -> None:
         """The market opens; its time counts from here."""
@@ -54,7 +51,8 @@ class Reclaimer:
         self._change = self._market.next_change(0.0)
 
     def attempt_started(self, now: float, key: AttemptKey) -> None:
-        """The pool got one more attempt."""
+        """The pool got one more attempt. It is not touched by what the market did before ``now``."""
+        self._follow(now)
         if key in self._staying:
             raise RuntimeError(f"{self!r}: attempt {key} has started already")
         number = self._started
@@ -63,13 +61,12 @@ class Reclaimer:
         lifetime = self._market.lifetime(max(0.0, now - self._origin), number)
         if lifetime is not None:
             heapq.heappush(self._ends, (now + lifetime, number, key))
-        held = self.capacity(now)
-        if held is not None and len(self._staying) > held and self._crowded is None:
-            self._crowded = now
+        self._reclaim(self._excess(self._at), now)
 
     def attempt_ended(self, key: AttemptKey) -> None:
         """It is over, however it ended. An attempt of another pool has no effect."""
         self._staying.pop(key, None)
+        self._leaving.pop(key, None)
         if len(self._ends) > 2 * len(self._staying) + 64:
             # Most planned notices belong to ended attempts: short tasks must not fill the heap for hours.
             self._ends = [end for end in self._ends if self._stays(end)]
@@ -82,38 +79,48 @@ class Reclaimer:
         times = [self._ends[0][0]] if self._ends else []
         if self._change is not None:
             times.append(self._origin + self._change)
-        if self._crowded is not None:
-            times.append(self._crowded)
+        if self._news is not None:
+            times.append(self._news)
         return min(times, default=None)
 
     def due(self, now: float) -> list[ToReclaim]:
-        """The attempts to reclaim now, each named once: ended lifetimes first, then what exceeds capacity.
+        """The attempts to reclaim now, in the order in which they lost their machine, each named once.
 
         Every change of capacity up to ``now`` counts, also one that was over before anybody asked.
         """
-        origin = self._origin
-        leaving: list[AttemptKey] = []
-        while self._change is not None and origin + self._change <= now:
-            # With nobody to reclaim, the changes that went by need not be gone through one by one.
-            at = self._change if self._staying else max(self._change, now - origin)
-            leaving += self._outlived(origin + at)
-            self._at, self._change = at, self._market.next_change(at)
-            leaving += self._excess(at)
-        leaving += self._outlived(now)
-        self._at = max(self._at, now - origin)
-        leaving += self._excess(self._at)
-        self._crowded = None
+        self._follow(now)
+        keys, self._leaving, self._news = list(self._leaving), {}, None
         seconds = self._market.notice_seconds
-        return [ToReclaim(key, Notice(kind="terminate", seconds=seconds)) for key in leaving]
+        return [ToReclaim(key, Notice(kind="terminate", seconds=seconds)) for key in keys]
 
     def capacity(self, now: float) -> int | None:
         """How many attempts the market holds now; None: as many as the pool is configured for."""
         at = max(self._at, now - self._origin)
-        # Sums of large and small floats differ in the last digit; what ``next_due`` announced for ``now`` is
-        # so.
+        # ``now - origin`` may fall short of the very change that ``next_due`` announced, by a rounding.
         if self._change is not None and self._origin + self._change <= now:
             at = max(at, self._change)
         return self._market.capacity(at)
+
+    def _follow(self, now: float) -> None:
+        """Take what the market did up to ``now``, in the order in which it happened."""
+        origin = self._origin
+        while self._change is not None and origin + self._change <= now:
+            # With nobody to reclaim, the changes that went by need not be gone through one by one.
+            at = self._change if self._staying else max(self._change, now - origin)
+            self._reclaim(self._outlived(origin + at), origin + at)
+            self._at, self._change = at, self._market.next_change(at)
+            self._reclaim(self._excess(at), origin + at)
+            self._tell(origin + at)
+        self._reclaim(self._outlived(now), now)
+        self._at = max(self._at, now - origin)
+
+    def _reclaim(self, keys: list[AttemptKey], since: float) -> None:
+        if keys:
+            self._leaving.update(dict.fromkeys(keys))
+            self._tell(since)
+
+    def _tell(self, since: float) -> None:
+        self._news = since if self._news is None else min(self._news, since)
 
     def _outlived(self, now: float) -> list[AttemptKey]:
         keys = []

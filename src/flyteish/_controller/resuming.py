@@ -6,14 +6,13 @@ Reads; changes nothing. Must not know how the run goes on from there.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from flyteish._authoring.reference import needs_value
 from flyteish._controller.outcomes import outcome_of
 from flyteish._core.actions import TERMINAL, RunRecord
 from flyteish._core.events import Entry, RunSubmitted
 from flyteish._core.settings import SILENT, Opinions
-from flyteish._core.values import TaskReference
 from flyteish._worker.loader import Loader
 from flyteish.errors import TaskNotImportableError
 from flyteish.interfaces import BlobStore, Outcome
@@ -40,12 +39,9 @@ def root_task(record: RunRecord, blobs: BlobStore) -> Any:
         TaskNotImportableError: it was defined in a notebook, or is no longer where it was.
     """
     profile = record.root_action.profile
-    where, _, name = record.entry.rpartition(":")
-    if not where:
+    if needs_value(profile.reference):
         raise TaskNotImportableError(
-            f"run {record.id}: its task {profile.task} was not defined in a file; "
+            f"run {record.id}: its task {profile.task} was not defined at the top of a file; "
             "give the task to Session.resume(run, task)"
         )
-    file = where if Path(where).is_absolute() else None
-    reference = TaskReference(module="__main__" if file else where, name=name, file=file)
-    return Loader(lambda: blobs).load(reference, profile.task)
+    return Loader(lambda: blobs).load(profile.reference, profile.task)

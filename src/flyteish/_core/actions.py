@@ -1,14 +1,14 @@
 """The records that the core keeps: runs, actions and their attempts, as facts.
 
-Only ``lifecycle`` (and, for places in line, ``admission``) changes them; everybody else reads. What can be
-derived from facts is derived here, never stored beside them. (Lists and dicts that most actions never
-need start as None or (): a run may hold a million actions.)
+Only the rooms behind ``lifecycle`` (and, for places in line, ``admission``) change them; everybody else reads.
+What can be derived from facts is derived here, never stored beside them. (Lists and dicts that most actions
+never need start as None or (): a run may hold a million actions.)
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Phase(StrEnum):
     """Where an action stands. The table of moves is ``lifecycle.MOVES``."""
 
     ENTERING = "entering"
-    """Held outside a full queue (``on_full="wait"``)."""
+    """Submitted; stays so only outside a full queue (``on_full="wait"``)."""
     QUEUED = "queued"
     BACKING_OFF = "backing_off"
     RUNNING = "running"
@@ -65,6 +65,7 @@ class Attempt(msgspec.Struct, gc=False):
     generation: int
     user_attempt: int
     pool: str
+    """Empty for one that waited longer than ``max_queued_time`` and never started."""
     medium: str
     rule: str
     why: str
@@ -96,7 +97,7 @@ class Action(msgspec.Struct, gc=False):
     occurrence: int = 0
     group: str | None = None
 
-    phase: Phase = Phase.QUEUED
+    phase: Phase = Phase.ENTERING
     attempts: list[Attempt] = []
     generation: int = 0
     user_attempt: int = 1
@@ -130,9 +131,14 @@ class Action(msgspec.Struct, gc=False):
     wait: int = 0
     """Grows with every wait; timers of an earlier one are void."""
     ticket: int = 0
-    """Its valid place in line; 0: none."""
-    hold: str = ""
-    """Why a root may not yet line up: ``RUN_CONCURRENCY`` or ``OVERLAP``."""
+    """Its valid place where it stands; 0: it stands nowhere."""
+    stands: str = ""
+    """Where its ticket counts: ``door`` (the queue is full), ``hold`` and ``overlap`` (a root whose run may not
+    begin yet), ``line``, ``return`` (a parent that waits for its place back)."""
+    enlisted: bool = False
+    """Its queue's books know it."""
+    counted: bool = False
+    """Counts to its queue's ``depth``."""
     occupies: str = ""
     """Pool in which it holds a place, which may outlast the action until its attempt is really over."""
     place_medium: str = ""
@@ -198,6 +204,12 @@ class RunRecord(msgspec.Struct, gc=False):
     ended_at: float = 0.0
     active: bool = False
     """Holds one of its queue's run places."""
+    unrecorded: tuple[Any, ...] = ()
+    """What is journalled with the root's submission, so that a refused run leaves nothing behind."""
+    zombies: int = 0
+    """Ended actions whose attempt is still alive and holds a place."""
+    forgotten: bool = False
+    """Is dropped as soon as the last zombie is gone."""
 
     @property
     def phase(self) -> str:

@@ -1,41 +1,24 @@
 """Who may start now, and where: queues, pools, and a typed reason for everyone who must wait.
 
-Keeps the books (who stands in which line, who holds a place in which pool) and decides from them and the time
-alone. Must not know attempts' histories: which *medium* an action wants was settled by ``placement`` before it
-lined up (spec: queues).
+Decides from the books (who stands in which line, who holds a place in which pool) and the time alone. Must not know
+attempts' histories: which *medium* an action wants was settled by ``placement`` before it lined up (spec: queues).
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from enum import StrEnum
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final, NamedTuple
 
-from flyteish._core.actions import Action
+from flyteish._core.actions import Action, Phase
+from flyteish._core.books import PoolBook, QueueBook, Reason
+from flyteish._core.ledger import Ledger
 from flyteish._core.lines import Line
-from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
-from flyteish._core.resources import NO_AMOUNTS, Amounts
+from flyteish._core.queues import SPOT, Pool, Queue
+from flyteish._core.resources import NO_AMOUNTS
+from flyteish.errors import ConfigurationError
 
-
-class Reason(StrEnum):
-    """Why a head does not start; ``flyteish why`` shows it."""
-
-    HELD = "HELD"
-    QUEUE_CONCURRENCY = "QUEUE_CONCURRENCY"
-    RUN_CONCURRENCY = "RUN_CONCURRENCY"
-    OVERLAP = "OVERLAP"
-    DEPTH = "DEPTH"
-    RESOURCES = "RESOURCES"
-    SPEND_LIMIT = "SPEND_LIMIT"
-    SPOT_SHARE = "SPOT_SHARE"
-    POOL_FULL = "POOL_FULL"
-    POOL_COOLING = "POOL_COOLING"
-    NO_CAPACITY = "NO_CAPACITY"
-    RETURNING_FIRST = "RETURNING_FIRST"
-    BEHIND_OTHERS = "BEHIND_OTHERS"
-    BACKING_OFF = "BACKING_OFF"
-    CHILDREN = "CHILDREN"
+__all__ = ["Books", "PoolBook", "QueueBook", "Reason", "Start"]
 
 
 class Start(NamedTuple):
@@ -46,371 +29,241 @@ class Start(NamedTuple):
     returning: bool
 
 
-class PoolBook:
-    """A pool's configuration and what is in it now."""
+class Books(Ledger):
+    """All queues and pools, and the decisions. Changes of configuration apply at once and kill nothing that runs."""
 
-    __slots__ = (
-        "available", "config", "cooling_until", "feeders", "limit", "no_capacity_since", "returners", "running", "used",
-    )  # fmt: skip
-
-    def __init__(self, config: Pool) -> None:
-        self.config = config
-        self.limit = config.amounts
-        self.running = 0
-        self.used = NO_AMOUNTS
-        self.available: int | None = None
-        self.cooling_until = 0.0
-        self.no_capacity_since: float | None = None
-        self.feeders: list[QueueBook] = []
-        """Queues that feed it, by priority; those of equal priority take turns."""
-        self.returners = 0
-        """Parents that wait for their place back here."""
-
-    def refusal(self, amounts: Amounts, now: float) -> Reason | None:
-        """Why an attempt of this size can't start here now; None: it can."""
-        if self.available is not None and self.running >= self.available:
-            return Reason.NO_CAPACITY
-        if now < self.cooling_until:
-            return Reason.POOL_COOLING
-        return self.full(amounts)
-
-    def full(self, amounts: Amounts) -> Reason | None:
-        """The limits of its size alone; stock-outs and cooling do not concern a machine that is still there."""
-        if self.config.capacity and self.running >= self.config.capacity:
-            return Reason.POOL_FULL
-        if self.limit is not NO_AMOUNTS and not self.used.plus(amounts).within(self.limit):
-            return Reason.RESOURCES
-        return None
-
-    def served(self, book: QueueBook) -> None:
-        """``book`` had its turn: queues of the same priority come before it now."""
-        if len(self.feeders) > 1:
-            self.feeders.remove(book)
-            after = [other.config.priority < book.config.priority for other in self.feeders]
-            self.feeders.insert(after.index(True) if True in after else len(self.feeders), book)
-
-    def __repr__(self) -> str:
-        return f"<PoolBook {self.config.name} {self.config.medium} running={self.running}/{self.config.capacity or '∞'}>"
-
-
-class QueueBook:
-    """A queue's configuration, its lines and its counts."""
-
-    __slots__ = (
-        "active_runs", "active_tasks", "config", "counted", "entering", "held_roots", "limit", "lines", "on_demand",
-        "pools", "rate", "returning", "running", "spot", "spot_running", "state", "used", "waiting",
-    )  # fmt: skip
-
-    def __init__(self, config: Queue) -> None:
-        self.config = config
-        self.state: str = config.state
-        self.limit = config.max_resources.amounts()
-        self.pools: list[PoolBook] = []
-        self.spot: list[PoolBook] = []
-        self.on_demand: list[PoolBook] = []
-        self.lines: dict[object, Line] = {}
-        self.entering: deque[Action] = deque()
-        self.returning: deque[Action] = deque()
-        self.held_roots: deque[Action] = deque()
-        self.active_runs = 0
-        self.active_tasks: dict[str, int] = {}
-        self.running = 0
-        self.spot_running = 0
-        self.used = NO_AMOUNTS
-        self.rate = 0.0
-        self.waiting = 0
-        self.counted = 0
-        """Waiting and running actions, as ``depth`` counts them."""
-
-    def wire(self, pools: list[PoolBook]) -> None:
-        self.pools = pools
-        self.spot = [pool for pool in pools if pool.config.medium == SPOT]
-        self.on_demand = [pool for pool in pools if pool.config.medium == ON_DEMAND]
-
-    def refusal(self, action: Action) -> Reason | None:
-        """Why this queue starts nothing of this size now, wherever; None: it would."""
-        if self.state == "held":
-            return Reason.HELD
-        return self.full(action)
-
-    def full(self, action: Action) -> Reason | None:
-        """The limits alone, as they bind a parent that goes on in a held queue, too."""
-        if self.config.action_concurrency and self.running >= self.config.action_concurrency:
-            return Reason.QUEUE_CONCURRENCY
-        if self.limit != NO_AMOUNTS and not self.used.plus(action.profile.settings.amounts).within(
-            self.limit
-        ):
-            return Reason.RESOURCES
-        return None
-
-    def spot_share_reached(self) -> bool:
-        """Whether one more spot attempt would exceed ``spot_share`` of the queue's capacity."""
-        share = self.config.spot_share
-        if share >= 1.0:
-            return False
-        capacity = self.config.action_concurrency or sum(pool.config.capacity for pool in self.pools)
-        if (
-            not capacity
-            or any(not pool.config.capacity for pool in self.pools)
-            and not self.config.action_concurrency
-        ):
-            capacity = self.running + 1  # unlimited: a share of what runs
-        return self.spot_running + 1 > share * capacity
-
-    def __repr__(self) -> str:
-        return f"<QueueBook {self.config.name} {self.state} running={self.running} waiting={self.waiting}>"
-
-
-class Books:
-    """All queues and pools. Changes of configuration apply at once and kill nothing that runs."""
-
-    __slots__ = ("_dirty", "_freed", "_tickets", "pools", "queues")
+    __slots__ = ()
 
     def __init__(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> None:
-        self.queues: dict[str, QueueBook] = {}
-        self.pools: dict[str, PoolBook] = {}
-        self._tickets = 0
-        self._dirty: dict[str, None] = {}
-        self._freed: dict[str, None] = {}
+        super().__init__()
         self.configure(queues, pools)
 
+    # -- configuration ------------------------------------------------------------------------------------------
+
     def configure(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> None:
-        """Take on new limits; a queue or pool that still has work stays until it has none."""
-        for pool in pools:
-            pool_book = self.pools.get(pool.name)
-            if pool_book is None:
-                self.pools[pool.name] = PoolBook(pool)
-            else:
-                pool_book.config, pool_book.limit = pool, pool.amounts
+        """Take on new limits; a queue or pool that still has work stays until it has none.
+
+        Raises:
+            ConfigurationError: a queue names a pool that is not there; nothing is changed.
+        """
+        names = {pool.name for pool in pools}
         for queue in queues:
-            book = self.queues.get(queue.name)
-            if book is None:
-                book = self.queues[queue.name] = QueueBook(queue)
-            else:
-                self._reconfigure(book, queue)
-            book.wire([self.pools[name] for name in queue.pools or [pool.name for pool in pools]])
-        for name in set(self.queues) - {queue.name for queue in queues}:
-            self.queues[name].state = "draining"
+            missing = [name for name in queue.pools if name not in names]
+            if missing:
+                expected = f"expected names of pools: {', '.join(sorted(names)) or 'there are none'}"
+                raise ConfigurationError(f"Queue({queue.name!r}): pools={missing!r} is not accepted: {expected}")
         for pool_book in self.pools.values():
-            feeders = [book for book in self.queues.values() if pool_book in book.pools]
-            pool_book.feeders = sorted(feeders, key=lambda book: -book.config.priority)
-        for name in self.queues:
+            pool_book.removed = pool_book.config.name not in names
+        for pool in pools:
+            if pool.name in self.pools:
+                self.pools[pool.name].configure(pool)
+            else:
+                self.pools[pool.name] = PoolBook(pool)
+        shapes = {name: _shape(book) for name, book in self.queues.items()}
+        self._configure_queues(queues)
+        self._wire()
+        for name, book in self.queues.items():
+            if name in shapes and shapes[name] != _shape(book):
+                self._line_up_anew(book)
             self._dirty[name] = None
 
-    def _reconfigure(self, book: QueueBook, queue: Queue) -> None:
-        old, book.config, book.limit = book.config, queue, queue.max_resources.amounts()
-        if old.state != queue.state:
-            book.state = queue.state
-        if (old.scheduling, old.fairness) != (queue.scheduling, queue.fairness):
-            waiting = [action for line in book.lines.values() for action in line]
-            waiting.sort(key=lambda action: action.ticket)
-            book.lines, book.waiting = {}, 0
-            for action in waiting:
-                self.line_up(action, at_head=False)
+    def _configure_queues(self, queues: tuple[Queue, ...]) -> None:
+        for queue in queues:
+            if queue.name in self.queues:
+                self.queues[queue.name].configure(queue)
+            else:
+                self.queues[queue.name] = QueueBook(queue)
+        for name in self.queues.keys() - {queue.name for queue in queues}:
+            book = self.queues[name]
+            if book.is_idle:
+                del self.queues[name]
+            else:
+                book.state, book.removed = "draining", True
 
-    # -- lines --------------------------------------------------------------------------------------------------
+    def _wire(self) -> None:
+        configured = [pool for pool in self.pools.values() if not pool.removed]
+        for book in self.queues.values():
+            named = [self.pools[name] for name in book.config.pools if not self.pools[name].removed]
+            # A removed queue whose pools went with it finishes its work wherever there is room.
+            book.wire(named or configured)
+        for pool in self.pools.values():
+            pool.feeders = [book for book in self.queues.values() if pool in book.pools]
+            pool.feeders.sort(key=lambda book: -book.config.priority)
 
-    def line_up(self, action: Action, at_head: bool) -> None:
-        """Give an action a place in its queue's line for the medium it wants."""
-        book = self.queues[action.profile.settings.queue]
-        self._tickets += 1
-        key: object = action.wanted
-        if book.config.scheduling == "greedy_capacity":
-            key = (action.wanted, action.profile.settings.amounts)
-        line = book.lines.get(key)
-        if line is None:
-            line = book.lines[key] = Line(fair=book.config.fairness == "round_robin")
-        line.add(self._tickets, action, at_head)
-        book.waiting += 1
-        self._dirty[book.config.name] = None
+    def _line_up_anew(self, book: QueueBook) -> None:
+        waiting = [action for line in book.lines.values() for action in line]
+        waiting.sort(key=lambda action: action.ticket)
+        book.lines = {}
+        for action in waiting:
+            book.line_for(action).add(action.ticket, action, at_head=action.ticket < 0)
+        outside, book.door = list(book.door), Line(fair=book.config.fairness == "round_robin")
+        for action in outside:
+            book.door.add(action.ticket, action, at_head=False)
 
-    def withdraw(self, action: Action) -> None:
-        """Leave the line; the place is dropped when it comes to the head."""
-        if action.ticket:
-            action.ticket = 0
-            book = self.queues[action.profile.settings.queue]
-            book.waiting -= 1
-            self._dirty[book.config.name] = None
+    def adopt(self, queue: str) -> QueueBook:
+        """The book of a queue that unfinished work is in, though it may not be configured any more."""
+        book = self.queues.get(queue)
+        if book is None:
+            book = self.queues[queue] = QueueBook(Queue(queue))
+            book.state, book.removed = "draining", True
+            self._wire()
+        return book
 
-    def ask_to_return(self, action: Action) -> None:
-        """A parent whose children are done wants its place back, before anybody else."""
-        book = self.queues[action.profile.settings.queue]
-        book.returning.append(action)
-        self.pools[action.attempts[-1].pool].returners += 1
-        self._dirty[book.config.name] = None
+    def drop(self, book: QueueBook) -> None:
+        """Its last work is done, and it is not configured any more."""
+        del self.queues[book.config.name]
+        self._wire()
 
-    def give_up_return(self, action: Action) -> None:
-        """It ended while it waited for its place back."""
-        book = self.queues[action.profile.settings.queue]
-        book.returning.remove(action)
-        self.pools[action.attempts[-1].pool].returners -= 1
-        self._dirty[book.config.name] = None
-
-    def touch(self, queue: str) -> None:
-        """Look at this queue again: a limit of it changed."""
-        self._dirty[queue] = None
-
-    def touch_pool(self, pool: str) -> None:
-        """Look at this pool again: its capacity changed."""
-        self._freed[pool] = None
-
-    # -- places -------------------------------------------------------------------------------------------------
-
-    def occupy(self, action: Action, pool: PoolBook) -> None:
-        """Count one attempt in its queue and pool."""
-        book = self.queues[action.profile.settings.queue]
-        action.occupies = pool.config.name
-        action.place_medium = pool.config.medium
-        action.place_price = pool.config.price_per_hour
-        book.running += 1
-        pool.running += 1
-        book.rate += action.place_price
-        if action.place_medium == SPOT:
-            book.spot_running += 1
-        amounts = action.profile.settings.amounts
-        if amounts is not NO_AMOUNTS:
-            book.used = book.used.plus(amounts)
-            pool.used = pool.used.plus(amounts)
-
-    def vacate(self, action: Action) -> None:
-        """Give the place back, if it holds one; counts exactly what ``occupy`` counted."""
-        if not action.occupies:
-            return
-        book = self.queues[action.profile.settings.queue]
-        pool = self.pools[action.occupies]
-        action.occupies = ""
-        book.running -= 1
-        pool.running -= 1
-        # Rounded because a sum of prices drifts: a million attempts later 0.1 + ... - 0.1 must be 0.
-        book.rate = round(book.rate - action.place_price, 9) if book.running else 0.0
-        if action.place_medium == SPOT:
-            book.spot_running -= 1
-        amounts = action.profile.settings.amounts
-        if amounts is not NO_AMOUNTS:
-            book.used = book.used.minus(amounts)
-            pool.used = pool.used.minus(amounts)
-        if book.waiting or book.returning:
-            self._dirty[book.config.name] = None
-        self._freed[pool.config.name] = None
+    def known(self) -> list[str]:
+        """Names of the configured queues."""
+        return sorted(name for name, book in self.queues.items() if not book.removed)
 
     # -- admission ----------------------------------------------------------------------------------------------
 
-    def starts(self, now: float) -> Iterator[Start]:
-        """Everyone who may start now, in order; each is out of its line and holds its place when it is named."""
-        while self._dirty or self._freed:
-            freed, self._freed = self._freed, {}
-            for name in freed:
-                yield from self._into_pool(self.pools[name], now)
-            dirty, self._dirty = self._dirty, {}
-            books = [self.queues[name] for name in dirty]
-            if len(books) > 1:
-                books.sort(key=lambda book: -book.config.priority)
-            for book in books:
-                yield from self._from_queue(book, now)
+    @property
+    def restless(self) -> bool:
+        """Whether anything changed that may let somebody in."""
+        return bool(self._dirty or self._freed or self.roomy)
 
-    def _into_pool(self, pool: PoolBook, now: float) -> Iterator[Start]:
+    def starts(self, now: float) -> list[Start]:
+        """Everyone who may start now, in order; each is out of its line and holds its place when it is named."""
+        found: list[Start] = []
+        freed, dirty = self._freed, self._dirty
+        self._freed, self._dirty = {}, {}
+        if not self.eager:
+            return found
+        for name in freed:
+            self._into_pool(self.pools[name], now, found)
+        books = [book for name in dirty if (book := self.queues.get(name)) and (book.waiting or book.returners)]
+        if len(books) == 1:
+            while self._start_one(books[0], now, found):
+                pass
+        elif books:
+            books.sort(key=lambda book: -book.config.priority)
+            for _, equals in groupby(books, key=lambda book: book.config.priority):
+                turn = list(equals)
+                while turn:
+                    turn = [book for book in turn if self._start_one(book, now, found)]
+        return found
+
+    def _into_pool(self, pool: PoolBook, now: float, found: list[Start]) -> None:
         """Give freed places away: to returning parents first, then by the queues' priority, equals in turn."""
         if pool.returners:
-            for book in list(pool.feeders):
-                yield from self._returning(book)
-        for book in list(pool.feeders):
-            if not book.waiting:
+            for book in self.queues.values():
+                while book.returners and self._return_one(book, found):
+                    pass
+        going = True
+        while going and pool.refusal(NO_AMOUNTS, now) is None:
+            going = False
+            for book in pool.feeders:
+                if book.waiting and self._start_one(book, now, found):
+                    pool.served(book)
+                    going = True
+                    break
+
+    def _start_one(self, book: QueueBook, now: float, found: list[Start]) -> bool:
+        """Let one action of this queue start or go on; False: none may."""
+        if book.returners and self._return_one(book, found):
+            return True
+        if not book.waiting:
+            return False
+        strict = book.config.scheduling == "strict_fifo"
+        for line, action in book.heads():
+            refused = book.refusal(action)
+            if refused is None:
+                pool = self._pool_for(book, action, now)
+                if isinstance(pool, PoolBook):
+                    line.pop()
+                    action.ticket, action.stands = 0, ""
+                    book.waiting -= 1
+                    self.eager -= 1
+                    self.occupy(action, pool)
+                    found.append(Start(action, pool, returning=False))
+                    return True
+                refused = pool if pool is Reason.SPEND_LIMIT else None
+            # The queue itself refuses this head: whoever comes after it would pass it.
+            if refused is not None and (strict or refused not in (Reason.RESOURCES, Reason.SPEND_LIMIT)):
+                return False
+        return False
+
+    def _return_one(self, book: QueueBook, found: list[Start]) -> bool:
+        for name in book.returning:
+            action = book.next_back(name)
+            pool = self.pools[name]
+            if action is None or book.no_way_back(action, pool):
                 continue
-            if pool.refusal(NO_AMOUNTS, now) is not None:
-                return
-            served = False
-            for start in self._from_queue(book, now):
-                served = True
-                yield start
-            if served:
-                pool.served(book)
-
-    def _returning(self, book: QueueBook) -> Iterator[Start]:
-        while book.returning:
-            action = book.returning[0]
-            pool = self.pools[action.attempts[-1].pool]
-            if book.full(action) or pool.full(action.profile.settings.amounts):
-                return
-            book.returning.popleft()
+            if pool.no_way_back(action.profile.settings.amounts):
+                continue
+            book.returning[name].popleft()
+            action.ticket, action.stands = 0, ""
+            book.returners -= 1
             pool.returners -= 1
+            self.eager -= 1
             self.occupy(action, pool)
-            yield Start(action, pool, returning=True)
-
-    def _from_queue(self, book: QueueBook, now: float) -> Iterator[Start]:
-        if book.returning:
-            yield from self._returning(book)
-            if book.returning:
-                return  # nobody of this queue goes before it
-        while book.waiting:
-            start = self._next(book, now)
-            if start is None:
-                return
-            yield start
-
-    def _next(self, book: QueueBook, now: float) -> Start | None:
-        heads = [(line, head) for line in book.lines.values() if (head := line.head()) is not None]
-        if len(heads) > 1:
-            heads.sort(key=lambda pair: (-pair[1].profile.settings.priority, pair[1].ticket))
-        for line, action in heads:
-            pool = self._pool_for(book, action, now)
-            if isinstance(pool, PoolBook):
-                line.pop()
-                action.ticket = 0
-                book.waiting -= 1
-                self.occupy(action, pool)
-                return Start(action, pool, returning=False)
-        return None
+            found.append(Start(action, pool, returning=True))
+            return True
+        return False
 
     def _pool_for(self, book: QueueBook, action: Action, now: float) -> PoolBook | Reason:
-        """The decision itself: the first pool of preference that takes it, or the reason why none does."""
-        refused = book.refusal(action)
-        if refused is not None:
-            return refused
-        pools = book.spot if action.wanted == SPOT else book.on_demand
-        if action.wanted == SPOT and book.spot_share_reached():
-            if not book.on_demand:
-                return Reason.SPOT_SHARE
-            pools = book.on_demand
+        """The first pool of preference that takes it, or the reason why none does."""
+        pools: Sequence[PoolBook] = book.on_demand
+        if action.wanted == SPOT:
+            pools = book.spot
+            if book.spot_share_reached():
+                policy = action.profile.settings.interruptible
+                if not book.on_demand or (policy is not None and policy.fallback == "never"):
+                    return Reason.SPOT_SHARE
+                pools = book.on_demand
         amounts = action.profile.settings.amounts
-        limit = book.config.spend_limit
+        refused: Reason | None = None
         for pool in pools:
-            if pool.returners and self._someone_returns(pool, book):
-                refused = refused or Reason.RETURNING_FIRST
-                continue
             reason = pool.refusal(amounts, now)
-            if reason is None and limit and book.rate + pool.config.price_per_hour > limit:
+            if reason is None and pool.returners and self._is_claimed(pool):
+                reason = Reason.RETURNING_FIRST
+            if reason is None and book.too_dear(pool):
                 reason = Reason.SPEND_LIMIT
             if reason is None:
                 return pool
             refused = refused or reason
         return refused or Reason.NO_CAPACITY
 
-    @staticmethod
-    def _someone_returns(pool: PoolBook, book: QueueBook) -> bool:
-        """Whether another queue has a parent waiting for its place back in this pool."""
-        return any(
-            other is not book
-            and other.returning
-            and other.returning[0].attempts[-1].pool == pool.config.name
-            and other.full(other.returning[0]) is None
-            for other in pool.feeders
-        )
+    def _is_claimed(self, pool: PoolBook) -> bool:
+        """Whether a parent waits for its place back in this pool, and nothing but the pool keeps it."""
+        heads = ((book, book.next_back(pool.config.name)) for book in self.queues.values() if book.returners)
+        return any(head is not None and not book.no_way_back(head, pool) for book, head in heads)
 
     # -- for people ---------------------------------------------------------------------------------------------
 
     def reason(self, action: Action, now: float) -> tuple[Reason, int] | None:
-        """Why a queued action has not started, and its place in line (from 1)."""
+        """Why an action does not run, and its place among those who wait with it (from 1; 0: it has none)."""
+        if action.phase in _BY_PHASE:
+            return _BY_PHASE[action.phase], 0
         book = self.queues.get(action.profile.settings.queue)
         if book is None or not action.ticket:
             return None
-        for line in book.lines.values():
-            for place, waiting in enumerate(line, start=1):
-                if waiting is action:
-                    verdict = self._pool_for(book, action, now)
-                    blocked = verdict if isinstance(verdict, Reason) else Reason.BEHIND_OTHERS
-                    return blocked, place
-        return None
+        match action.stands:
+            case "door":
+                return Reason.DEPTH, _place(action, book.door)
+            case "hold":
+                return Reason.RUN_CONCURRENCY, _place(action, book.hold)
+            case "overlap":
+                return Reason.OVERLAP, 0
+            case "return":
+                pool = self.pools[action.attempts[-1].pool]
+                refused = book.no_way_back(action, pool) or pool.no_way_back(action.profile.settings.amounts)
+                waiting = [other for ticket, other in book.returning[pool.config.name] if other.ticket == ticket]
+                return refused or Reason.RETURNING_FIRST, waiting.index(action) + 1
+        verdict = book.refusal(action) or self._pool_for(book, action, now)
+        blocked = verdict if isinstance(verdict, Reason) else Reason.BEHIND_OTHERS
+        return blocked, _place(action, book.line_for(action))
 
-    def has_capacity(self, pools: list[PoolBook], now: float) -> bool:
-        """Whether any of them is not out of capacity (it may be full)."""
-        return any(pool.no_capacity_since is None and now >= pool.cooling_until for pool in pools)
+
+_BY_PHASE: Final = {Phase.BACKING_OFF: Reason.BACKING_OFF, Phase.PARKED: Reason.CHILDREN}
+
+
+def _place(action: Action, line: Line) -> int:
+    return next((place for place, other in enumerate(line, start=1) if other is action), 0)
+
+
+def _shape(book: QueueBook) -> tuple[str, str]:
+    return book.config.scheduling, book.config.fairness

@@ -38,13 +38,9 @@ class AttemptCost(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         if self.medium not in (SPOT, ON_DEMAND):
-            raise ValueError(
-                f"AttemptCost.medium={self.medium!r} is not accepted: expected {SPOT!r} or {ON_DEMAND!r}"
-            )
+            raise ValueError(f"AttemptCost.medium={self.medium!r} is not accepted: expected {SPOT!r} or {ON_DEMAND!r}")
         if not 0 <= self.price_per_hour < math.inf:
-            raise ValueError(
-                f"AttemptCost.price_per_hour={self.price_per_hour!r} is not accepted: expected $ >= 0"
-            )
+            raise ValueError(f"AttemptCost.price_per_hour={self.price_per_hour!r} is not accepted: expected $ >= 0")
         if not -math.inf < self.started_at <= self.ended_at < math.inf:
             raise ValueError(
                 f"AttemptCost.ended_at={self.ended_at!r} is not accepted: expected a time that is not before "
@@ -122,6 +118,4 @@ def summarize(attempts: Iterable[AttemptCost], on_demand_price: float | None) ->
 
 def on_demand_price(pools: Iterable[Pool]) -> float | None:
     """The lowest price of the on-demand pools that have one, $ per hour; None where none has."""
-    return min(
-        (p.price_per_hour for p in pools if p.medium == ON_DEMAND and p.price_per_hour > 0), default=None
-    )
+    return min((p.price_per_hour for p in pools if p.medium == ON_DEMAND and p.price_per_hour > 0), default=None)

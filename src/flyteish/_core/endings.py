@@ -7,13 +7,14 @@ is read").
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flyteish._core.actions import Attempt, End
 from flyteish._core.events import Evidence
 from flyteish._core.values import ErrorDocument
 
-_STOPPED = {
+EXITED_BEFORE_RETURNING: Final = "exited before returning"
+_STOPPED: Final = {
     "cancelled": End.CANCELLED,
     "max_runtime": End.MAX_RUNTIME,
     "deadline": End.DEADLINE,
@@ -29,14 +30,15 @@ class Ending(NamedTuple):
 
 def classify(evidence: Evidence, attempt: Attempt) -> Ending:
     """Judge one end. A result committed in time counts, whatever else happened."""
-    if evidence.result is not None and not attempt.stop:
+    if evidence.result is not None:
         return Ending(End.SUCCEEDED, "")
-    if attempt.stop:
+    error = evidence.error
+    if attempt.stop and not (attempt.stop == "max_runtime" and error is not None and error.final):
         return Ending(_STOPPED[attempt.stop], attempt.stop.replace("_", " "))
     if evidence.denied is not None:
         return Ending(End.NO_CAPACITY, evidence.denied)
-    if evidence.error is not None:
-        return _raised(evidence.error, attempt)
+    if error is not None:
+        return _raised(error, attempt)
     if evidence.unmendable is not None:
         return Ending(End.UNMENDABLE, evidence.unmendable)
     if evidence.out_of_memory:
@@ -49,15 +51,13 @@ def classify(evidence: Evidence, attempt: Attempt) -> Ending:
 
 
 def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
-    said = (
-        f"{error.type.rpartition('.')[2]}: {error.message}"
-        if error.message
-        else error.type.rpartition(".")[2]
-    )
+    said = f"{error.type.rpartition('.')[2]}: {error.message}" if error.message else error.type.rpartition(".")[2]
     if attempt.notice:
         return Ending(End.PREEMPTED, f"raised {said} after its {attempt.notice} notice")
     if error.final:
         return Ending(End.FINAL_ERROR, said)
+    if "builtins.MemoryError" in error.bases or error.type == "builtins.MemoryError":
+        return Ending(End.OUT_OF_MEMORY, said)
     return Ending(End.USER_ERROR, said)
 
 
@@ -66,7 +66,7 @@ def _exited(evidence: Evidence) -> Ending:
     if evidence.vanished is not None:
         return Ending(End.INFRASTRUCTURE, evidence.vanished)
     if code == 0:
-        return Ending(End.USER_ERROR, "exited before returning")
+        return Ending(End.USER_ERROR, EXITED_BEFORE_RETURNING)
     if code in (-9, 137, 247):  # killed from outside without a word: nothing the task did
         return Ending(End.INFRASTRUCTURE, f"killed (exit code {code})")
     if code is not None:

@@ -69,6 +69,8 @@ class AttemptAdmitted(_Fact, frozen=True):
     rule: str
     why: str
     price_per_hour: float = 0.0
+    queued_at: float = 0.0
+    """Since when it waited for this, seconds since the epoch."""
 
 
 class AttemptRunning(_Fact, frozen=True):
@@ -162,6 +164,10 @@ class LimitReached(_Fact, frozen=True):
     action: str
     generation: int
     limit: str
+    medium: str = ""
+    """The medium that it waited for, where the limit is one on waiting."""
+    queued_at: float = 0.0
+    """Since when it waited, where the limit is one on waiting; seconds since the epoch."""
 
 
 class ControllerRestarted(_Fact, frozen=True):

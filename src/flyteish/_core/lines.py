@@ -13,10 +13,11 @@ from collections.abc import Iterator
 
 from flyteish._core.actions import Action
 
-_Place = tuple[int, Action]
+Place = tuple[int, Action]
+"""A ticket and its holder; valid while the holder's ticket is this one."""
 
 
-def _valid(place: _Place) -> bool:
+def _valid(place: Place) -> bool:
     return place[1].ticket == place[0]
 
 
@@ -26,8 +27,8 @@ class _PriorityClass:
     __slots__ = ("front", "runs", "turn")
 
     def __init__(self) -> None:
-        self.front: deque[_Place] = deque()
-        self.runs: dict[str, deque[_Place]] = {}
+        self.front: deque[Place] = deque()
+        self.runs: dict[str, deque[Place]] = {}
         self.turn: deque[str] = deque()
 
     def head(self) -> Action | None:

@@ -6,7 +6,7 @@ Decides from an action's settings and history only; whether a pool has room is `
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flyteish._core.actions import Action
 from flyteish._core.queues import ON_DEMAND, SPOT
@@ -41,9 +41,14 @@ class Plan(NamedTuple):
         return "\n".join(rows + [f"warning: {text}" for text in self.warnings])
 
 
+_NOT_INTERRUPTIBLE: Final = Placement(ON_DEMAND, "not-interruptible", "interruptible=False")
+
+
 def choose(action: Action) -> Placement:
     """The medium of the action's next attempt."""
     settings = action.profile.settings
+    if settings.interruptible is None:
+        return _NOT_INTERRUPTIBLE
     return place(settings, action.user_attempt, action.preemptions_in_row, action.preemptions)
 
 
@@ -51,40 +56,32 @@ def place(settings: Settings, user_attempt: int, preemptions_in_row: int, preemp
     """Rules 1 to 3 of the spec, first match wins; rule 4 (stock-out) is added by ``stock_out``."""
     policy = settings.interruptible
     if policy is None:
-        return Placement(
-            ON_DEMAND, "not-interruptible", f"interruptible=False ({settings.source('interruptible')})"
-        )
+        return Placement(ON_DEMAND, "not-interruptible", f"interruptible=False ({settings.source('interruptible')})")
     if policy.fallback == "never":
         return Placement(SPOT, "never-on-demand", "SpotPolicy(fallback='never'): spot, whatever happens")
     if policy.fallback == "first-preemption":
         if preemptions:
-            return Placement(
-                ON_DEMAND, "first-preemption", "preempted once: on-demand from here on, not charged"
-            )
-        return Placement(
-            SPOT, "interruptible", "SpotPolicy(fallback='first-preemption'): spot until preempted"
-        )
+            return Placement(ON_DEMAND, "first-preemption", "preempted once: on-demand from here on, not charged")
+        return Placement(SPOT, "interruptible", "SpotPolicy(fallback='first-preemption'): spot until preempted")
     count = settings.retries.count
     if user_attempt >= count + 1:
-        why = (
-            f"final user attempt (retries={count})"
-            if count
-            else "its only user attempt is its final one (retries=0)"
-        )
+        why = f"final user attempt (retries={count})" if count else "its only user attempt is its final one (retries=0)"
         return Placement(ON_DEMAND, "final-attempt", why)
     limit = policy.preemptions_without_progress
     if preemptions_in_row >= limit:
-        return Placement(
-            ON_DEMAND, "trip-wire", f"{preemptions_in_row} preemptions in a row without a new checkpoint"
-        )
+        return Placement(ON_DEMAND, "trip-wire", f"{preemptions_in_row} preemptions in a row without a new checkpoint")
     return Placement(SPOT, "interruptible", f"interruptible, user attempt {user_attempt} of {count + 1}")
+
+
+def trip_wire_fired(action: Action) -> bool:
+    """Whether rule 3 holds for the rest of this user attempt."""
+    policy = action.profile.settings.interruptible
+    return policy is not None and action.preemptions_in_row >= policy.preemptions_without_progress
 
 
 def stock_out(waited: float) -> Placement:
     """Rule 4: the spot pools reported no capacity for longer than ``max_spot_wait``."""
-    return Placement(
-        ON_DEMAND, "stock-out", f"the spot pools had no capacity for {waited:.0f} s (max_spot_wait)"
-    )
+    return Placement(ON_DEMAND, "stock-out", f"the spot pools had no capacity for {waited:.0f} s (max_spot_wait)")
 
 
 def no_spot_pool(queue: str) -> Placement:
@@ -105,9 +102,7 @@ def _warnings(settings: Settings, rows: list[PlannedAttempt]) -> list[str]:
         return []
     warnings = []
     if policy.fallback == "never":
-        warnings.append(
-            "fallback='never': a task that is preempted before it saves a checkpoint may never finish"
-        )
+        warnings.append("fallback='never': a task that is preempted before it saves a checkpoint may never finish")
     elif policy.fallback == "final" and not settings.retries.count:
         warnings.append("interruptible with retries=0 never runs on spot: its only attempt is its final one")
     if settings.timeout.deadline is not None and rows[0].medium == SPOT:

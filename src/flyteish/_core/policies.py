@@ -165,12 +165,7 @@ def _seconds(name: str, value: object) -> float:
 
 
 def _number(name: str, value: object, least: float, most: float) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not least <= value <= most
-        or math.isinf(value)
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or math.isinf(value):
         raise _refuse(name, value, f"a number from {least:g}" + ("" if math.isinf(most) else f" to {most:g}"))
 
 

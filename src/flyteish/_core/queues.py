@@ -154,9 +154,7 @@ class _Checker:
 
     def number(self, field: str, value: object, most: float = float("inf")) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-            raise self.refuse(
-                field, value, f"a number from 0 to {most:g}" if most < float("inf") else "a number >= 0"
-            )
+            raise self.refuse(field, value, f"a number from 0 to {most:g}" if most < float("inf") else "a number >= 0")
 
     def one_of(self, field: str, value: object, accepted: tuple[str, ...]) -> None:
         if value not in accepted:

@@ -101,7 +101,10 @@ def describe(event: RunEvent) -> tuple[str, str]:
         case ActionSubmitted():
             return event.action, "called" + (" (result found in the cache)" if event.cached is not None else "")
         case AttemptAdmitted():
-            return event.action, f"attempt {event.generation} starts on {event.medium} ({event.pool}): {event.why}"
+            return (
+                event.action,
+                f"attempt {event.generation} starts on {event.medium} ({event.pool}): {event.why}",
+            )
         case AttemptRunning():
             return event.action, f"attempt {event.generation} runs"
         case AttemptNoticed():

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal, NamedTuple
 
 from flyteish._core.actions import Action, End
+from flyteish._core.endings import EXITED_BEFORE_RETURNING
 from flyteish._core.policies import SYSTEM_BACKOFF, SpotPolicy, matches_retry_on
 from flyteish._core.values import ErrorDocument
 
@@ -68,19 +69,14 @@ def decide(end: End, action: Action, medium: str, error: ErrorDocument | None, c
 
 def _from_retries(end: End, action: Action, error: ErrorDocument | None, chance: float) -> Verdict:
     strategy = action.profile.settings.retries
-    if (
-        end is End.USER_ERROR
-        and error is not None
-        and not matches_retry_on(strategy, error.bases or (error.type,))
-    ):
+    raised = end in (End.USER_ERROR, End.OUT_OF_MEMORY) and error is not None
+    if raised and error is not None and not matches_retry_on(strategy, error.bases or (error.type,)):
         return Verdict(False, "", spent=f"{error.type} is not in retry_on={list(strategy.retry_on)}")
     if action.is_final_user_attempt:
         spent = f"retries={strategy.count} spent" if strategy.count else "retries=0"
         return Verdict(False, "retries", spent=spent)
     preempted = end is End.PREEMPTED
-    delay = (
-        strategy.backoff.delay(action.user_attempt - 1, chance) if strategy.backoff and not preempted else 0.0
-    )
+    delay = strategy.backoff.delay(action.user_attempt - 1, chance) if strategy.backoff and not preempted else 0.0
     return Verdict(True, "retries", next_user_attempt=True, delay=delay, at_head=preempted)
 
 
@@ -89,6 +85,28 @@ def _from_system(action: Action, chance: float) -> Verdict:
     if action.system_used >= allowed:
         return Verdict(False, "system_retries", spent=f"system_retries={allowed} spent in this user attempt")
     return Verdict(True, "system_retries", delay=SYSTEM_BACKOFF.delay(action.system_used, chance))
+
+
+_NAMES: Final = {
+    End.MAX_RUNTIME: "TaskTimeoutError",
+    End.QUEUE_TIMEOUT: "TaskTimeoutError",
+    End.OUT_OF_MEMORY: "OOMError",
+    End.PREEMPTED: "PreemptedError",
+    End.INFRASTRUCTURE: "SystemRetriesExhaustedError",
+    End.UNMENDABLE: "NonRecoverableError",
+}
+_OWN: Final = frozenset((End.USER_ERROR, End.FINAL_ERROR, End.OUT_OF_MEMORY))
+
+
+def final_error(end: End, cause: str, verdict: Verdict, error: ErrorDocument | None) -> ErrorDocument:
+    """What the caller gets when there is no other try: the task's own exception, or one that says what ended it."""
+    if error is not None and end in _OWN:
+        return error
+    exited = "ExitedBeforeReturningError" if cause == EXITED_BEFORE_RETURNING else "WorkerCrashedError"
+    name = f"flyteish.errors.{_NAMES.get(end, exited)}"
+    return ErrorDocument(
+        type=name, message=f"{cause} ({verdict.spent})", bases=(name,), cause=error, final=end is End.UNMENDABLE
+    )
 
 
 def most_attempts(retries: int, policy: SpotPolicy | None, system_retries: int) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -115,7 +116,7 @@ class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
     run: Opinions = SILENT
 
 
-class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
+class Settings(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """The one resolved value that is stored with an action; ``sources`` says which level each field is from."""
 
     resources: Resources = Resources()
@@ -136,8 +137,9 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
     triggers: tuple[Any, ...] = ()
     sources: dict[str, str] = {}
 
-    @property
+    @cached_property
     def amounts(self) -> Amounts:
+        """The resources as numbers: read whenever an attempt is weighed, so worked out once."""
         return NO_AMOUNTS if self.resources == _NO_RESOURCES else self.resources.amounts()
 
     def source(self, field: str) -> str:
@@ -175,9 +177,7 @@ def _resources(value: object) -> Resources:
 
 
 def _env_vars(value: object) -> dict[str, str]:
-    if isinstance(value, Mapping) and all(
-        isinstance(k, str) and k and isinstance(v, str) for k, v in value.items()
-    ):
+    if isinstance(value, Mapping) and all(isinstance(k, str) and k and isinstance(v, str) for k, v in value.items()):
         return dict(value)
     raise Refused("a mapping of str to str")
 
@@ -316,20 +316,14 @@ def opinions(level: Level, where: str, said: Mapping[str, object]) -> Opinions:
         if value is UNSET:
             continue
         field = _BY_NAME.get(name)
-        allowed = field is not None and (
-            level in field.levels or (level in _GENERAL_LEVELS and _E in field.levels)
-        )
+        allowed = field is not None and (level in field.levels or (level in _GENERAL_LEVELS and _E in field.levels))
         if field is None or not allowed:
-            raise ConfigurationError(
-                f"{name}={value!r} may not be set in {where}; it takes {', '.join(_names(level))}"
-            )
+            raise ConfigurationError(f"{name}={value!r} may not be set in {where}; it takes {', '.join(_names(level))}")
         try:
             checked[name] = field.accept(value)
         except Refused as refused:
             shown = _show(name, value)
-            raise ConfigurationError(
-                f"{name}={shown} in {where} is not accepted: expected {refused}"
-            ) from None
+            raise ConfigurationError(f"{name}={shown} in {where} is not accepted: expected {refused}") from None
     return Opinions(**checked) if checked else SILENT
 
 
@@ -363,15 +357,13 @@ def resolve(scope: Scope, environment: Opinions, task: Opinions, override: Opini
 
 def _names(level: Level) -> list[str]:
     return [
-        field.name
-        for field in FIELDS
-        if level in field.levels or (level in _GENERAL_LEVELS and _E in field.levels)
+        field.name for field in FIELDS if level in field.levels or (level in _GENERAL_LEVELS and _E in field.levels)
     ]
 
 
 def matrix() -> str:
     """The settings matrix as text: the table in ``TaskEnvironment``'s docstring is made from this."""
-    rows = [("name", "required", "-", "-", "-", "snake_case or kebab-case")]
+    rows: list[tuple[str, ...]] = [("name", "required", "-", "-", "-", "snake_case or kebab-case")]
     rows += [(name, "yes", "-", "-", "-", text) for name, text in ENVIRONMENT_ONLY.items()]
     for field in FIELDS:
         marks = ["yes" if level in field.levels else "-" for level in (_E, _T, _O, _R)]
@@ -379,8 +371,7 @@ def matrix() -> str:
     head = ("setting", "TaskEnvironment", "@env.task", "override", "run", "meaning")
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(6)]
     lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
     ]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 

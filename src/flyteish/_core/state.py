@@ -1,6 +1,7 @@
 """Everything the core knows: the runs, the books of queues and pools, and the times it waits for.
 
-A bag of records with the timers' order; it decides nothing. ``lifecycle.apply`` is the only way to change it.
+A bag of records with the timers' order; it decides nothing. ``lifecycle`` is the only way to change it, and this must
+not know what its rules are.
 """
 
 from __future__ import annotations
@@ -64,10 +65,12 @@ class State:
         return heappop(self.timers) if self.timers and self.timers[0].at <= now else None
 
     def forget(self, run: str) -> None:
-        """Drop an ended run from memory; the journal keeps it."""
+        """Drop an ended run from memory, once none of its attempts holds a place; the journal keeps it."""
         record = self.runs.get(run)
         if record is not None and record.ended_at:
-            del self.runs[run]
+            record.forgotten = True
+            if not record.zombies:
+                del self.runs[run]
 
     def __repr__(self) -> str:
         return f"<State {len(self.runs)} runs, {len(self.timers)} timers>"

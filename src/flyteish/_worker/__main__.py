@@ -230,9 +230,7 @@ class Worker:
             evidence, _ = loop.run_until_complete(mine)
         except asyncio.CancelledError:
             evidence = Evidence(stopped=True)  # cancelled before its first step
-        except (
-            BaseException
-        ) as error:  # a stopped loop; SystemExit or KeyboardInterrupt in a task of the user's
+        except BaseException as error:  # a stopped loop; SystemExit or KeyboardInterrupt in a task of the user's
             evidence = Evidence(error=document(error))
         self._sweep(loop)
         return evidence

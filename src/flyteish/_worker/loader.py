@@ -67,7 +67,6 @@ class Loader:
     def __init__(self, blobs: Callable[[], BlobStore]) -> None:
         self._blobs = blobs
         self._loaded: dict[tuple[TaskReference, str], Loadable] = {}
-        self._script: tuple[str, ModuleType] | None = None
 
     def known(self, reference: TaskReference, task: str) -> Loadable | None:
         """The task, if it was loaded before."""
@@ -97,16 +96,15 @@ class Loader:
             raise
         except Exception as error:
             raise TaskNotImportableError(
-                f"task {task!r} was carried by value and cannot be unpickled in the worker ({_said(error)}): "
-                f"{_CURE}"
+                f"task {task!r} was carried by value and cannot be unpickled in the worker ({_said(error)}): {_CURE}"
             ) from error
         return CarriedTask(getattr(thing, "function", thing), task)
 
     def _named(self, reference: TaskReference, task: str) -> Loadable:
         if "<" in reference.name:
             raise TaskNotImportableError(
-                f"task {task!r} is {reference.name} of module {reference.module!r}, a local function, which no "
-                f"other process can import: {_CURE}"
+                f"task {task!r} is {reference.name} of module {reference.module!r}, a local function, which "
+                f"no other process can import: {_CURE}"
             )
         module = self._module(reference, task)
         where = f"module {reference.module!r} ({getattr(module, '__file__', None) or 'no file'})"
@@ -116,8 +114,8 @@ class Loader:
             thing = _task_called(module, task)
             if thing is None:
                 raise TaskNotImportableError(
-                    f"task {task!r}: {where} has no {reference.name!r} when a worker imports it. Is it defined "
-                    f"under `if __name__ == '__main__'`? {_CURE[0].upper()}{_CURE[1:]}"
+                    f"task {task!r}: {where} has no {reference.name!r} when a worker imports it. Is it "
+                    f"defined under `if __name__ == '__main__'`? {_CURE[0].upper()}{_CURE[1:]}"
                 ) from error
         if getattr(thing, "__flyteish_task__", False):
             found: Loadable = thing
@@ -128,18 +126,17 @@ class Loader:
         if inspect.isfunction(thing):
             return CarriedTask(thing, task)
         raise TaskNotImportableError(
-            f"task {task!r}: {reference.name!r} in {where} is a {type(thing).__name__}, "
-            "neither a task nor a function"
+            f"task {task!r}: {reference.name!r} in {where} is a {type(thing).__name__}, neither a task nor a function"
         )
 
     def _module(self, reference: TaskReference, task: str) -> ModuleType:
         try:
             if reference.file is not None:
-                return self._script_module(reference.file, reference.module)
+                return script_module(reference.file, reference.module)
             if reference.module == "__main__":
                 raise TaskNotImportableError(
-                    f"task {task!r} is defined at a prompt or in a notebook, so a worker has no file to import "
-                    f"it from: {_CURE}"
+                    f"task {task!r} is defined at a prompt or in a notebook, so a worker has no file to "
+                    f"import it from: {_CURE}"
                 )
             return importlib.import_module(reference.module)
         except TaskNotImportableError:
@@ -151,31 +148,36 @@ class Loader:
                 f"are installed in {sys.executable}"
             ) from error
 
-    def _script_module(self, file: str, name: str) -> ModuleType:
-        """The program's main script, run as a module of another name, as multiprocessing does it."""
-        if self._script is not None and self._script[0] == file:
-            return self._script[1]
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"no file {file}")
-        code = SourceFileLoader(SCRIPT_MODULE, file).get_code(SCRIPT_MODULE)
-        module = ModuleType(SCRIPT_MODULE)
-        module.__file__ = file
-        module.__package__ = name.rpartition(".")[0]
-        before = {alias: sys.modules.get(alias) for alias in (SCRIPT_MODULE, "__main__")}
-        # Classes of the script are known as `__main__.X` in the host, so both names mean this module here.
-        sys.modules[SCRIPT_MODULE] = sys.modules["__main__"] = module
-        try:
-            assert code is not None
-            exec(code, module.__dict__)
-        except BaseException:
-            for alias, known in before.items():
-                if known is None:
-                    del sys.modules[alias]
-                else:
-                    sys.modules[alias] = known
-            raise
-        self._script = (file, module)
-        return module
+
+def script_module(file: str, name: str = "__main__") -> ModuleType:
+    """The program's main script, run as a module of another name, as multiprocessing does it; once per process.
+
+    Raises FileNotFoundError, and whatever the script raises; then nothing of it is left behind.
+    """
+    for alias in (SCRIPT_MODULE, "__main__"):  # the latter: this process is the program itself
+        known = sys.modules.get(alias)
+        if known is not None and getattr(known, "__file__", None) == file:
+            return known
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"no file {file}")
+    code = SourceFileLoader(SCRIPT_MODULE, file).get_code(SCRIPT_MODULE)
+    module = ModuleType(SCRIPT_MODULE)
+    module.__file__ = file
+    module.__package__ = name.rpartition(".")[0]
+    before = {alias: sys.modules.get(alias) for alias in (SCRIPT_MODULE, "__main__")}
+    # Classes of the script are known as `__main__.X` in the host, so both names mean this module here.
+    sys.modules[SCRIPT_MODULE] = sys.modules["__main__"] = module
+    try:
+        assert code is not None
+        exec(code, module.__dict__)
+    except BaseException:
+        for alias, loaded in before.items():
+            if loaded is None:
+                del sys.modules[alias]
+            else:
+                sys.modules[alias] = loaded
+        raise
+    return module
 
 
 def _task_called(module: ModuleType, task: str) -> Loadable | None:

@@ -82,7 +82,7 @@ class Exit(_Message, frozen=True):
     """Finish: there is no more work."""
 
 
-ToWorker = Union[Hello, Run, Notify, Stop, Recall, Answer, CheckpointAck, Exit]
+ToWorker = Hello | Run | Notify | Stop | Recall | Answer | CheckpointAck | Exit
 
 
 # -- from the worker ---------------------------------------------------------------------------------------
@@ -174,17 +174,7 @@ class Signalled(_Message, frozen=True):
 
 
 FromWorker = (
-    Ready
-    | Taken
-    | Began
-    | Ended
-    | Recalled
-    | Called
-    | CallCancelled
-    | Checkpointed
-    | Skipped
-    | Traced
-    | Signalled
+    Ready | Taken | Began | Ended | Recalled | Called | CallCancelled | Checkpointed | Skipped | Traced | Signalled
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -146,7 +146,9 @@ async def perform_async(
     Sets context variables, so it wants a task of its own. To stop it, set ``stop.requested``, then cancel it.
     Large values are read and written on threads beside the loop.
     """
-    from asyncio import CancelledError
+    from asyncio import CancelledError, get_running_loop
+
+    from flyteish._authoring.bridge import Bridged
 
     attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
     outer = (CURRENT.set(attempt), current_blobs.set(StoreAccess(blobs)))
@@ -161,7 +163,7 @@ async def perform_async(
             data = inputs.data
         args, kwargs = task.signature.decode_inputs(data)
         user_code = True
-        value = await task.function(*args, **kwargs)
+        value = await Bridged(task.function(*args, **kwargs), feeds.of(get_running_loop()).steppers)
         user_code = False
         data = _encoded(task, value, max_result)
         if len(data) <= inline_limit:
@@ -193,8 +195,8 @@ def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
     data = task.signature.encode_result(value)
     if len(data) > max_result:
         raise SerializationError(
-            f"{task.name}(): result of {readable(len(data))} is larger than the {readable(max_result)} accepted; "
-            "return a flyteish.io.File or Dir, which travel by reference"
+            f"{task.name}(): result of {readable(len(data))} is larger than the {readable(max_result)} "
+            "accepted; return a flyteish.io.File or Dir, which travel by reference"
         )
     return data
 

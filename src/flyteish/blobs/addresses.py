@@ -34,9 +34,7 @@ def split(address: str) -> tuple[str, str]:
     """Kind and digest. Raises BlobMissingError for what no store ever gives out."""
     match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
     if match is None:
-        raise BlobMissingError(
-            f"no content at {address!r}: expected sha256:<64 hex digits> or tree:<64 hex digits>"
-        )
+        raise BlobMissingError(f"no content at {address!r}: expected sha256:<64 hex digits> or tree:<64 hex digits>")
     return match[1], match[2]
 
 
@@ -48,9 +46,7 @@ def is_tree(address: str) -> bool:
 def verify(address: str, digest: str, size: int, where: object) -> None:
     """Raise BlobCorruptError unless the ``size`` bytes found at ``where`` have the address's digest."""
     if split(address)[1] != digest:
-        raise BlobCorruptError(
-            f"{where}: the content of {address} is damaged ({size} bytes with checksum {digest})"
-        )
+        raise BlobCorruptError(f"{where}: the content of {address} is damaged ({size} bytes with checksum {digest})")
 
 
 def checked_ref(name: str) -> str:

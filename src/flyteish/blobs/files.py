@@ -58,9 +58,7 @@ class FileBlobStore:
         return self._put(content_address(data), data)
 
     def put_path(self, path: Path) -> str:
-        return trees.store(
-            Path(path), self._put_file, lambda manifest: self._put(tree_address(manifest), manifest)
-        )
+        return trees.store(Path(path), self._put_file, lambda manifest: self._put(tree_address(manifest), manifest))
 
     def get(self, address: str) -> bytes:
         path = self._path(address)
@@ -97,16 +95,12 @@ class FileBlobStore:
 
     def sweep(self, keep: Callable[[str], bool], older_than: float) -> int:
         wanted = self._referenced()
-        old_trees = [
-            found for found in self._content(TREE) if not self._is_wanted(*found, keep, older_than, wanted)
-        ]
+        old_trees = [found for found in self._content(TREE) if not self._is_wanted(*found, keep, older_than, wanted)]
         gone = {address for address, _ in old_trees}
         for address, _ in self._content(TREE):
             if address not in gone:
                 wanted |= self._members(address)
-        old = [
-            found for found in self._content(CONTENT) if not self._is_wanted(*found, keep, older_than, wanted)
-        ]
+        old = [found for found in self._content(CONTENT) if not self._is_wanted(*found, keep, older_than, wanted)]
         drafts = self._root / "new"
         old += [("", path) for path in self._below(drafts) if path.parent == drafts]
         return sum(self._remove(path, older_than) for _, path in [*old_trees, *old])
@@ -144,9 +138,7 @@ class FileBlobStore:
                 raise error
 
         with trees.naming("read", folder):
-            found = [
-                Path(where, name) for where, _, names in os.walk(folder, onerror=failed) for name in names
-            ]
+            found = [Path(where, name) for where, _, names in os.walk(folder, onerror=failed) for name in names]
         yield from sorted(found)
 
     def _remove(self, path: Path, older_than: float) -> int:

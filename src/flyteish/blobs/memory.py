@@ -75,9 +75,7 @@ class MemoryBlobStore:
         with self._lock:
             wanted = {address for data in self._refs.values() for address in mentioned(data)}
             content = dict(self._content)
-        wanted |= {
-            a for a, (_, written) in content.items() if a not in wanted and (written >= older_than or keep(a))
-        }
+        wanted |= {a for a, (_, written) in content.items() if a not in wanted and (written >= older_than or keep(a))}
         for address in [address for address in wanted if address in content and is_tree(address)]:
             wanted.update(entry.address for entry in trees.members(address, content[address][0]))
         freed = 0

@@ -69,9 +69,7 @@ def _scan(folder: Path, place: PurePosixPath, put: Callable[[BinaryIO], str]) ->
             target = os.readlink(path) if stat.S_ISLNK(mode) else ""
         if stat.S_ISLNK(mode):
             if not _stays_inside(here, target):
-                raise BlobError(
-                    f"cannot store {path}: it is a link that leads out of the directory, to {target}"
-                )
+                raise BlobError(f"cannot store {path}: it is a link that leads out of the directory, to {target}")
             yield Member(here, mode, 0, target)
         elif stat.S_ISDIR(mode):
             yield Member(here, mode, 0, "")
@@ -123,9 +121,7 @@ def members(address: str, manifest: bytes) -> list[Member]:
     return entries
 
 
-def deliver(
-    address: str, target: Path, read: Callable[[str], bytes], write: Callable[[str, Path], None]
-) -> Path:
+def deliver(address: str, target: Path, read: Callable[[str], bytes], write: Callable[[str, Path], None]) -> Path:
     """Write a file or a tree to ``target``, whole or not at all; ``write`` makes one file."""
     if os.path.lexists(target):
         raise BlobError(f"cannot write {target}: it exists")

@@ -22,8 +22,8 @@ class Attempt:
     """One attempt between ``start`` and its one report of the end."""
 
     __slots__ = (
-        "calls", "doomed", "ends_at", "fate", "grace", "key", "link", "log", "member", "noticed", "order", "running_at",
-        "timer",
+        "calls", "doomed", "ends_at", "fate", "grace", "key", "link", "log", "member", "noticed", "order",
+        "running_at", "timer",
     )  # fmt: skip
 
     def __init__(self, order: Order, link: Link, log: str | None) -> None:
@@ -95,9 +95,7 @@ class Member:
     def unbegun(self) -> list[AttemptKey]:
         """What it could give back, in order."""
         return [
-            key
-            for key, attempt in self.attempts.items()
-            if attempt is not self.current and key not in self.recalled
+            key for key, attempt in self.attempts.items() if attempt is not self.current and key not in self.recalled
         ]
 
 

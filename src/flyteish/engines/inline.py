@@ -72,7 +72,7 @@ class InlineEngine:
                 self._report(order.key, Evidence(error=document(error)), error, 0.0)
                 continue
             context = origin.context.copy() if origin is not None else Context()
-            attempt = _Attempt(self, order, task, context, self._reports.link(order))
+            attempt = _Attempt(self, order, task, context)
             self._attempts[order.key] = attempt
             loop = origin.loop if origin is not None else None
             if not order.is_async:
@@ -105,7 +105,9 @@ class InlineEngine:
         self._reports.report(
             AttemptNoticed(key.run, key.action, key.generation, notice.kind, notice.seconds, notice.source)
         )
-        evidence = Evidence(reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice")
+        evidence = Evidence(
+            reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice"
+        )
         self._later(notice.seconds, lambda: attempt.end(evidence, 0.0))
 
     async def close(self) -> None:
@@ -138,28 +140,27 @@ class InlineEngine:
         self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, chance, running_at), live)
 
 
-class _Attempt:
-    """One attempt in this process. ``report`` is the only way out, and lets exactly one report through."""
+class _Attempt(Stopping):
+    """One attempt in this process. ``report`` is the only way out, and lets exactly one report through.
+
+    Light until it begins: a burst may start many thousands that are over a moment after they began.
+    """
 
     __slots__ = (
-        "_context", "_engine", "_loop", "_running_at", "_task", "cancellable", "evidence", "leaving", "link",
-        "loadable", "order", "over", "stopping", "surroundings",
+        "_context", "_engine", "_loop", "_running_at", "_task", "evidence", "leaving", "loadable", "order", "over",
+        "surroundings",
     )  # fmt: skip
 
-    def __init__(
-        self, engine: InlineEngine, order: Order, loadable: Loadable, surroundings: Context, link: Link
-    ) -> None:
+    def __init__(self, engine: InlineEngine, order: Order, loadable: Loadable, surroundings: Context) -> None:
+        super().__init__()
         self._engine = engine
         self.order = order
         self.loadable = loadable
         self.surroundings = surroundings
-        self.link = link if order.is_async else _ThreadLink(link, engine._threads)
-        self.stopping = Stopping()
         self.evidence: Evidence | None = None
         """How it is to be reported, once the engine has ended it."""
         self.leaving = False
         self.over = False
-        self.cancellable = False
         self._context: AttemptContext | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -168,9 +169,16 @@ class _Attempt:
     @property
     def context(self) -> AttemptContext:
         if self._context is None:
-            engine = self._engine
-            self._context = AttemptContext(self.order, self.link, engine._blobs, engine._feeds)
+            engine, order = self._engine, self.order
+            link = engine._reports.link(order)
+            used = link if order.is_async else _ThreadLink(link, engine._threads)
+            self._context = AttemptContext(order, used, engine._blobs, engine._feeds)
         return self._context
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether it runs on a loop, where it can be cancelled and clean up."""
+        return self._task is not None and not self._task.done()
 
     # -- on the caller's loop ------------------------------------------------------------------------------------
 
@@ -178,31 +186,23 @@ class _Attempt:
         if self.over:
             return
         self._loop = asyncio.get_running_loop()
-        self.cancellable = True
-        name = self.order.task
-        self._task = self._loop.create_task(self._on_loop(), name=name, context=self.surroundings)
+        self._task = self._loop.create_task(self._on_loop(), name=self.order.task, context=self.surroundings)
 
     async def _on_loop(self) -> None:
         self._began()
-        context = self.context
-        variables = _variables(self.order)
-        try:
-            if variables:
-                with scoped(variables):
-                    ending = await self._perform(context)
-            else:
-                ending = await self._perform(context)
-        finally:
-            self.cancellable = False
-        self.report(*ending)
-
-    async def _perform(self, context: AttemptContext) -> tuple[Evidence, BaseException | None]:
-        engine = self._engine
-        inline_limit, max_result = engine._limits
-        return await perform_async(
-            self.order, self.loadable, self.link, engine._blobs, engine._feeds, context,
-            stop=self.stopping, inline_limit=inline_limit, max_result=max_result,
+        engine, order, context = self._engine, self.order, self.context
+        link, (inline_limit, max_result) = context.link, engine._limits
+        perform = perform_async(
+            order, self.loadable, link, engine._blobs, engine._feeds, context,
+            stop=self, inline_limit=inline_limit, max_result=max_result,
         )  # fmt: skip
+        variables = _variables(order)
+        if variables:
+            with scoped(variables):
+                evidence, live = await perform
+        else:
+            evidence, live = await perform
+        self.report(evidence, live)
 
     # -- on a thread ---------------------------------------------------------------------------------------------
 
@@ -212,14 +212,14 @@ class _Attempt:
 
     def _on_thread(self) -> None:
         self._began()
-        engine = self._engine
+        engine, context = self._engine, self.context
         inline_limit, max_result = engine._limits
         with scoped(_variables(self.order)):
-            ending = perform_sync(
-                self.order, self.loadable, self.link, engine._blobs, engine._feeds, self.context,
-                stop=self.stopping, inline_limit=inline_limit, max_result=max_result,
+            evidence, live = perform_sync(
+                self.order, self.loadable, context.link, engine._blobs, engine._feeds, context,
+                stop=self, inline_limit=inline_limit, max_result=max_result,
             )  # fmt: skip
-        self.report(*ending)
+        self.report(evidence, live)
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class _Attempt:
         if self.over or self.evidence is not None:
             return
         self.evidence = evidence
-        self.stopping.requested = True
+        self.requested = True
         if self._task is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._task.cancel)
             self._engine._later(max(grace, 0.05), self.give_up)
@@ -306,4 +306,3 @@ class _ThreadLink:
 
     def traced(self, key: str, result: Payload) -> None:
         self._link.traced(key, result)
-

@@ -46,8 +46,8 @@ class ProcessesEngine:
     Args:
         max_workers: attempts that run at the same time, not counting those that wait for child calls.
             Default None: the number of processors.
-        batch: attempts that a worker may have waiting at most. Default 32; how many it really gets follows from
-            how long they take.
+        batch: attempts that a worker may have waiting at most. Default 32; how many it gets
+            follows from how long they take.
         max_result: bytes of a result beyond which it is refused. Default 5 GiB.
 
     Raises:
@@ -59,9 +59,7 @@ class ProcessesEngine:
             if value is None and name == "max_workers":
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(
-                    f"ProcessesEngine({name}={value!r}) is not accepted: expected an int >= 1"
-                )
+                raise ConfigurationError(f"ProcessesEngine({name}={value!r}) is not accepted: expected an int >= 1")
         self._places = max_workers or _processors()
         self._batch = batch
         self._max_result = max_result
@@ -86,8 +84,8 @@ class ProcessesEngine:
     async def open(self, reports: Reports, blobs: BlobStore) -> None:
         if not blobs.url.startswith("file:"):
             raise ConfigurationError(
-                f"engine='processes' cannot use the blob store at {blobs.url!r}, which no other process can open: "
-                "keep blobs in files, or use engine='inline'"
+                f"engine='processes' cannot use the blob store at {blobs.url!r}, which no other process can "
+                "open: keep blobs in files, or use engine='inline'"
             )
         self._reports = reports
         self._loop = asyncio.get_running_loop()
@@ -147,7 +145,7 @@ class ProcessesEngine:
             await self._wait_for_the_killed()
 
     async def _wait_for_the_killed(self) -> None:
-        # After SIGKILL only a process stuck inside the kernel (a dead network disk) goes on; it is left behind.
+        # After SIGKILL only a process stuck inside the kernel (on a dead network disk) goes on: it is left.
         if self._members:
             await _within(self._all_gone.wait(), 5 * CLOSE_GRACE)
         for member in list(self._members):

@@ -36,9 +36,7 @@ class Requests:
             case m.Called(key, token, number, call):
                 attempt = self._entitled(member, key, token)
                 if attempt is None:
-                    member.process.send(
-                        m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key)))
-                    )
+                    member.process.send(m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key))))
                     return
                 attempt.calls[number] = -1
                 done = partial(self._feed.put, self._answered, member, attempt, number)

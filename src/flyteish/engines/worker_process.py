@@ -56,7 +56,7 @@ class WorkerProcess:
         """Whether we sent it SIGKILL."""
         self._socket, theirs = socket.socketpair()
         # What it says before it has redirected its output: why it could not start.
-        self._early: IO[bytes] = tempfile.TemporaryFile()
+        self._early: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         try:
             with theirs:
                 self._process = self._spawn(theirs)

@@ -53,12 +53,14 @@ class ScriptedMarket:
         notice_seconds: float = NOTICE_SECONDS,
     ) -> None:
         whose = "ScriptedMarket"
+        if not isinstance(reclaims, list | tuple):
+            raise _refuse(whose, "reclaims", reclaims, "a list of seconds or None, one for each attempt")
         self._reclaims = tuple(
-            None if seconds is None else _number(whose, f"reclaims[{i}]", seconds)
-            for i, seconds in enumerate(reclaims)
+            None if seconds is None else _number(whose, f"reclaims[{i}]", seconds) for i, seconds in enumerate(reclaims)
         )
-        if any(not isinstance(step, list | tuple) or len(step) != 2 for step in capacity):
-            raise _refuse(whose, "capacity", list(capacity), "pairs (at, attempts) with growing `at`")
+        steps = capacity if isinstance(capacity, list | tuple) else [None]
+        if any(not isinstance(step, list | tuple) or len(step) != 2 for step in steps):
+            raise _refuse(whose, "capacity", capacity, "pairs (at, attempts) with growing `at`")
         self._times = [_number(whose, f"capacity[{i}]", at) for i, (at, _) in enumerate(capacity)]
         self._counts = [_count(whose, f"capacity[{i}]", count) for i, (_, count) in enumerate(capacity)]
         if any(later <= earlier for earlier, later in pairwise(self._times)):
@@ -107,7 +109,7 @@ class RandomMarket:
     gone after 48 minutes and a tenth lasts beyond 6 hours 20.
 
     Args:
-        seed: any int.
+        seed: any int. Default 0.
         median_lifetime: seconds; > 0. Default 7200: two hours.
         shape: the spread of the logarithm, >= 0; 0 gives every machine the median. Default 1.
         floor: seconds that every machine lasts, 0..median_lifetime. Default a sixth of the median: 20 minutes
@@ -121,7 +123,7 @@ class RandomMarket:
 
     def __init__(
         self,
-        seed: int,
+        seed: int = 0,
         *,
         median_lifetime: float = MEDIAN_LIFETIME,
         shape: float = 1.0,
@@ -142,6 +144,8 @@ class RandomMarket:
         self._notice = _number(whose, "notice_seconds", notice_seconds)
         self._outages = outages
         if outages is not None:
+            if not isinstance(outages, Outages):
+                raise _refuse(whose, "outages", outages, "Outages(mean_up, mean_down) or None")
             _number(whose, "outages.mean_up", outages.mean_up, above=0.0)
             _number(whose, "outages.mean_down", outages.mean_down, above=0.0)
             _count(whose, "outages.remaining", outages.remaining)

@@ -83,9 +83,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         priced = "with prices" if self.prices is not None else "no prices"
-        return (
-            f"Trace({self.name}: {len(self.data)} ticks of {self.gap_seconds:g} s, 0..{self.peak}, {priced})"
-        )
+        return f"Trace({self.name}: {len(self.data)} ticks of {self.gap_seconds:g} s, 0..{self.peak}, {priced})"
 
 
 def load_trace(path: str | Path) -> Trace:
@@ -98,9 +96,7 @@ def load_trace(path: str | Path) -> Trace:
     try:
         content = msgspec.json.decode(file.read_bytes())
     except OSError as error:
-        raise ConfigurationError(
-            f"trace file {str(file)!r} cannot be read: {error.strerror or error}"
-        ) from error
+        raise ConfigurationError(f"trace file {str(file)!r} cannot be read: {error.strerror or error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"trace file {str(file)!r} is not JSON: {error}") from error
     if not isinstance(content, dict):
@@ -119,9 +115,7 @@ def load_trace(path: str | Path) -> Trace:
         prices = tuple(float(price) for price in _column(file, content, "prices", whole=False))
         if len(prices) != len(data):
             raise _wrong(file, f"data has {len(data)} ticks and prices {len(prices)}, expected as many")
-    return Trace(
-        name=file.name, gap_seconds=float(gap), data=tuple(int(count) for count in data), prices=prices
-    )
+    return Trace(name=file.name, gap_seconds=float(gap), data=tuple(int(count) for count in data), prices=prices)
 
 
 def _column(file: Path, content: dict[str, object], name: str, whole: bool) -> list[int | float]:
@@ -140,6 +134,4 @@ def _is_number(value: object) -> bool:
 
 
 def _wrong(file: Path, what: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"trace file {str(file)!r} is not a spot trace: {what}. The format is {_FORMAT}"
-    )
+    return ConfigurationError(f"trace file {str(file)!r} is not a spot trace: {what}. The format is {_FORMAT}")

@@ -144,6 +144,4 @@ def _locked(path: Path, pid: int | None) -> StoreLockedError:
         who = f"this very process ({pid}): two sessions cannot write one store, so share the session"
     else:
         who = f"process {'unknown' if pid is None else pid}: stop that controller or wait for its end"
-    return StoreLockedError(
-        f"{path} is in use by {who}, or name another file for this one's store. Reading works."
-    )
+    return StoreLockedError(f"{path} is in use by {who}, or name another file for this one's store. Reading works.")

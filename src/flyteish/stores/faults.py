@@ -45,9 +45,7 @@ def store_error(error: BaseException, path: Path, doing: str, run: str | None = 
     if code & _PRIMARY in _DAMAGED:
         return damaged(path, str(error))
     if code & _PRIMARY == sqlite3.SQLITE_FULL:
-        return StoreError(
-            f"{path}: disk full, cannot {doing} this store. Free space in {path.parent}.{after}"
-        )
+        return StoreError(f"{path}: disk full, cannot {doing} this store. Free space in {path.parent}.{after}")
     if code & _PRIMARY == sqlite3.SQLITE_IOERR:
         return StoreError(
             f"{path}: cannot {doing} this store, the disk refuses ({error}): full, over quota or failing. "

@@ -38,9 +38,7 @@ class MemoryStore:
         """Raises: StoreLockedError where it is open already."""
         with self._lock:
             if self._owner is not None:
-                raise StoreLockedError(
-                    f"this store in memory is in use by process {self._owner}: share its session"
-                )
+                raise StoreLockedError(f"this store in memory is in use by process {self._owner}: share its session")
             self._owner = os.getpid()
 
     def append(self, batch: Batch, done: Callable[[BaseException | None], None]) -> None:

@@ -15,9 +15,7 @@ from flyteish.interfaces import RunRow
 def check_after(after: int) -> None:
     """Raises: ValueError unless it is the number of an entry, or 0."""
     if after < 0:
-        raise ValueError(
-            f"after: {after} is not accepted; it is the number of the last entry already read, or 0"
-        )
+        raise ValueError(f"after: {after} is not accepted; it is the number of the last entry already read, or 0")
 
 
 def check_limit(limit: int) -> None:
@@ -39,7 +37,5 @@ def may_not_delete(
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return RunNotFoundError(f"the store knows no run {run!r}{hint}")
     if row is not None and row.ended_at is None and owned:
-        return StoreError(
-            f"run {run} is {row.phase}, and its controller lives: abort it before it is deleted"
-        )
+        return StoreError(f"run {run} is {row.phase}, and its controller lives: abort it before it is deleted")
     return None

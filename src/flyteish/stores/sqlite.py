@@ -46,9 +46,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, durability: str = "process") -> None:
         if durability not in DURABILITIES:
-            raise ConfigurationError(
-                f"durability: {durability!r} is not accepted, only {' or '.join(DURABILITIES)}"
-            )
+            raise ConfigurationError(f"durability: {durability!r} is not accepted, only {' or '.join(DURABILITIES)}")
         self._path = path.resolve()  # one store has one claim, whatever the way to it
         self._durability = durability
         self._lock = threading.Lock()  # guards what is opened, and the overlay of notes
@@ -101,9 +99,7 @@ class SqliteStore:
                 before = number
                 for first, *segment in rows:
                     if first > number:
-                        raise damaged(
-                            self._path, f"the journal of run {run} lacks entries {number} to {first - 1}"
-                        )
+                        raise damaged(self._path, f"the journal of run {run} lacks entries {number} to {first - 1}")
                     for entry in self._unpack(run, first, Segment(*segment))[number - first :]:
                         yield number, entry
                         number += 1

@@ -29,6 +29,7 @@ _Item = tuple[Batch | None, Work | None, Done]
 
 _PATIENCE = 60.0  # seconds: a poster is done in milliseconds; a person's SQLite shell may take longer
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
+_COMMIT_BYTES = 16 * 1024  # the pages that even the smallest commit adds to the log
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
 
 _INSERT_SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, ?, ?)"
@@ -52,7 +53,7 @@ class Writer:
         self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
         self._next: dict[str, int] = {}  # run -> number of its next entry, for runs that are being written
         self._data_version = -1
-        self._unchecked = 0  # bytes committed since the last checkpoint
+        self._unchecked = 0  # about how many bytes the log got since the last checkpoint
         self._failure: StoreError | None = None
         self._ended = False
         self._db = connect(path, write=True, patience=_PATIENCE)
@@ -110,9 +111,7 @@ class Writer:
     def check_may_wait(self) -> None:
         """Raises: StoreError on the writer's own thread, which would wait for itself."""
         if threading.current_thread() is self._thread:
-            raise StoreError(
-                f"{self._path}: cannot wait for the store in a `done`, on the store's own thread"
-            )
+            raise StoreError(f"{self._path}: cannot wait for the store in a `done`, on the store's own thread")
 
     def stop(self) -> None:
         """Commit what is waiting, let go of the connection and end the thread."""
@@ -151,9 +150,9 @@ class Writer:
                     _call(done, self._failure)
                 self._checkpoint()
         finally:
-            self._db.close()
             self._ended = True
             self._refuse_leftovers()
+            self._db.close()
 
     def _commit(self, burst: list[_Item]) -> None:
         if self._failure is not None or not burst:
@@ -163,6 +162,7 @@ class Writer:
             self._forget_numbers_if_others_wrote()
             self._write(burst)
             self._db.execute("COMMIT")
+            self._unchecked += _COMMIT_BYTES
         except BaseException as error:  # whatever it is, it must reach those who wait for `done`
             run = next((run for batch, _, _ in burst if batch for run, _ in batch.entries), "RUN")
             self._failure = store_error(error, self._path, "write to", run)

@@ -1,0 +1,244 @@
+"""One attempt from its admission to its end, and what its end means for the action.
+
+Asks ``endings`` what an end was and ``retries`` who pays. Only the attempt of the action's newest generation is heard;
+whatever an attempt that was given up still says is void. Must not know queues' rules, nor which medium is next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flyteish._core import endings, placement, retries
+from flyteish._core.actions import CHAIN_KEPT, WITH_ATTEMPT, Action, Attempt, End, Phase
+from flyteish._core.admission import Start
+from flyteish._core.effects import Effect, Record, Refuse, StartAttempt
+from flyteish._core.events import (
+    AttemptAdmitted,
+    AttemptEnded,
+    AttemptNoticed,
+    AttemptRunning,
+    CheckpointCommitted,
+    CheckpointSkipped,
+    ValueTraced,
+)
+from flyteish._core.families import deliver_held, end, note_drained
+from flyteish._core.ids import ActionKey
+from flyteish._core.moves import move
+from flyteish._core.state import State
+from flyteish._core.values import ErrorDocument
+from flyteish._core.waits import begin, go_on, ran_out
+
+Effects = list[Effect]
+
+
+def start(state: State, order: Start, now: float, effects: Effects) -> None:
+    """Admission named a place: the attempt begins in it, or the parent goes on in it."""
+    action, pool = order.action, order.pool.config
+    if order.returning:
+        move(state, action, Phase.RUNNING)
+        deliver_held(state, action, effects)
+        return
+    rule, why = action.rule, action.why
+    if pool.medium != action.wanted:
+        rule, why = "spot-share", "the queue's spot_share is used up"
+    event = AttemptAdmitted(
+        action.run, action.id, action.generation + 1, action.user_attempt, pool.name, pool.medium, rule, why,
+        pool.price_per_hour, action.queued_at,
+    )  # fmt: skip
+    admitted(state, event, now, effects)
+    effects.append(StartAttempt(action, action.generation, pool.name, pool.medium))
+
+
+def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects) -> None:
+    """An attempt has its place."""
+    action = state.runs[event.run].actions[event.action]
+    attempt = Attempt(
+        event.generation, event.user_attempt, event.pool, event.medium, event.rule, event.why,
+        event.price_per_hour, now, event.queued_at,
+    )  # fmt: skip
+    action.generation = event.generation
+    action.user_attempt = event.user_attempt
+    action.attempts.append(attempt)
+    action.outstanding = 0
+    action.held = ()
+    if action.phase is not Phase.QUEUED:  # in replay: how it came back into the line is not recorded
+        move(state, action, Phase.QUEUED)
+    move(state, action, Phase.RUNNING)
+    effects.append(Record(now, event))
+
+
+def _live(state: State, event: Any) -> tuple[Action, Attempt] | None:
+    """The action and its attempt, if the event is about the one that counts; else a zombie speaks."""
+    run = state.runs.get(event.run)
+    action = run.actions.get(event.action) if run is not None else None
+    if action is None or action.generation != event.generation or action.phase not in WITH_ATTEMPT:
+        return None
+    return action, action.attempts[-1]
+
+
+def running(state: State, event: AttemptRunning, now: float, effects: Effects) -> None:
+    """Start-up is over: ``max_runtime`` runs from here."""
+    live = _live(state, event)
+    if live is None or live[1].running_at:
+        return
+    action, attempt = live
+    attempt.running_at = now
+    limit = action.profile.settings.timeout.max_runtime
+    if limit is not None:
+        state.remind(now + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
+    if state.books is not None:
+        pool = state.books.pools[attempt.pool]
+        since = pool.no_capacity_since
+        if since is not None and pool.available != 0 and attempt.admitted_at >= since:
+            pool.no_capacity_since = None  # it got a machine after the stock-out began
+    effects.append(Record(now, event))
+
+
+def noticed(state: State, event: AttemptNoticed, now: float, effects: Effects) -> None:
+    """From here on an exception counts as the preemption that was announced."""
+    live = _live(state, event)
+    if live is not None:
+        live[1].notice = event.kind
+        effects.append(Record(now, event))
+
+
+# -- the end of an attempt -----------------------------------------------------------------------------------------
+
+
+def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> None:
+    """An attempt is over: done, again, or given up."""
+    live = _live(state, event)
+    if live is None:
+        _bury(state, event, effects)
+        return
+    action, attempt = live
+    effects.append(Record(now, event))
+    if state.books is not None:
+        state.books.withdraw(action)
+        state.books.vacate(action)
+    attempt.ended_at = now
+    attempt.running_at = attempt.running_at or event.running_at
+    attempt.end, attempt.cause = endings.classify(event.evidence, attempt)
+    if attempt.end is End.SUCCEEDED:
+        action.result = event.evidence.result
+        end(state, action, Phase.SUCCEEDED, now, effects)
+    elif attempt.end is End.CANCELLED:
+        end(state, action, Phase.ABORTED, now, effects)
+    elif attempt.end is End.NO_CAPACITY:
+        _denied(state, action, attempt, now)
+    else:
+        failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
+
+
+def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:
+    """The end of an attempt that was given up: nothing of it counts, but its place is free only now."""
+    run = state.runs.get(event.run)
+    action = run.actions.get(event.action) if run is not None else None
+    if run is None or action is None or action.generation != event.generation or not action.occupies:
+        return
+    assert state.books is not None
+    state.books.vacate(action)
+    run.zombies -= 1
+    if run.forgotten and not run.zombies:
+        del state.runs[run.id]
+    book = state.books.queues[action.profile.settings.queue]
+    note_drained(state, book, effects)
+
+
+def failed(
+    state: State,
+    action: Action,
+    attempt: Attempt,
+    error: ErrorDocument | None,
+    chance: float,
+    now: float,
+    effects: Effects,
+) -> None:
+    """An attempt ended without success: charge whoever pays, and try again or give up."""
+    assert attempt.end is not None
+    verdict = retries.decide(attempt.end, action, attempt.medium, error, chance)
+    attempt.charged = verdict.charged
+    if attempt.end is End.PREEMPTED:
+        action.preemptions += 1
+        if attempt.medium == "spot":
+            action.preemptions_in_row += 1
+    if not verdict.again:
+        action.error = retries.final_error(attempt.end, attempt.cause, verdict, error)
+        if verdict.spent not in attempt.cause:
+            attempt.cause = f"{attempt.cause} ({verdict.spent})"
+        end(state, action, Phase.FAILED, now, effects)
+        return
+    if verdict.charged == "system_retries":
+        action.system_used += 1
+    if verdict.next_user_attempt:
+        action.user_attempt += 1
+        action.system_used = 0
+        action.preemptions_in_row = 0
+    _wait_again(state, action, verdict, now)
+
+
+def _wait_again(state: State, action: Action, verdict: retries.Verdict, now: float) -> None:
+    if action.phase is Phase.ENTERING:  # it keeps its place at the door: that is wait enough
+        begin(state, state.runs[action.run], action, now)
+    elif verdict.delay > 0:
+        if state.books is not None:
+            state.books.withdraw(action)
+        move(state, action, Phase.BACKING_OFF)
+        action.wait += 1
+        state.remind(now + verdict.delay, "backoff", action, action.wait)
+    else:
+        if state.books is not None:
+            state.books.withdraw(action)
+        if action.phase is not Phase.QUEUED:
+            move(state, action, Phase.QUEUED)
+        begin(state, state.runs[action.run], action, now, verdict.at_head)
+
+
+def _denied(state: State, action: Action, attempt: Attempt, now: float) -> None:
+    """The pool had no capacity: the attempt never was; the pool is left alone for its cooldown."""
+    action.attempts.pop()
+    action.denials += 1
+    if state.books is not None:
+        pool = state.books.pools[attempt.pool]
+        pool.cooling_until = now + pool.config.cooldown
+        state.remind(pool.cooling_until, "cooldown", None, pool=attempt.pool)
+        ran_out(state, attempt.pool, now)
+    move(state, action, Phase.QUEUED)
+    go_on(state, action, attempt.queued_at)
+
+
+# -- what a running attempt leaves behind ---------------------------------------------------------------------------
+
+
+def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, effects: Effects) -> None:
+    """A link of the chain: progress, so the count of preemptions without it begins anew."""
+    live = _live(state, event)
+    if live is None:
+        key = ActionKey(event.run, event.action)
+        message = f"attempt {event.generation} of {key} was given up; its checkpoint is refused"
+        effects.append(Refuse(key, "StaleAttemptError", message))
+        return
+    action, attempt = live
+    action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
+    if not placement.trip_wire_fired(action):  # a fired one sends all the rest of the user attempt on-demand
+        action.preemptions_in_row = 0
+    attempt.last_checkpoint_at = now
+    effects.append(Record(now, event))
+
+
+def checkpoint_skipped(state: State, event: CheckpointSkipped, now: float, effects: Effects) -> None:
+    """A warning that stays with the action."""
+    live = _live(state, event)
+    if live is not None:
+        live[0].warnings += (f"checkpoint {event.sequence} was skipped on restore: {event.why}",)
+        effects.append(Record(now, event))
+
+
+def value_traced(state: State, event: ValueTraced, now: float, effects: Effects) -> None:
+    """A traced helper's value, for the attempts to come."""
+    live = _live(state, event)
+    if live is not None:
+        action = live[0]
+        # A new dict: the running attempt's order holds the old one, on another thread.
+        action.traced = {**(action.traced or {}), event.key: event.result}
+        effects.append(Record(now, event))

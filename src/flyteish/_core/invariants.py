@@ -1,0 +1,234 @@
+"""What must hold between any two events, checked against the state itself: used by tests, after every event.
+
+Works everything out anew from the facts and compares it with what the books say. Must not know how the state came
+about; the rules that concern a whole history are the tests' to check.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, End, Phase, RunRecord
+from flyteish._core.admission import Books
+from flyteish._core.books import PoolBook, QueueBook
+from flyteish._core.moves import COUNTED
+from flyteish._core.queues import SPOT
+from flyteish._core.resources import NO_AMOUNTS, Amounts
+from flyteish._core.retries import most_attempts
+from flyteish._core.state import State
+from flyteish._core.story import attempt_lines
+
+_STANDS: Final = {
+    Phase.ENTERING: ("door",),
+    Phase.QUEUED: ("line", "hold", "overlap"),
+    Phase.RETURNING: ("return",),
+}
+
+
+def check(state: State, now: float | None = None, tightened: Collection[str] = ()) -> None:
+    """Everything that must hold.
+
+    Args:
+        now: also check that nobody waits who could start; seconds since the epoch.
+        tightened: names of queues and pools whose limits were lowered below what runs in them.
+
+    Raises:
+        AssertionError: says what is broken, with the action's story where it is about one.
+    """
+    for run in state.runs.values():
+        _check_run(run)
+        for action in run.actions.values():
+            _check_action(action)
+            _check_history(action)
+            _check_family(state, run, action)
+            if state.books is not None:
+                _check_place(action)
+    if state.books is not None:
+        everybody = [action for run in state.runs.values() for action in run.actions.values()]
+        _check_books(state.books, everybody, state.runs)
+        _check_limits(state.books, tightened)
+        if now is not None:
+            _check_nobody_idles(state.books, now)
+
+
+def _must(holds: bool, about: object, what: str) -> None:
+    if not holds:
+        story = "".join(f"\n  {line}" for line in attempt_lines(about)) if isinstance(about, Action) else ""
+        raise AssertionError(f"{about!r}: {what}{story}")
+
+
+# -- one action ------------------------------------------------------------------------------------------------------
+
+
+def _check_run(run: RunRecord) -> None:
+    actions = run.actions.values()
+    unfinished = sum(action.phase not in TERMINAL for action in actions)
+    _must(run.open == unfinished, run.id, f"open={run.open}, but {unfinished} actions are not over")
+    _must(bool(run.ended_at) == (bool(run.root) and not unfinished), run.id, f"ended_at={run.ended_at}")
+    zombies = sum(action.phase in TERMINAL and bool(action.occupies) for action in actions)
+    _must(run.zombies == zombies, run.id, f"zombies={run.zombies}, but {zombies} ended actions hold a place")
+
+
+def _check_action(action: Action) -> None:
+    over = action.phase in TERMINAL
+    _must(over == bool(action.ended_at), action, f"ended_at={action.ended_at}")
+    _must((action.result is not None) == (action.phase is Phase.SUCCEEDED), action, "its result and phase disagree")
+    _must((action.error is not None) == (action.phase is Phase.FAILED), action, "its error and phase disagree")
+    _must((action.current is not None) == (action.phase in WITH_ATTEMPT), action, "its live attempt and phase disagree")
+    _must(action.phase is Phase.ABORTED or not over or not action.held, action, "over, with undelivered children")
+    _must(1 <= action.user_attempt <= action.max_attempts, action, "more user attempts than its retries allow")
+
+
+def _check_history(action: Action) -> None:
+    attempts, settings = action.attempts, action.profile.settings
+    generations = [attempt.generation for attempt in attempts]
+    _must(generations == sorted(set(generations)), action, "generations do not grow")
+    _must(not attempts or generations[-1] <= action.generation, action, "its newest generation is not its own")
+    _must(all(attempt.ended_at for attempt in attempts[:-1]), action, "two live attempts")
+    tries = [attempt.user_attempt for attempt in attempts]
+    _must(tries == sorted(tries), action, "user attempts go back")
+    policy = settings.interruptible
+    spot = [attempt for attempt in attempts if attempt.pool and attempt.medium == SPOT]
+    _must(policy is not None or not spot, action, "on spot without being interruptible")
+    if policy is not None and policy.fallback == "final":
+        last = [attempt for attempt in spot if attempt.user_attempt == action.max_attempts]
+        _must(not last, action, "its final user attempt ran on spot")
+    charged = Counter(
+        attempt.charged for attempt in attempts if attempt.user_attempt == action.user_attempt and attempt.ended_at
+    )
+    system = charged["system_retries"] - (action.phase is Phase.FAILED and attempts[-1].charged == "system_retries")
+    _must(system == action.system_used, action, f"system_used={action.system_used}, charged {system} times")
+    _must(action.system_used <= settings.retries.system_retries, action, "more system_retries than allowed")
+    bound = most_attempts(settings.retries.count, policy, settings.retries.system_retries)
+    counted = sum(attempt.end is not End.ABANDONED for attempt in attempts)
+    if bound is not None and not action.checkpoints:
+        _must(counted <= bound, action, f"{counted} attempts without progress, more than {bound}")
+
+
+def _check_family(state: State, run: RunRecord, action: Action) -> None:
+    if action.parent is not None:
+        parent = run.actions[action.parent]
+        listed = parent.children is not None and action.id in parent.children
+        _must(action.phase in TERMINAL or parent.phase in TERMINAL or listed, action, "its parent does not list it")
+    children = [run.actions[child] for child in action.children or ()]
+    _must(all(child.phase not in TERMINAL for child in children), action, "lists an ended child")
+    if action.phase in WITH_ATTEMPT and state.books is not None:
+        awaited = sum(child.awaited_by == action.generation for child in children)
+        _must(action.outstanding == awaited, action, f"outstanding={action.outstanding}, awaits {awaited}")
+        _must((awaited > 0) == (action.phase is Phase.PARKED), action, f"awaits {awaited} children")
+        _must(not action.held or action.phase is Phase.RETURNING, action, "holds outcomes back from a live attempt")
+
+
+def _check_place(action: Action) -> None:
+    allowed = _STANDS.get(action.phase, ("",))
+    _must(action.stands in allowed, action, f"stands at {action.stands!r}, expected {allowed}")
+    _must(bool(action.ticket) == bool(action.stands), action, f"ticket={action.ticket} where it stands")
+    if action.phase is Phase.RUNNING:
+        _must(action.occupies == action.attempts[-1].pool, action, f"runs, but its place is in {action.occupies!r}")
+    elif action.phase not in TERMINAL:
+        _must(not action.occupies, action, f"does not run, but has a place in {action.occupies!r}")
+    else:
+        _must(not action.occupies or bool(action.attempts[-1].stop), action, "over, with a place nobody will free")
+    _must(action.enlisted == (action.phase not in TERMINAL), action, f"enlisted={action.enlisted}")
+    _must(action.counted == (action.phase in COUNTED), action, f"counted={action.counted}")
+
+
+# -- the books -------------------------------------------------------------------------------------------------------
+
+
+def _check_books(books: Books, everybody: list[Action], runs: dict[str, RunRecord]) -> None:
+    mine: dict[str, list[Action]] = {name: [] for name in books.queues}
+    for action in everybody:
+        if action.enlisted or action.occupies:
+            mine[action.profile.settings.queue].append(action)
+    for name, book in books.queues.items():
+        _check_queue(book, mine[name], runs)
+    for pool in books.pools.values():
+        inside = [action for action in everybody if action.occupies == pool.config.name]
+        back = [a for a in everybody if a.stands == "return" and a.attempts[-1].pool == pool.config.name]
+        _same(pool, "running", pool.running, len(inside))
+        _same(pool, "used", pool.used, _sum(inside))
+        _same(pool, "returners", pool.returners, len(back))
+    eager = sum(action.stands in ("line", "return") for action in everybody)
+    _same("books", "eager", books.eager, eager)
+
+
+def _check_queue(book: QueueBook, mine: list[Action], runs: dict[str, RunRecord]) -> None:
+    inside = [action for action in mine if action.occupies]
+    _same(book, "running", book.running, len(inside))
+    _same(book, "spot_running", book.spot_running, sum(action.place_medium == SPOT for action in inside))
+    _same(book, "used", book.used, _sum(inside))
+    rate = sum(action.place_price for action in inside)
+    _must(abs(book.rate - rate) < 1e-6, book, f"rate={book.rate}, but ${rate} per hour run")
+    _same(book, "counted", book.counted, sum(action.counted for action in mine))
+    _same(book, "enlisted", book.enlisted, sum(action.enlisted for action in mine))
+    where = Counter(action.stands for action in mine)
+    _same(book, "waiting", book.waiting, where["line"])
+    _same(book, "entering", book.entering, where["door"])
+    _same(book, "held", book.held, where["hold"] + where["overlap"])
+    _same(book, "returners", book.returners, where["return"])
+    lined = sorted(action.ticket for line in book.lines.values() for action in line)
+    _same(book, "line", lined, sorted(action.ticket for action in mine if action.stands == "line"))
+    standing: Callable[[str], list[int]] = lambda at: sorted(a.ticket for a in mine if a.stands == at)  # noqa: E731
+    _same(book, "door", sorted(action.ticket for action in book.door), standing("door"))
+    _same(book, "hold", sorted(action.ticket for action in book.hold), standing("hold"))
+    blocked = sorted(ticket for heap in book.blocked.values() for ticket, a in heap if a.ticket == ticket)
+    _same(book, "blocked", blocked, standing("overlap"))
+    active = Counter(
+        run.task for run in runs.values() if run.active and run.root_action.profile.settings.queue == book.config.name
+    )
+    _same(book, "active_runs", book.active_runs, active.total())
+    _same(book, "active_tasks", book.active_tasks, dict(active))
+
+
+def _same(about: object, what: str, kept: Any, found: Any) -> None:
+    _must(kept == found, about, f"{what} is kept as {kept!r}, but is {found!r}")
+
+
+def _sum(actions: list[Action]) -> Amounts:
+    total = NO_AMOUNTS
+    for action in actions:
+        total = total.plus(action.profile.settings.amounts)
+    return total
+
+
+def _check_limits(books: Books, tightened: Collection[str]) -> None:
+    for name, pool in books.pools.items():
+        if name not in tightened:
+            capacity = pool.config.capacity
+            _must(not capacity or pool.running <= capacity, pool, "more attempts than its capacity")
+            _must(pool.used.within(pool.limit), pool, f"uses {pool.used}, more than its {pool.limit}")
+    for name, book in books.queues.items():
+        if name in tightened:
+            continue
+        limit = book.config.action_concurrency
+        _must(not limit or book.running <= limit, book, f"more than action_concurrency={limit}")
+        _must(book.used.within(book.limit), book, f"uses {book.used}, more than max_resources={book.limit}")
+        limit = book.config.run_concurrency
+        _must(not limit or book.active_runs <= limit, book, f"more active runs than run_concurrency={limit}")
+        spend = book.config.spend_limit
+        _must(not spend or book.rate <= spend + 1e-6, book, f"${book.rate} per hour, more than spend_limit={spend}")
+        share = book.config.spot_share * book.capacity
+        _must(not book.capacity or book.spot_running <= share + 1e-6, book, f"more spot than spot_share of {share}")
+        overlapping = [task for task, count in book.active_tasks.items() if count > 1]
+        _must(book.config.overlap != "queue" or not overlapping, book, f"overlapping runs of {overlapping}")
+
+
+def _check_nobody_idles(books: Books, now: float) -> None:
+    """Admission is done: whoever is first anywhere has a reason not to run."""
+    for book in books.queues.values():
+        _must(not book.entering or book.is_full(), book, "somebody is at its door, though it is not full")
+        for _, action in book.heads():
+            reason = books.reason(action, now)
+            _must(reason is not None and reason[0] != "BEHIND_OTHERS", action, "could start and does not")
+        for name in book.returning:
+            action_back = book.next_back(name)
+            if action_back is not None:
+                kept = book.no_way_back(action_back, books.pools[name]) or _kept_out(books.pools[name], action_back)
+                _must(kept is not None, action_back, "could go on and does not")
+
+
+def _kept_out(pool: PoolBook, action: Action) -> Any:
+    return pool.no_way_back(action.profile.settings.amounts)

@@ -1,0 +1,89 @@
+"""What a queue refuses at the door, and in which words: before anything is recorded.
+
+Reads the state, changes nothing. Must not know what happens to work that is let in (spec: queues).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flyteish._core.actions import Action
+from flyteish._core.admission import Books, PoolBook, QueueBook
+from flyteish._core.events import RunSubmitted
+from flyteish._core.resources import Amounts
+
+
+class Refusal(NamedTuple):
+    """A submission that is not accepted."""
+
+    error: str
+    """Name of the class in ``flyteish.errors``."""
+    message: str
+
+
+def check_run(books: Books, event: RunSubmitted) -> Refusal | None:
+    """Whether a run may begin: its queue exists, takes work, and allows another run of the task."""
+    book = books.queues.get(event.queue)
+    if book is None or book.removed:
+        return _unknown(books, event.queue, event.task)
+    if book.state in ("draining", "drained"):
+        return _draining(book, event.task)
+    if book.config.overlap == "skip" and (active := book.runs_of.get(event.task)):
+        message = f"run of {event.task} skipped: run {next(iter(active))} is still active in queue {event.queue!r}"
+        return Refusal("RunSkippedError", f"{message} (overlap='skip')")
+    return None
+
+
+def check_submission(books: Books, action: Action) -> Refusal | None:
+    """Whether an action may enter its queue."""
+    settings = action.profile.settings
+    book = books.queues.get(settings.queue)
+    # Work in flight finishes while a queue drains, and the children that it calls are part of it.
+    if book is None or (book.removed and action.parent is None):
+        return _unknown(books, settings.queue, action.profile.task)
+    if book.state == "drained" or (book.state == "draining" and action.parent is None):
+        return _draining(book, action.profile.task)
+    if book.config.on_full == "refuse" and book.is_full():
+        message = f"queue {book.config.name!r} is full: {book.counted} waiting or running, depth={book.config.depth}"
+        return Refusal("ResourceExhaustedError", f"{action.profile.task} refused: {message}")
+    return _never_fits(book, action)
+
+
+def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
+    """Work that no state of the queue could start would wait for ever: say so now."""
+    settings, task, queue = action.profile.settings, action.profile.task, book.config.name
+    policy = settings.interruptible
+    only_spot = policy is not None and policy.fallback == "never"
+    if only_spot and (not book.spot or not book.config.spot_share):
+        why = "feeds no spot pool" if not book.spot else "has spot_share=0"
+        return Refusal("ConfigurationError", f"{task}: queue {queue!r} {why}, but SpotPolicy(fallback='never')")
+    if not only_spot and not book.on_demand:
+        why = "its final attempt must be" if policy is not None else "it is not interruptible, so it must be"
+        cure = "add an on-demand pool to the queue or set SpotPolicy(fallback='never')"
+        return Refusal("ConfigurationError", f"{task}: queue {queue!r} feeds no on-demand pool, but {why}; {cure}")
+    pools = book.spot if only_spot else book.on_demand
+    if not settings.amounts.within(book.limit) or not _fits_any(settings.amounts, pools):
+        message = f"{task}: {settings.resources!r} is more than queue {queue!r} or any of its {_kind(pools)} pools has"
+        return Refusal("ConfigurationError", message)
+    limit = book.config.spend_limit
+    if limit and all(pool.config.price_per_hour > limit for pool in pools):
+        message = f"every {_kind(pools)} pool of queue {queue!r} costs more than its spend_limit of ${limit:g} per hour"
+        return Refusal("ConfigurationError", f"{task}: {message}")
+    return None
+
+
+def _fits_any(amounts: Amounts, pools: list[PoolBook]) -> bool:
+    return any(amounts.within(pool.limit) for pool in pools)
+
+
+def _kind(pools: list[PoolBook]) -> str:
+    return pools[0].config.medium
+
+
+def _unknown(books: Books, queue: str, task: str) -> Refusal:
+    known = ", ".join(books.known()) or "none"
+    return Refusal("UnknownQueueError", f"{task}: unknown queue {queue!r}; known queues: {known}")
+
+
+def _draining(book: QueueBook, task: str) -> Refusal:
+    return Refusal("ResourceExhaustedError", f"{task} refused: queue {book.config.name!r} is {book.state}")

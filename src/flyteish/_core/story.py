@@ -1,0 +1,163 @@
+"""The explanation: what happened to an action, attempt by attempt, and what it waits for now, in words.
+
+Told from recorded facts alone, so that ``flyteish why`` says the same of a live run and of a journal. Decides nothing
+and must not know the state: what it waits for is given to it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flyteish._core.actions import TERMINAL, Action, Attempt, End, Phase
+from flyteish._core.settings import Level
+
+_WAITS: Final = {
+    "HELD": "an operator holds the queue",
+    "QUEUE_CONCURRENCY": "the queue's action_concurrency is reached",
+    "RUN_CONCURRENCY": "the queue's run_concurrency is reached",
+    "OVERLAP": "another run of the same task is active (overlap='queue')",
+    "DEPTH": "the queue is full (depth, on_full='wait')",
+    "RESOURCES": "not enough cpu, memory or gpu is free",
+    "SPEND_LIMIT": "the queue's spend_limit is reached",
+    "SPOT_SHARE": "the queue's spot_share is reached",
+    "POOL_FULL": "every pool that it may use is full",
+    "POOL_COOLING": "its pool has just reported no capacity and is left alone for its cooldown",
+    "NO_CAPACITY": "no pool that it may use has capacity",
+    "RETURNING_FIRST": "a parent whose children are done goes first",
+    "BEHIND_OTHERS": "others are before it in line",
+    "BACKING_OFF": "it backs off before its next attempt",
+    "CHILDREN": "its children",
+}
+_SHOWN: Final = ("queue", "interruptible", "retries", "timeout", "priority", "resources", "cache")
+
+
+def summary_line(action: Action) -> str:
+    """An action in one line: task, phase, and what it took to get there."""
+    parts = [f"{action.profile.task} ({action.key}) {_words(action.phase)}"]
+    if action.cached:
+        parts.append("from the cache")
+    elif action.attempts:
+        count = len(action.attempts)
+        parts.append(f"{count} attempt{'s' if count > 1 else ''}")
+        parts.append(f"user attempt {action.user_attempt} of {action.max_attempts}")
+    if action.preemptions:
+        parts.append(f"preempted {_times(action.preemptions)}")
+    if action.phase is Phase.FAILED and action.error is not None:
+        parts.append(f"{action.error.type.rpartition('.')[2]}: {action.error.message}")
+    elif action.cancel_reason and action.phase is Phase.ABORTED:
+        parts.append(action.cancel_reason)
+    return "; ".join(parts)
+
+
+def attempt_lines(action: Action) -> list[str]:
+    """The attempts, a line each, oldest first; attempts that a pool without capacity turned away are not among them."""
+    return [_attempt(number, attempt) for number, attempt in enumerate(action.attempts, start=1)]
+
+
+def why(action: Action, now: float, reason: tuple[str, int] | None = None) -> list[str]:
+    """The whole story: summary, settings and who decided them, attempts, and what it waits for.
+
+    Args:
+        action: live, or folded from a journal.
+        now: seconds since the epoch; for how long it has been waiting.
+        reason: what admission says of it (``Books.reason``): a typed reason and its place in line; None: unknown.
+    """
+    lines = [summary_line(action), *_settings(action)]
+    if action.cached:
+        lines.append("nothing ran: a recorded result for equal inputs was found in the cache")
+    lines += attempt_lines(action)
+    if action.denials:
+        lines.append(f"turned away {_times(action.denials)} by a pool without capacity, which no budget pays for")
+    if action.checkpoints:
+        newest = action.checkpoints[-1]
+        progress = "" if newest.progress is None else f", progress {newest.progress:.0%}"
+        lines.append(f"checkpoint {newest.sequence} by generation {newest.generation}{progress} is the newest")
+    lines += [f"warning: {text}" for text in action.warnings]
+    if action.cancel_reason and action.phase not in TERMINAL:
+        lines.append(f"told to stop: {action.cancel_reason}")
+    waits = _waits(action, now, reason)
+    return [*lines, waits] if waits else lines
+
+
+def _settings(action: Action) -> list[str]:
+    settings = action.profile.settings
+    shown = [
+        f"{name}={getattr(settings, name)!r} (from {settings.source(name)})"
+        for name in _SHOWN
+        if name == "queue" or settings.source(name) != Level.DEFAULT.value
+    ]
+    return [", ".join(shown)]
+
+
+def _attempt(number: int, attempt: Attempt) -> str:
+    name = f"attempt {number}"
+    if number != attempt.generation:
+        name += f" (generation {attempt.generation})"
+    if not attempt.pool:
+        told = f"{name} of user attempt {attempt.user_attempt} never started: {attempt.cause}"
+    else:
+        verb = "ran" if attempt.ended_at else "is" if attempt.running_at else "starts"
+        where = f"{verb} {'on ' if attempt.medium == 'spot' else ''}{attempt.medium} in pool {attempt.pool!r}"
+        told = f"{name} {where}, user attempt {attempt.user_attempt}: {attempt.why}; {_ending(attempt)}"
+    times = _times_of(attempt)
+    return f"{told} [{times}]" if times else told
+
+
+def _ending(attempt: Attempt) -> str:
+    if attempt.end is None:
+        told = f" (told to stop: {attempt.stop.replace('_', ' ')})" if attempt.stop else ""
+        noticed = f" (got a {attempt.notice} notice)" if attempt.notice else ""
+        return f"not over{told}{noticed}"
+    if attempt.end is End.SUCCEEDED:
+        return "succeeded"
+    paid = _PAID.get(attempt.charged, "no budget pays")
+    verb = "was preempted" if attempt.end is End.PREEMPTED else f"ended: {attempt.end.value}"
+    cause = attempt.cause if attempt.cause not in ("", attempt.end.value) else ""
+    return f"{verb} ({cause}, {paid})" if cause else f"{verb} ({paid})"
+
+
+_PAID: Final = {
+    "retries": "1 charged to retries",
+    "system_retries": "1 charged to system_retries",
+    "preemptions": "1 uncharged",
+}
+
+
+def _times_of(attempt: Attempt) -> str:
+    parts = []
+    if attempt.queued_at:
+        parts.append(f"queued {_span(attempt.admitted_at - attempt.queued_at)}")
+    if attempt.pool and attempt.running_at:
+        parts.append(f"start-up {_span(attempt.running_at - attempt.admitted_at)}")
+        if attempt.ended_at:
+            parts.append(f"running {_span(attempt.ended_at - attempt.running_at)}")
+    elif attempt.pool and attempt.ended_at:
+        parts.append(f"start-up {_span(attempt.ended_at - attempt.admitted_at)}")
+    return ", ".join(parts)
+
+
+def _waits(action: Action, now: float, reason: tuple[str, int] | None) -> str:
+    if reason is None or action.phase in TERMINAL or action.phase is Phase.RUNNING:
+        return "" if action.phase is not Phase.DORMANT else "waits for its resumed parent to call it again"
+    name, place = reason
+    waiting = f" for {_span(now - action.queued_at)}" if action.phase in (Phase.QUEUED, Phase.ENTERING) else ""
+    line = f", place {place} in line" if place else ""
+    wanted = f"; wants {action.wanted}: {action.why}" if action.stands == "line" and action.why else ""
+    return f"waits{waiting}{line}: {name!s}: {_WAITS.get(str(name), 'unknown')}{wanted}"
+
+
+def _words(phase: Phase) -> str:
+    return phase.value.replace("_", " ")
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"

@@ -1,0 +1,158 @@
+"""Where an action waits for its next attempt, and from when its limits on waiting run.
+
+At the door of a full queue, in the hold of runs that may not begin yet, or in line for the medium that ``placement``
+chose. Must not know why it waits again, nor who goes next (``admission``).
+"""
+
+from __future__ import annotations
+
+from flyteish._core import placement
+from flyteish._core.actions import Action, Phase, RunRecord
+from flyteish._core.admission import Books, QueueBook
+from flyteish._core.moves import move
+from flyteish._core.policies import SpotPolicy
+from flyteish._core.queues import SPOT
+from flyteish._core.state import State
+
+
+def enter(state: State, run: RunRecord, action: Action, now: float) -> None:
+    """The first time in its queue: through the door, if there is room."""
+    books = state.books
+    if books is None:
+        move(state, action, Phase.QUEUED)
+        return
+    books.enlist(action)
+    if books.queues[action.profile.settings.queue].is_full():
+        books.wait_outside(action)
+    else:
+        move(state, action, Phase.QUEUED)
+    begin(state, run, action, now)
+
+
+def begin(state: State, run: RunRecord, action: Action, now: float, at_head: bool = False) -> None:
+    """A new wait: its limits run from here."""
+    action.queued_at = now
+    action.wait += 1
+    if state.books is None:
+        return
+    limit = action.profile.settings.timeout.max_queued_time
+    if limit is not None:
+        state.remind(now + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
+    if action.phase is Phase.QUEUED:
+        _stand(state, run, action, at_head)
+
+
+def go_on(state: State, action: Action, since: float) -> None:
+    """The same wait, interrupted by a vain try: its limits run from its beginning, its medium stays."""
+    action.queued_at = since
+    if state.books is None:
+        return
+    limit = action.profile.settings.timeout.max_queued_time
+    if limit is not None:  # it may have passed meanwhile, unheard
+        state.remind(since + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
+    state.books.line_up(action, at_head=True)
+    watch_stock(state, action)
+
+
+def _stand(state: State, run: RunRecord, action: Action, at_head: bool) -> None:
+    assert state.books is not None
+    if action.parent is not None or run.active:
+        line_up(state, action, at_head)
+    else:
+        state.books.hold_root(action)
+        release_roots(state, state.books.queues[action.profile.settings.queue])
+
+
+def line_up(state: State, action: Action, at_head: bool) -> None:
+    """In line for the medium of the next attempt."""
+    books = state.books
+    assert books is not None
+    action.wanted, action.rule, action.why = _placement(books, action)
+    books.line_up(action, at_head)
+    if action.profile.settings.interruptible is not None:
+        watch_stock(state, action)
+
+
+def _placement(books: Books, action: Action) -> placement.Placement:
+    chosen = placement.choose(action)
+    if chosen.medium == SPOT:
+        settings = action.profile.settings
+        policy = settings.interruptible
+        unbound = policy is None or policy.fallback != "never"
+        if unbound and not books.queues[settings.queue].takes_spot(settings.amounts):
+            return placement.no_spot_pool(settings.queue)
+    return chosen
+
+
+def let_in(state: State) -> None:
+    """Queues that are no longer full: those at the door come in, in order."""
+    books = state.books
+    assert books is not None
+    roomy, books.roomy = books.roomy, {}
+    for name in roomy:
+        book = books.queues.get(name)
+        while book is not None and not book.is_full() and (action := books.next_inside(book)) is not None:
+            move(state, action, Phase.QUEUED)
+            _stand(state, state.runs[action.run], action, at_head=False)
+
+
+def release_roots(state: State, book: QueueBook) -> None:
+    """Let the next runs of a queue begin, as far as ``run_concurrency`` and ``overlap`` allow."""
+    books, config = state.books, book.config
+    assert books is not None
+    while (root := book.hold.head()) is not None:
+        if config.run_concurrency and book.active_runs >= config.run_concurrency:
+            return
+        run = state.runs[root.run]
+        if config.overlap == "queue" and run.task in book.active_tasks:
+            books.block_root(root, book, run.task)
+            continue
+        books.begin_run(root, run, book)
+        line_up(state, root, at_head=False)
+
+
+def relocate(state: State, book: QueueBook) -> None:
+    """The queue may feed other pools now: whoever waits for a medium that it has lost, or got, changes lines."""
+    books = state.books
+    assert books is not None
+    waiting = sorted((action for line in book.lines.values() for action in line), key=lambda action: action.ticket)
+    for action in waiting:
+        if action.rule != "stock-out" and _placement(books, action).medium != action.wanted:
+            at_head = action.ticket < 0
+            books.withdraw(action)
+            line_up(state, action, at_head)
+
+
+# -- stock-outs: rule 4 of placement -----------------------------------------------------------------------------
+
+
+def watch_stock(state: State, action: Action) -> None:
+    """If its spot pools are out of capacity, come back when its patience ends."""
+    due = patience_ends(state, action)
+    if due is not None:
+        state.remind(due, "max_spot_wait", action, action.wait)
+
+
+def patience_ends(state: State, action: Action) -> float | None:
+    """When ``max_spot_wait`` is over, if nothing changes; None: not while things are as they are."""
+    policy: SpotPolicy | None = action.profile.settings.interruptible
+    if policy is None or policy.max_spot_wait is None or policy.fallback == "never":
+        return None
+    if state.books is None or action.wanted != SPOT or action.stands != "line":
+        return None
+    out = state.books.queues[action.profile.settings.queue].out_since()
+    return None if out is None else max(out, action.queued_at) + float(policy.max_spot_wait)  # type: ignore[arg-type]
+
+
+def ran_out(state: State, pool: str, now: float) -> None:
+    """A pool reports no capacity: whoever waits for spot and has limited patience is watched from here."""
+    assert state.books is not None
+    book = state.books.pools[pool]
+    if book.no_capacity_since is not None:
+        return
+    book.no_capacity_since = now
+    for queue in book.feeders:
+        if queue.out_since() is not None:
+            for line in queue.lines.values():
+                for action in line:
+                    watch_stock(state, action)

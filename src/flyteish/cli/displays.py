@@ -1,0 +1,124 @@
+"""Shows the progress of a run on standard error: live and in colour on a terminal, as plain lines elsewhere.
+
+Plain lines are made to be searched: time, action, task and text, in this order, and nothing is ever drawn over. Must
+not know where progress comes from.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from flyteish.cli.progress import News, Progress
+from flyteish.cli.words import COLOURS, clock, duration
+
+KINDS: Final = ("waiting", "spot", "on-demand", "succeeded", "failed", "aborted", "timed_out")
+_MANY: Final = 100
+_SUMMARY_SECONDS: Final = 10.0
+_RECENT: Final = 6
+
+
+class Display(Protocol):
+    """Told of news, and often that time goes by."""
+
+    def show(self, news: Sequence[News], progress: Progress) -> None:
+        """Called a few times a second, also without news."""
+
+    def close(self) -> None:
+        """Nothing more comes; leave the terminal as it was."""
+
+
+class Silence:
+    """``--quiet``."""
+
+    def show(self, news: Sequence[News], progress: Progress) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Lines:
+    """A line for each event; in a run of many actions only for what is out of the ordinary, and a count now and then."""
+
+    def __init__(self) -> None:
+        self._counted_at = time.monotonic()
+        self._many = False
+
+    def show(self, news: Sequence[News], progress: Progress) -> None:
+        for each in news:
+            if each.unusual or not self._many:
+                where = f"{each.action} {each.task} " if each.action else ""
+                _say(f"{clock(each.at)} {where}{each.text}")
+        if not self._many and progress.actions > _MANY:
+            self._many = True
+            _say(f"more than {_MANY} actions: from here on only what is out of the ordinary, and counts")
+        if time.monotonic() - self._counted_at >= _SUMMARY_SECONDS:
+            self._counted_at = time.monotonic()
+            _say(f"{clock(time.time())} {counts_text(progress)}")
+
+    def close(self) -> None:
+        pass
+
+
+class Live:
+    """Counts and the latest news, redrawn in place; what tasks print scrolls by above."""
+
+    def __init__(self, run: str, task: str) -> None:
+        from rich.console import Console
+        from rich.live import Live as Area
+
+        self._run, self._task = run, task
+        self._began = time.monotonic()
+        self._recent: deque[News] = deque(maxlen=_RECENT)
+        self._area = Area(console=Console(stderr=True), auto_refresh=False, transient=True)
+        self._area.start()
+
+    def show(self, news: Sequence[News], progress: Progress) -> None:
+        self._recent.extend(news)
+        self._area.update(self._drawn(progress), refresh=True)
+
+    def close(self) -> None:
+        self._area.stop()
+
+    def _drawn(self, progress: Progress) -> Any:
+        from rich.text import Text
+
+        text = Text(no_wrap=True, overflow="ellipsis")
+        text.append(f"{self._run} ", style="bold")
+        text.append(f"{self._task}  {duration(time.monotonic() - self._began)}\n")
+        for kind in KINDS:
+            if count := progress.counts[kind]:
+                text.append(f"  {_kind_text(kind)} {count}", style=COLOURS.get(kind, ""))
+        if progress.preemptions:
+            text.append(f"  preemptions {progress.preemptions}", style=COLOURS["preempted"])
+        for each in self._recent:
+            text.append(f"\n{clock(each.at)} ", style="dim")
+            text.append(f"{each.task} ")
+            text.append(each.text, style=COLOURS.get(each.word, "bold" if each.unusual else ""))
+        return text
+
+
+def display_for(run: str, task: str, quiet: bool) -> Display:
+    """The one that fits: quiet, a terminal, or anything else."""
+    if quiet:
+        return Silence()
+    return Live(run, task) if sys.stderr.isatty() else Lines()
+
+
+def counts_text(progress: Progress) -> str:
+    """``3 actions: waiting 1, running on spot 1, succeeded 1``."""
+    counted = ", ".join(f"{_kind_text(kind)} {progress.counts[kind]}" for kind in KINDS if progress.counts[kind])
+    plural = "" if progress.actions == 1 else "s"
+    return f"{progress.actions} action{plural}: {counted}"
+
+
+def _kind_text(kind: str) -> str:
+    return f"running on {kind}" if kind in ("spot", "on-demand") else kind.replace("_", " ")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

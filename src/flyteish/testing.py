@@ -1,0 +1,157 @@
+"""For testing your own tasks: a session whose spot machines are taken away on cue, and a single attempt without one.
+
+The markets are the ones that pools use in earnest, so a test sees what production sees: a notice, a grace period, the
+end, and the next attempt. Nothing here decides anything; it only builds what tests need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from flyteish._authoring.blobspace import current_blobs
+from flyteish._authoring.context import CURRENT, AttemptContext
+from flyteish._authoring.feed import Feeds
+from flyteish._controller.clock import HandClock
+from flyteish._core.events import CheckpointSkipped
+from flyteish._core.ids import AttemptKey
+from flyteish._core.queues import Pool, Queue
+from flyteish._core.settings import Settings
+from flyteish._core.values import CheckpointRecord, Payload, TaskReference
+from flyteish._worker.runner import StoreAccess
+from flyteish.blobs.memory import MemoryBlobStore
+from flyteish.errors import StaleAttemptError
+from flyteish.interfaces import BlobStore, Call, Market, Notice, OnOutcome, Order
+from flyteish.session import Session
+from flyteish.simulation.market import RandomMarket, ScriptedMarket, TraceMarket
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Attempt", "HandClock", "RandomMarket", "ScriptedMarket", "TraceMarket", "attempt", "spot_session"]
+
+
+def spot_session(
+    reclaims: Sequence[float | None] = (),
+    *,
+    market: Market | None = None,
+    notice_seconds: float = 0.05,
+    engine: str = "inline",
+    spot_price: float = 0.3,
+    on_demand_price: float = 1.0,
+    home: str | Path | None = None,
+) -> Session:
+    """A session with one queue over a spot pool that takes machines away, and an on-demand pool that doesn't.
+
+    Args:
+        reclaims: seconds after its start at which the first, second, ... spot attempt gets its notice; None, or
+            beyond the end: it is left alone.
+        market: any other market, in place of ``reclaims``.
+        notice_seconds: between the notice and the end, for ``reclaims``.
+        engine: ``"inline"``, or ``"processes"`` for attempts that are really killed.
+        spot_price, on_demand_price: $ per hour.
+        home: folder for store, blobs and logs. Default: nothing is kept.
+    """
+    from msgspec import UNSET
+
+    market = market or ScriptedMarket(reclaims=list(reclaims), notice_seconds=notice_seconds)
+    pools = [
+        Pool("spot", medium="spot", engine=engine, market=market, price_per_hour=spot_price),
+        Pool("on-demand", engine=engine, price_per_hour=on_demand_price),
+    ]
+    kept: dict[str, Any] = {"home": home} if home is not None else {"durability": "memory"}
+    return Session([Queue("default")], pools, defaults=UNSET, **kept)
+
+
+class Attempt:
+    """One attempt without a session: what ``ctx()`` is within ``with attempt(...)``, and what the task did with it.
+
+    ``checkpoints`` are those committed so far, ``skipped`` the warnings of restores, ``traced`` the remembered values.
+    """
+
+    def __init__(self, order: Order, blobs: BlobStore) -> None:
+        self._link = _Link(self)
+        self.checkpoints: list[CheckpointRecord] = list(order.checkpoints)
+        self.skipped: list[CheckpointSkipped] = []
+        self.traced: dict[str, Payload] = {}
+        self.fenced = False
+        """Set it to have every further checkpoint refused, as for an attempt that was given up."""
+        self.blobs = blobs
+        self.context = AttemptContext(order, self._link, blobs, Feeds())
+
+    def notice(self, seconds: float = 120.0, kind: str = "terminate") -> None:
+        """Give the interruption notice: the machine goes away in ``seconds``."""
+        self.context.interruption.notify(Notice(kind, seconds, "test"))
+
+    def __repr__(self) -> str:
+        return f"<Attempt {self.context.attempt}/{self.context.max_attempts}, {len(self.checkpoints)} checkpoints>"
+
+
+@contextmanager
+def attempt(
+    task: str = "test.task",
+    *,
+    number: int = 1,
+    retries: int = 0,
+    medium: str = "spot",
+    checkpoints: Attempt | None = None,
+) -> Iterator[Attempt]:
+    """Within the block, ``ctx()`` is a running attempt; call the task's plain function with ``task.forward(...)``.
+
+    Args:
+        task: its name, for messages.
+        number: which user attempt, from 1. retries: of the task. medium: where it seems to run.
+        checkpoints: an earlier ``Attempt`` whose checkpoints this one finds.
+    """
+    order = Order(
+        key=AttemptKey("test-run", "test-action", number),
+        task=task,
+        reference=TaskReference("test", "task"),
+        is_async=True,
+        inputs=Payload(b""),
+        settings=Settings(),
+        pool=medium,
+        queue="default",
+        medium=medium,
+        user_attempt=number,
+        max_attempts=retries + 1,
+        checkpoints=tuple(checkpoints.checkpoints) if checkpoints is not None else (),
+    )
+    made = Attempt(order, checkpoints.blobs if checkpoints is not None else MemoryBlobStore())
+    tokens = CURRENT.set(made.context), current_blobs.set(StoreAccess(made.blobs))
+    try:
+        yield made
+    finally:
+        current_blobs.reset(tokens[1])
+        CURRENT.reset(tokens[0])
+        made.context.close()
+
+
+class _Link:
+    """``interfaces.Link`` without a controller: keeps what it is given, and runs no children."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+        raise StaleAttemptError(
+            f"{call.profile.task} was called within testing.attempt(), which runs no children: "
+            "call its .forward(...), or use testing.spot_session()"
+        )
+
+    def cancel(self, number: int, reason: str) -> None:
+        """There is nothing to cancel."""
+
+    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
+        if self._attempt.fenced:
+            done("the attempt was given up")
+            return
+        self._attempt.checkpoints.append(record)
+        done(None)
+
+    def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
+        self._attempt.skipped.append(event)
+
+    def traced(self, key: str, result: Payload) -> None:
+        self._attempt.traced[key] = result

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m tests.benchmarks [NAME ...]``, or ``nox -s benchmarks``. They assert on nothing."""
