@@ -13,9 +13,7 @@ from flyteish._authoring.context import ctx, current
 from flyteish._authoring.environment import TaskEnvironment
 from flyteish._authoring.grouping import group
 from flyteish._authoring.image import Image
-from flyteish._authoring.mapping import map
 from flyteish._authoring.task import AsyncTask, SyncTask
-from flyteish._authoring.tracing import trace
 from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.resources import Resources
@@ -23,6 +21,8 @@ from flyteish._core.settings import Cache, Secret
 
 if TYPE_CHECKING:
     from flyteish import io, testing
+    from flyteish._authoring.mapping import map
+    from flyteish._authoring.tracing import trace
     from flyteish.session import Run, Session, init, run, with_runcontext
 
 __version__ = "0.1.0"
@@ -61,7 +61,9 @@ _LAZY = {
     "Run": "flyteish.session",
     "Session": "flyteish.session",
     "init": "flyteish.session",
+    "map": "flyteish._authoring.mapping",
     "run": "flyteish.session",
+    "trace": "flyteish._authoring.tracing",
     "with_runcontext": "flyteish.session",
 }
 _LAZY_MODULES = ("io", "testing")

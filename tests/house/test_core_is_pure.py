@@ -17,7 +17,7 @@ CORE = "src/flyteish/_core"
 # What the core may import: modules that touch nothing and give equal results for equal arguments.
 PURE = {
     "__future__", "abc", "base64", "bisect", "collections", "contextlib", "copy", "dataclasses",
-    "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json",
+    "datetime", "decimal", "difflib", "enum", "fractions", "functools", "hashlib", "heapq", "itertools", "json",
     "math", "msgspec", "operator", "re", "statistics", "string", "struct", "textwrap", "types",
     "typing", "zlib",
 }  # fmt: skip

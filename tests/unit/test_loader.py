@@ -112,9 +112,7 @@ def test_a_plain_function_is_wrapped(loader: Loader) -> None:
         (TaskReference("__main__", "f", file="/no/such/file.py"), ["/no/such/file.py", "FileNotFoundError"]),
     ],
 )
-def test_what_cannot_be_loaded_says_what_and_why(
-    loader: Loader, reference: TaskReference, words: list[str]
-) -> None:
+def test_what_cannot_be_loaded_says_what_and_why(loader: Loader, reference: TaskReference, words: list[str]) -> None:
     """The error names the task, the module or file, the reason and the cure."""
     with pytest.raises(TaskNotImportableError) as caught:
         loader.load(reference, "some.task")
@@ -123,9 +121,7 @@ def test_what_cannot_be_loaded_says_what_and_why(
 
 
 @pytest.mark.parametrize("statement", ["1 / 0", "raise SystemExit(3)", "def f(:", "import no_such_library"])
-def test_a_module_that_fails_while_it_is_imported_is_the_cause(
-    loader: Loader, tmp_path: Path, statement: str
-) -> None:
+def test_a_module_that_fails_while_it_is_imported_is_the_cause(loader: Loader, tmp_path: Path, statement: str) -> None:
     """Whatever importing raises, the error names the file, and has the original as its cause."""
     path = script(tmp_path, statement)
     main = sys.modules["__main__"]

@@ -1,7 +1,8 @@
 """``AsyncTask`` and ``SyncTask``: a declared function that can be called, overridden and planned.
 
 Decides what a call means where it is made: outside a running attempt it is the plain function, inside one it is
-an action of the run. Must not know how an action is submitted (``calling``) or who runs it.
+an action of the run. Must not know how an action is submitted or who runs it (``calling`` does, which is imported by
+the first call: programs that only declare tasks start fast).
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from flyteish._authoring import calling
 from flyteish._authoring.declarations import (
     CacheRequest,
     Interruptible,
@@ -210,11 +210,15 @@ class AsyncTask(Task[P, R]):
         Raises:
             TypeError: arguments do not fit the signature; ``InputTypeError`` where one is of the wrong type.
         """
-        return calling.call_async(self, args, kwargs)
+        from flyteish._authoring.calling import call_async
+
+        return call_async(self, args, kwargs)
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The same as calling it; there so that both kinds of task can be called alike."""
-        return calling.call_async(self, args, kwargs)
+        from flyteish._authoring.calling import call_async
+
+        return call_async(self, args, kwargs)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The plain function, always: no action, no record, no retry."""
@@ -236,12 +240,16 @@ class SyncTask(Task[P, R]):
         Raises:
             TypeError: arguments do not fit the signature; ``InputTypeError`` where one is of the wrong type.
         """
-        value: R = calling.call_blocking(self, args, kwargs)
+        from flyteish._authoring.calling import call_blocking
+
+        value: R = call_blocking(self, args, kwargs)
         return value
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The form to await: the caller's event loop goes on. Outside an attempt it uses a thread."""
-        return calling.call_async(self, args, kwargs)
+        from flyteish._authoring.calling import call_async
+
+        return call_async(self, args, kwargs)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """The plain function, always: no action, no record, no retry."""

@@ -7,7 +7,7 @@ about; the rules that concern a whole history are the tests' to check.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, End, Phase, RunRecord
@@ -32,7 +32,7 @@ def check(state: State, now: float | None = None, tightened: Collection[str] = (
 
     Args:
         now: also check that nobody waits who could start; seconds since the epoch.
-        tightened: names of queues and pools whose limits were lowered below what runs in them.
+        tightened: queues and pools (as in ``exceeded``) whose limits were lowered while work was in them.
 
     Raises:
         AssertionError: says what is broken, with the action's story where it is about one.
@@ -48,7 +48,8 @@ def check(state: State, now: float | None = None, tightened: Collection[str] = (
     if state.books is not None:
         everybody = [action for run in state.runs.values() for action in run.actions.values()]
         _check_books(state.books, everybody, state.runs)
-        _check_limits(state.books, tightened)
+        over = {name: what for name, what in exceeded(state.books).items() if name not in tightened}
+        _must(not over, "books", f"limits are exceeded: {over}")
         if now is not None:
             _check_nobody_idles(state.books, now)
 
@@ -194,26 +195,39 @@ def _sum(actions: list[Action]) -> Amounts:
     return total
 
 
-def _check_limits(books: Books, tightened: Collection[str]) -> None:
+def exceeded(books: Books) -> dict[str, str]:
+    """Queues and pools (``queue NAME``, ``pool NAME``) in which more runs than their limits allow, and what."""
+    found = {}
     for name, pool in books.pools.items():
-        if name not in tightened:
-            capacity = pool.config.capacity
-            _must(not capacity or pool.running <= capacity, pool, "more attempts than its capacity")
-            _must(pool.used.within(pool.limit), pool, f"uses {pool.used}, more than its {pool.limit}")
+        if over := list(_over_pool(pool)):
+            found[f"pool {name}"] = f"{pool!r}: {', '.join(over)}"
     for name, book in books.queues.items():
-        if name in tightened:
-            continue
-        limit = book.config.action_concurrency
-        _must(not limit or book.running <= limit, book, f"more than action_concurrency={limit}")
-        _must(book.used.within(book.limit), book, f"uses {book.used}, more than max_resources={book.limit}")
-        limit = book.config.run_concurrency
-        _must(not limit or book.active_runs <= limit, book, f"more active runs than run_concurrency={limit}")
-        spend = book.config.spend_limit
-        _must(not spend or book.rate <= spend + 1e-6, book, f"${book.rate} per hour, more than spend_limit={spend}")
-        share = book.config.spot_share * book.capacity
-        _must(not book.capacity or book.spot_running <= share + 1e-6, book, f"more spot than spot_share of {share}")
-        overlapping = [task for task, count in book.active_tasks.items() if count > 1]
-        _must(book.config.overlap != "queue" or not overlapping, book, f"overlapping runs of {overlapping}")
+        if over := list(_over_queue(book)):
+            found[f"queue {name}"] = f"{book!r}: {', '.join(over)}"
+    return found
+
+
+def _over_pool(pool: PoolBook) -> Iterator[str]:
+    if 0 < pool.config.capacity < pool.running:
+        yield f"more attempts than capacity={pool.config.capacity}"
+    if not pool.used.within(pool.limit):
+        yield f"uses {pool.used}, more than {pool.limit}"
+
+
+def _over_queue(book: QueueBook) -> Iterator[str]:
+    config = book.config
+    if 0 < config.action_concurrency < book.running:
+        yield f"more attempts than action_concurrency={config.action_concurrency}"
+    if not book.used.within(book.limit):
+        yield f"uses {book.used}, more than max_resources={book.limit}"
+    if 0 < config.run_concurrency < book.active_runs:
+        yield f"{book.active_runs} active runs, more than run_concurrency={config.run_concurrency}"
+    if config.spend_limit and book.rate > config.spend_limit + 1e-6:
+        yield f"${book.rate} per hour, more than spend_limit={config.spend_limit}"
+    if book.capacity and book.spot_running > config.spot_share * book.capacity + 1e-6:
+        yield f"{book.spot_running} on spot, more than spot_share={config.spot_share} of {book.capacity}"
+    if config.overlap == "queue" and any(count > 1 for count in book.active_tasks.values()):
+        yield f"overlapping runs: {book.active_tasks}"
 
 
 def _check_nobody_idles(books: Books, now: float) -> None:

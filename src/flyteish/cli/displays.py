@@ -44,11 +44,15 @@ class Silence:
 class Lines:
     """A line for each event; in a run of many actions only for what is out of the ordinary, and a count now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str, task: str) -> None:
+        self._heading = f"run {run} of {task}"
         self._counted_at = time.monotonic()
         self._many = False
 
     def show(self, news: Sequence[News], progress: Progress) -> None:
+        if self._heading and progress.seen:  # a refused run is not on record, and there is nothing to resume
+            _say(self._heading)
+            self._heading = ""
         for each in news:
             if each.unusual or not self._many:
                 where = f"{each.action} {each.task} " if each.action else ""
@@ -106,7 +110,7 @@ def display_for(run: str, task: str, quiet: bool) -> Display:
     """The one that fits: quiet, a terminal, or anything else."""
     if quiet:
         return Silence()
-    return Live(run, task) if sys.stderr.isatty() else Lines()
+    return Live(run, task) if sys.stderr.isatty() else Lines(run, task)
 
 
 def counts_text(progress: Progress) -> str:

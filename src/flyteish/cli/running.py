@@ -154,8 +154,6 @@ def _conduct(args: Namespace, session: Session, out: Any, start: Any) -> int:
     try:
         handle = start()
         display = display_for(handle.name, handle.task_name, args.quiet)
-        if not args.quiet:
-            print(f"run {handle.name} of {handle.task_name}", file=sys.stderr, flush=True)
         progress = _watch(handle, display)
         display.close()
         return _report(args, handle, progress, out)
@@ -191,7 +189,7 @@ def _report(args: Namespace, handle: Run[Any], progress: Progress, out: Any) -> 
     if error is not None:
         own = isinstance(error, FlyteishError)
         print(f"flyteish: {error_text(error)}" if own else user_traceback(error), file=sys.stderr)
-    if not args.quiet:
+    if not args.quiet and phase != "refused":
         print(_summary(handle, phase, progress), file=sys.stderr)
     with contextlib.redirect_stdout(out):
         if args.json:
@@ -202,8 +200,6 @@ def _report(args: Namespace, handle: Run[Any], progress: Progress, out: Any) -> 
 
 
 def _summary(handle: Run[Any], phase: str, progress: Progress) -> str:
-    if phase == "refused":
-        return f"run {handle.name} was refused"
     record = handle.record()
     parts = [f"run {handle.name} {phase.replace('_', ' ')}"]
     if record.ended_at:

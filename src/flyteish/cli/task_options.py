@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from flyteish._authoring.typecheck import label
 from flyteish.cli.exit_codes import UsageError
-from flyteish.cli.parser import Parser
+from flyteish.cli.parser import Parser, build, near, parse
 from flyteish.cli.text_values import UnreadableText, plain, value_of
 
 _P = inspect.Parameter
@@ -108,14 +108,13 @@ def _kebab(given: Sequence[str], options: Sequence[_Option]) -> list[str]:
 
 
 def _refuse_extras(parser: Parser, extras: Sequence[str]) -> None:
-    from flyteish.cli.parser import build, parse
-
     for extra in extras:
         name = extra.partition("=")[0]
         if name.startswith("--"):
             known = parse(build(), ["run", "FILE"]).parser.known
             if name in known:
-                raise UsageError(f"{name} is an option of `flyteish run`: give it before FILE")
+                hint = near(name, parser.known)
+                raise UsageError(f"{name} is an option of `flyteish run`: give it before FILE{hint}")
     parser.refuse_extras(extras)
 
 

@@ -1,0 +1,261 @@
+"""Ten thousand ways in which things can go, drawn at random; every promise is checked after every event.
+
+The world of each history is drawn too: queues and their limits, pools, policies. A failure shrinks to the fewest
+events that show it and prints the line that repeats it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flyteish._core.actions import TERMINAL, WITH_ATTEMPT
+from flyteish._core.events import (
+    AttemptEnded,
+    AttemptNoticed,
+    CancelRequested,
+    CheckpointCommitted,
+    CheckpointSkipped,
+    Configured,
+    Evidence,
+    PoolCapacityChanged,
+    QueueStateSet,
+    ValueTraced,
+)
+from flyteish._core.ids import AttemptKey
+from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.queues import Pool, Queue
+from flyteish._core.resources import Resources
+from flyteish._core.settings import Settings
+from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile
+from tests.core.world import World, profile
+
+QUEUES = ("default", "other", "third")
+small = st.integers(0, 3)
+
+spot_policies = st.builds(
+    SpotPolicy,
+    fallback=st.sampled_from(["final", "final", "final", "first-preemption", "never"]),
+    preemptions_without_progress=st.integers(1, 2),
+    max_spot_wait=st.sampled_from([None, 0, 3]),
+    budget=st.sampled_from(["uncharged", "single"]),
+)
+all_settings = st.builds(
+    Settings,
+    queue=st.sampled_from(QUEUES[:2]),
+    interruptible=st.none() | spot_policies,
+    retries=st.builds(
+        RetryStrategy,
+        count=st.integers(0, 2),
+        backoff=st.sampled_from([None, Backoff(2.0, 2.0, jitter=0.5)]),
+        system_retries=st.integers(0, 2),
+    ),
+    timeout=st.builds(
+        Timeout,
+        max_runtime=st.sampled_from([None, None, 5]),
+        max_queued_time=st.sampled_from([None, None, 4]),
+        deadline=st.sampled_from([None, None, 0.5, 12, 40]),
+    ),
+    priority=st.sampled_from([50, 50, 100]),
+    resources=st.sampled_from([Resources(), Resources(cpu=1), Resources(cpu=2)]),
+)
+
+
+def queues(name: str, pools: tuple[str, ...]) -> st.SearchStrategy[Queue]:
+    return st.builds(
+        Queue,
+        st.just(name),
+        pools=st.sampled_from([(), pools[:1], pools]),
+        action_concurrency=small,
+        run_concurrency=st.sampled_from([0, 0, 1, 2]),
+        depth=st.sampled_from([0, 0, 1, 3]),
+        on_full=st.sampled_from(["refuse", "wait"]),
+        max_resources=st.sampled_from([Resources(), Resources(), Resources(cpu=2)]),
+        priority=st.sampled_from([50, 50, 100]),
+        scheduling=st.sampled_from(["strict_fifo", "greedy_capacity"]),
+        fairness=st.sampled_from(["round_robin", "fifo"]),
+        overlap=st.sampled_from(["allow", "allow", "queue", "skip", "replace"]),
+        spot_share=st.sampled_from([1.0, 1.0, 0.5, 0.0]),
+        spend_limit=st.sampled_from([0.0, 0.0, 1.5]),
+        state=st.sampled_from(["active", "active", "active", "held"]),
+    )
+
+
+def pool(name: str, medium: str) -> st.SearchStrategy[Pool]:
+    return st.builds(
+        Pool,
+        st.just(name),
+        medium=st.just(medium),
+        capacity=small,
+        resources=st.sampled_from([Resources(), Resources(), Resources(cpu=2)]),
+        price_per_hour=st.sampled_from([0.0, 0.3, 1.0]),
+        cooldown=st.sampled_from([0.0, 3.0]),
+    )
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Configured:
+    pools = [draw(pool("od", "on-demand")), draw(pool("spot", "spot"))]
+    if draw(st.booleans()):
+        pools.append(draw(pool("spot2", "spot")))
+    names = tuple(p.name for p in pools)
+    count = draw(st.integers(1, 2))
+    return Configured(tuple(draw(queues(name, names)) for name in QUEUES[:count]), tuple(pools))
+
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["run"] * 3 + ["call"] * 5 + ["end"] * 6 + ["succeed"] * 3 + ["advance"] * 3
+            + ["running", "checkpoint", "cancel", "capacity", "queue", "configure", "restart", "zombie", "notice"]
+            + ["trace", "forget", "late", "compare"]
+        ),
+        st.integers(0, 50),
+        st.integers(0, 50),
+    ),
+    max_size=60,
+)  # fmt: skip
+
+ENDS: tuple[Evidence, ...] = (
+    Evidence(result=Payload(b"done")),
+    Evidence(error=ErrorDocument("builtins.ValueError", "no", ("builtins.ValueError",))),
+    Evidence(reclaimed="node drained"),
+    Evidence(vanished="no heartbeat"),
+    Evidence(denied="insufficient capacity"),
+    Evidence(exit_code=0),
+    Evidence(reclaimed="spot reclaimed"),
+    Evidence(error=ErrorDocument("m.Final", "no", ("m.Final",), final=True)),
+    Evidence(out_of_memory=True),
+    Evidence(unmendable="image name invalid"),
+    Evidence(stopped=True),
+)
+
+
+class Player:
+    """Reads the drawn steps as things that happen to whoever is there."""
+
+    def __init__(self, first: Configured, second: Configured, profiles: list[Profile]) -> None:
+        self.world = World(first.queues, first.pools)
+        self.configs = (first, second)
+        self.profiles = profiles
+
+    def play(self, kind: str, a: int, b: int) -> None:
+        step: Callable[[int, int], None] = getattr(self, f"do_{kind}")
+        step(a, b)
+
+    def _live(self, a: int) -> AttemptKey | None:
+        keys = list(self.world.live)
+        return keys[a % len(keys)] if keys else None
+
+    def do_run(self, a: int, b: int) -> None:
+        self.world.submit(self.profiles[a % len(self.profiles)], Payload(b"cached") if b == 1 else None)
+
+    def do_call(self, a: int, b: int) -> None:
+        key = self._live(a)
+        if key is not None and key.run in self.world.state.runs:
+            child = self.profiles[b % len(self.profiles)]
+            self.world.call(key, child, bytes([b % 2]), Payload(b"cached") if b == 50 else None)
+
+    def do_end(self, a: int, b: int) -> None:
+        key = self._live(a)
+        if key is not None:
+            evidence = ENDS[b % len(ENDS)]
+            live = self.world.live[key]
+            if evidence.denied is not None and (live.awaits or live.calls):
+                evidence = ENDS[2]
+            self.world.end(key, evidence, chance=b / 51)
+
+    def do_succeed(self, a: int, b: int) -> None:
+        ready = [key for key, live in self.world.live.items() if not live.awaits]
+        if ready:
+            self.world.end(ready[a % len(ready)], Evidence(result=Payload(bytes([b]))))
+
+    def do_running(self, a: int, b: int) -> None:
+        key = self._live(a)
+        if key is not None:
+            self.world.begin(key)
+
+    def do_notice(self, a: int, b: int) -> None:
+        key = self._live(a)
+        if key is not None:
+            self.world.tell(AttemptNoticed(*key, "terminate", 30.0, "market"))
+
+    def do_checkpoint(self, a: int, b: int) -> None:
+        key = self._live(a)
+        if key is not None:
+            record = CheckpointRecord(b, key.generation, "blob", "bytes", 1, self.world.now)
+            refused = len(self.world.refusals)
+            current = self.world.is_current(key)
+            self.world.tell(CheckpointCommitted(*key, record))
+            assert (len(self.world.refusals) == refused) == current, "a zombie committed a checkpoint"
+            self.world.tell(CheckpointSkipped(*key, b, "torn"))
+
+    def do_trace(self, a: int, b: int) -> None:
+        key = self._live(a)
+        if key is not None:
+            self.world.tell(ValueTraced(*key, f"k{b % 3}", Payload(bytes([b]))))
+
+    def do_cancel(self, a: int, b: int) -> None:
+        actions = [action for run in self.world.state.runs.values() for action in run.actions.values()]
+        if actions:
+            action = actions[a % len(actions)]
+            self.world.tell(CancelRequested(action.run, action.id, f"because {b}"))
+
+    def do_capacity(self, a: int, b: int) -> None:
+        names = ["od", "spot", "spot2", "gone"]
+        self.world.tell(PoolCapacityChanged(names[a % 4], (0, 1, None)[b % 3]))
+
+    def do_queue(self, a: int, b: int) -> None:
+        state = ("held", "active", "draining", "active")[b % 4]
+        self.world.tell(QueueStateSet(QUEUES[a % 3], state))
+
+    def do_configure(self, a: int, b: int) -> None:
+        self.world.configure(self.configs[a % 2])
+
+    def do_restart(self, a: int, b: int) -> None:
+        self.world.now += b % 9
+        self.world.restart()
+
+    def do_advance(self, a: int, b: int) -> None:
+        self.world.advance((a % 12) / 2)
+
+    def do_late(self, a: int, b: int) -> None:
+        """An end that comes exactly when something is due."""
+        due = self.world.state.next_due()
+        if due is not None and due >= self.world.now:
+            self.world.now = due
+            self.do_end(a, b)
+            self.world.advance(0)
+
+    def do_zombie(self, a: int, b: int) -> None:
+        """Somebody who was given up, or was never there, speaks again."""
+        gone = [key for key in self.world.seen if key not in self.world.live]
+        if gone:
+            key = gone[a % len(gone)]
+            self.world.tell(AttemptEnded(*key, ENDS[b % len(ENDS)]))
+            self.world.begin(key)
+
+    def do_forget(self, a: int, b: int) -> None:
+        for run in list(self.world.state.runs):
+            self.world.state.forget(run)
+
+    def do_compare(self, a: int, b: int) -> None:
+        self.world.check_replay()
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(configurations(), configurations(), st.lists(all_settings, min_size=1, max_size=4), steps)
+def test_every_promise_holds_whatever_happens(
+    first: Configured, second: Configured, drawn: list[Settings], history: list[tuple[str, int, int]]
+) -> None:
+    """After every event the books are exact and no limit is exceeded; at the end everything has ended, and the
+    journal tells the same story."""
+    profiles = [profile(each, f"e.t{number}") for number, each in enumerate(drawn)]
+    player = Player(first, second, profiles)
+    for kind, a, b in history:
+        player.play(kind, a, b)
+    player.world.check_replay()
+    player.world.settle()
+    player.world.check_replay()

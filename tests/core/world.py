@@ -1,0 +1,318 @@
+"""A world for the core: engines that are a set of live attempts, a clock that is a number, a journal that is a list.
+
+It does what a shell does with the core's orders, checks everything after every event, and keeps the promises of the
+specification that concern a whole history. It draws nothing: what happens is told to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flyteish._core import invariants
+from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Attempt, Phase, RunRecord
+from flyteish._core.effects import Deliver, Effect, Record, Refuse, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.events import (
+    ActionSubmitted,
+    AttemptEnded,
+    AttemptRunning,
+    Configured,
+    ControllerRestarted,
+    Event,
+    Evidence,
+    PoolCapacityChanged,
+    QueueStateSet,
+    RunEvent,
+    RunSubmitted,
+    TaskDeclared,
+    TimePassed,
+)
+from flyteish._core.ids import ActionKey, AttemptKey
+from flyteish._core.lifecycle import apply, child_identity, replay
+from flyteish._core.queues import SPOT, Pool, Queue
+from flyteish._core.settings import Settings
+from flyteish._core.state import State
+from flyteish._core.values import Payload, Profile, TaskReference
+
+ROOT = "a0"
+
+
+def profile(settings: Settings = Settings(), task: str = "e.t") -> Profile:
+    return Profile(task, task, settings, TaskReference("m", "t"))
+
+
+class Live:
+    """An attempt that some engine runs: what it waits for, and whether it was told to end."""
+
+    def __init__(self, pool: str, action: Action) -> None:
+        self.pool = pool
+        self.action = action
+        self.awaits: set[str] = set()
+        self.calls: dict[tuple[str, bytes], int] = {}
+        self.stopped = ""
+
+
+class World:
+    """Drives one core."""
+
+    def __init__(self, queues: Iterable[Queue] = (Queue("default"),), pools: Iterable[Pool] = (Pool("od"),)) -> None:
+        self.config = Configured(tuple(queues), tuple(pools))
+        self.first_config = self.config
+        self.state = State.configured(*msg(self.config))
+        self.now = 1000.0
+        self.journal: list[tuple[float, RunEvent]] = []
+        self.live: dict[AttemptKey, Live] = {}
+        self.seen: dict[AttemptKey, None] = {}
+        self.ended: dict[ActionKey, tuple[object, ...]] = {}
+        self.over: set[str] = set()
+        self.refusals: list[Refuse] = []
+        self.delivered: list[Deliver] = []
+        self.exempt: set[str] = set()
+        self.late: set[ActionKey] = set()
+        self.runs = 0
+
+    # -- telling the core -----------------------------------------------------------------------------------------
+
+    def tell(self, event: Event) -> list[Effect]:
+        assert self.state.books is not None
+        before = invariants.exceeded(self.state.books).keys()
+        self.state, effects = apply(self.state, event, self.now)
+        for effect in effects:
+            self._carry_out(effect)
+        after = invariants.exceeded(self.state.books)
+        for effect in effects:
+            if type(effect) is StartAttempt:
+                names = {f"pool {effect.pool}", f"queue {effect.action.profile.settings.queue}"}
+                assert not names & after.keys(), f"started over a limit: {after}"
+        if type(event) is Configured:
+            self.exempt |= {f"pool {name}" for name in self.state.books.pools}
+            self.exempt |= {f"queue {name}" for name in self.state.books.queues}
+        assert not after.keys() - before - self.exempt, after
+        invariants.check(self.state, self.now, self.exempt)
+        self._check_deadlines()
+        return effects
+
+    def _carry_out(self, effect: Effect) -> None:
+        if type(effect) is Record:
+            assert effect.at == self.now
+            self.journal.append((effect.at, effect.event))
+        elif type(effect) is StartAttempt:
+            self._start(effect)
+        elif type(effect) is StopAttempt:
+            live = self.live[effect.key]
+            assert live.pool == effect.pool
+            live.stopped = effect.reason
+        elif type(effect) is Deliver:
+            self._deliver(effect)
+        elif type(effect) is Refuse:
+            self.refusals.append(effect)
+        elif type(effect) is RunEnded:
+            assert effect.run not in self.over, "a run ended twice"
+            self.over.add(effect.run)
+
+    def _start(self, effect: StartAttempt) -> None:
+        assert effect.key not in self.seen, "a generation was used twice"
+        action = effect.action
+        policy = action.profile.settings.interruptible
+        if effect.medium == SPOT:
+            assert policy is not None
+            assert policy.fallback != "final" or not action.is_final_user_attempt, "last user attempt on spot"
+        others = [key for key in self.live if key[:2] == effect.key[:2]]
+        assert not others, f"{effect.key} starts beside {others}"
+        self.seen[effect.key] = None
+        self.live[effect.key] = Live(effect.pool, action)
+
+    def _deliver(self, effect: Deliver) -> None:
+        action = effect.action
+        assert action.phase in TERMINAL
+        self.delivered.append(effect)
+        self._check_final(action)
+        if action.parent is None:
+            return
+        parent = self.state.runs[action.run].actions[action.parent]
+        live = self.live.get(parent.attempt_key()) if parent.phase in WITH_ATTEMPT else None
+        if live is not None:
+            # `remove`: the same outcome never reaches the same attempt twice.
+            if action.id in live.awaits:
+                live.awaits.remove(action.id)
+                assert live.awaits or parent.phase is Phase.RUNNING, "a parent goes on without a place"
+
+    def _check_final(self, action: Action) -> None:
+        facts = (action.phase, action.result, action.error, action.ended_at)
+        assert self.ended.setdefault(action.key, facts) == facts, "an outcome changed"
+
+    def _check_deadlines(self) -> None:
+        for run in self.state.runs.values():
+            for action in run.actions.values():
+                limit = action.deadline_at
+                if limit is None or action.key in self.late:
+                    continue
+                assert action.phase in TERMINAL or self.now < limit, f"{action!r} outlived its deadline"
+                assert not action.ended_at or action.ended_at <= limit
+                assert action.phase is not Phase.TIMED_OUT or action.ended_at == limit
+
+    # -- what may happen ------------------------------------------------------------------------------------------
+
+    def submit(self, root: Profile, cached: Payload | None = None, inputs: bytes = b"") -> str:
+        """A new run; returns its name, also where it is refused."""
+        self.runs += 1
+        name = f"r{self.runs}"
+        queue = root.settings.queue
+        if any(type(effect) is Refuse for effect in self.tell(RunSubmitted(name, root.task, queue))):
+            return name
+        self.tell(TaskDeclared(name, root))
+        self.tell(ActionSubmitted(name, ROOT, None, 0, root.key, Payload(inputs), inputs, cached=cached))
+        return name
+
+    def call(self, caller: AttemptKey, child: Profile, inputs: bytes = b"", cached: Payload | None = None) -> str:
+        """A live attempt calls a task; returns the child's id."""
+        live = self.live[caller]
+        if child.key not in self.state.runs[caller.run].profiles:
+            self.tell(TaskDeclared(caller.run, child))
+        occurrence = live.calls.get((child.key, inputs), 0)
+        name = child_identity(self.state, caller.run, caller.action, child.task, inputs, occurrence)
+        fresh = self.is_current(caller)
+        if fresh:
+            live.calls[child.key, inputs] = occurrence + 1
+            live.awaits.add(name)
+        refused = len(self.refusals)
+        self.tell(
+            ActionSubmitted(
+                caller.run, name, caller.action, caller.generation, child.key, Payload(inputs), inputs, occurrence,
+                cached=cached,
+            )
+        )  # fmt: skip
+        if len(self.refusals) > refused:
+            live.awaits.discard(name)
+        else:
+            assert fresh, "a call of an attempt that was given up was accepted"
+        return name
+
+    def end(self, key: AttemptKey, evidence: Evidence, chance: float = 0.5) -> None:
+        """An attempt of the engine's is over."""
+        current = self.is_current(key)
+        live = self.live.pop(key)
+        self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance))
+        if evidence.result is not None and current:
+            action = live.action
+            timed_out = action.phase is Phase.TIMED_OUT and action.deadline_at == self.now
+            assert timed_out or action.result == evidence.result, "a success was lost"
+
+    def is_current(self, key: AttemptKey) -> bool:
+        action = self.state.action(ActionKey(key.run, key.action))
+        return action is not None and action.phase in WITH_ATTEMPT and action.generation == key.generation
+
+    def advance(self, seconds: float) -> None:
+        """Time passes; whatever is due is told when it is due."""
+        until = self.now + seconds
+        while (due := self.state.next_due()) is not None and due <= until:
+            self.now = max(self.now, due)
+            self.tell(TimePassed())
+        self.now = until
+        self.tell(TimePassed())
+
+    def configure(self, config: Configured) -> None:
+        self.config = config
+        self.tell(config)
+
+    def restart(self) -> None:
+        """The controller dies with all attempts; another takes up what the journal says."""
+        folded = self.fold()
+        self.live.clear()
+        unfinished = [run for run in folded.runs.values() if run.root and not run.ended_at]
+        self.state = State.configured(*msg(self.config))
+        self.exempt.clear()
+        for run in unfinished:
+            self.state.runs[run.id] = run
+            self.exempt |= {f"queue {action.profile.settings.queue}" for action in run.actions.values()}
+        for run in unfinished:
+            overdue = [a for a in run.actions.values() if a.deadline_at is not None and a.deadline_at <= self.now]
+            self.late |= {action.key for action in overdue}
+        for run in unfinished:
+            self.tell(ControllerRestarted(run.id))
+
+    # -- what the journal says ------------------------------------------------------------------------------------
+
+    def fold(self) -> State:
+        state = State()
+        for at, event in self.journal:
+            state = replay(state, event, at)
+        return state
+
+    def check_replay(self) -> None:
+        """The journal gives the same facts as were lived through."""
+        folded = self.fold()
+        invariants.check(folded)
+        for name, run in self.state.runs.items():
+            if run.root:
+                assert facts_of_run(folded.runs[name]) == facts_of_run(run)
+        for key, facts in self.ended.items():
+            action = folded.action(key)
+            assert action is not None
+            assert (action.phase, action.result, action.error, action.ended_at) == facts
+
+    # -- to the end -----------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Room everywhere, and every attempt that waits for nothing ends: then everything ends."""
+        assert self.state.books is not None
+        self.configure(self.first_config)
+        for name in list(self.state.books.pools):
+            self.tell(PoolCapacityChanged(name, None))
+        for name, book in list(self.state.books.queues.items()):
+            if book.state == "held":
+                self.tell(QueueStateSet(name, "active"))
+        for _ in range(5000):
+            if self._end_somebody():
+                continue
+            due = self.state.next_due()
+            if due is None:
+                break
+            self.advance(max(0.0, due - self.now))
+        left = [action for run in self.state.runs.values() for action in run.actions.values()]
+        left = [action for action in left if action.phase not in TERMINAL]
+        reasons = [(action, self.state.books.reason(action, self.now)) for action in left]
+        assert not left, f"a deadlock: {reasons}"
+        assert not self.live
+        for book in self.state.books.queues.values():
+            assert book.is_idle
+            assert not (book.counted or book.waiting or book.active_runs or book.runs_of or book.rate)
+
+    def _end_somebody(self) -> bool:
+        for key, live in list(self.live.items()):
+            if live.stopped or not self.is_current(key):
+                self.end(key, Evidence(stopped=True))
+                return True
+            if not live.awaits and live.action.phase is Phase.RUNNING:
+                self.end(key, Evidence(result=Payload(f"{key}".encode())))
+                return True
+        return False
+
+    def begin(self, key: AttemptKey) -> None:
+        self.tell(AttemptRunning(*key))
+
+
+def msg(config: Configured) -> tuple[tuple[Queue, ...], tuple[Pool, ...]]:
+    return config.queues, config.pools
+
+
+_WAITING = frozenset((Phase.ENTERING, Phase.QUEUED, Phase.BACKING_OFF, Phase.DORMANT))
+
+
+def facts_of_run(run: RunRecord) -> tuple[object, ...]:
+    """What must not depend on whether it was lived through or read."""
+    actions = {name: facts_of(action) for name, action in run.actions.items()}
+    return run.id, run.task, run.queue, run.root, run.open, run.ended_at, list(run.profiles), actions
+
+
+def facts_of(action: Action) -> tuple[object, ...]:
+    phase = "waiting" if action.phase in _WAITING else "alive" if action.phase in WITH_ATTEMPT else action.phase.value
+    return (
+        phase, [fields(attempt) for attempt in action.attempts], action.generation, action.user_attempt,
+        action.system_used, action.preemptions_in_row, action.preemptions, action.denials, action.abandoned,
+        action.result, action.error, action.ended_at, action.cached, action.checkpoints, action.traced, action.warnings,
+        action.cancel_reason, action.submitted_at, action.parent, action.group,
+    )  # fmt: skip
+
+
+def fields(attempt: Attempt) -> tuple[object, ...]:
+    return tuple(getattr(attempt, name) for name in attempt.__struct_fields__)
