@@ -1,8 +1,8 @@
-"""The composition root: builds a controller, its engines and stores from a configuration, and starts runs in it.
+"""The session: opens its machinery from a configuration, starts and resumes runs in it, and closes it again.
 
-The only place that knows every implementation. Several sessions live side by side in one process; nothing here is
-shared between them, save the one default session that ``init`` or the first ``run`` makes for programs that want
-no session object.
+Must not know how anything is done below (``_assembly`` picks the parts). Several sessions live side by side in one
+process; nothing here is shared between them, save the one default session that ``init`` or the first ``run`` makes
+for programs that want no session object.
 """
 
 from __future__ import annotations
@@ -19,33 +19,26 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from flyteish._authoring.calling import profile_of
-from flyteish._authoring.feed import Feeds
+from flyteish._authoring.calling import cache_digest_of, profile_of
 from flyteish._authoring.payloads import pack
 from flyteish._authoring.reference import needs_value, reference_for
 from flyteish._controller.clock import SystemClock
+from flyteish._controller.desk import Waiting
 from flyteish._controller.handles import Inside, Run
-from flyteish._controller.loop import Controller
-from flyteish._controller.mailman import Mailman
-from flyteish._controller.orders import OrderDesk
-from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core.cost import on_demand_price
-from flyteish._core.events import Configured, RunSubmitted
-from flyteish._core.ids import AttemptKey, inputs_digest, run_name
+from flyteish._core.events import RunSubmitted
+from flyteish._core.ids import inputs_digest, run_name
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.settings import SILENT, Level, Opinions, Scope, Secret, opinions
-
+from flyteish._worker.runner import readable
 from flyteish.config import Config, environment_secret, load_config
-from flyteish.engines.inline import InlineEngine
-from flyteish.errors import ConfigurationError, RunNotFoundError, SessionClosedError
-from flyteish.interfaces import BlobStore, Call, Clock, Engine, Mailbox, Origin, RunStore
+from flyteish.errors import ConfigurationError, SerializationError, SessionClosedError
+from flyteish.interfaces import Call, Clock
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from anyio.from_thread import BlockingPortal
-
+    from flyteish._assembly import Machinery
     from flyteish._authoring.task import Task
 
 P = ParamSpec("P")
@@ -97,46 +90,55 @@ class Session:
         self._scope = self.config.scope
         self._scopes: dict[str, Scope] = {}
         self._runs: dict[str, Run[Any]] = {}
-        self._lock = threading.Lock()
-        self._opened = False
+        self._lock = threading.Lock()  # guards the two tables above
+        self._life = threading.Lock()  # guards the two facts below; held while opening and closing
+        self._machinery: Machinery | None = None
         self._closed = False
-        self._portal: BlockingPortal | None = None
-        self._exit_portal: AbstractContextManager[BlockingPortal] | None = None
         self._tokens: list[Token[Session | None]] = []
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open" if self._opened else "not open"
+        state = "closed" if self._closed else "open" if self._machinery is not None else "not open"
         return f"<Session {state}, home={str(self.config.home)!r}, queues={[q.name for q in self.config.queues]}>"
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def open(self) -> Self:
         """Claim the store and start the controller; entering the session does it, and so does the first run."""
-        with self._lock:
-            if self._closed:
-                raise SessionClosedError("this session was closed; make a new one")
-            if not self._opened:
-                self._build()
-                self._opened = True
+        self._open()
         return self
 
-    def close(self) -> None:
-        """Stop what runs, answer who waits, let go of the store. Unfinished runs can be resumed. Idempotent."""
-        with self._lock:
-            if self._closed or not self._opened:
-                self._closed = True
-                return
-            self._closed = True
-        assert self._portal is not None and self._exit_portal is not None
-        try:
-            self._portal.call(self._shut)
-        finally:
-            self._exit_portal.__exit__(None, None, None)
-            self._store.close()
+    def _open(self) -> Machinery:
+        machinery = self._machinery
+        if machinery is not None and not self._closed:
+            return machinery
+        with self._life:
+            if self._closed:
+                raise SessionClosedError("this session was closed; make a new one")
+            if self._machinery is None:
+                from flyteish._assembly import Machinery
 
-    async def _shut(self) -> None:
-        self._mailman.close()
-        await self._controller.close()
+                self._machinery = Machinery(
+                    self.config,
+                    clock=self._clock,
+                    secrets=self._secret,
+                    scopes=lambda run: self._scopes.get(run, self._scope),
+                    on_change=self._changed,
+                    loop_ends=self._loop_ends,
+                    print_to_log=self._print_to_log,
+                )
+            return self._machinery
+
+    def close(self) -> None:
+        """Stop what runs, answer who waits, let go of the store. Unfinished runs can be resumed. Idempotent.
+
+        On a running event loop use ``async with``, or call this on a thread: called on the loop itself it blocks
+        it, and attempts there can only clean up afterwards.
+        """
+        with self._life:
+            if not self._closed:
+                self._closed = True
+                if self._machinery is not None:
+                    self._machinery.close()
 
     def __enter__(self) -> Self:
         self.open()
@@ -146,93 +148,30 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._tokens.pop())
+        self._leave()
         self.close()
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.open)
+        try:
+            await asyncio.to_thread(self.open)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(self.close)  # the thread may have opened it all the same
+            raise
         self._tokens.append(_current.set(self))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._tokens.pop())
+        self._leave()
         # Closing waits for attempts on this very loop to clean up, so it must not block it.
         await asyncio.to_thread(self.close)
 
-    def _build(self) -> None:
-        from anyio.from_thread import start_blocking_portal
-
-        config = self.config
-        self._store, self._mailbox = _stores(config)
-        self._store.open()
+    def _leave(self) -> None:
         try:
-            self._blobs = _blobs(config)
-            inline: list[InlineEngine] = []
-            self._feeds = Feeds(lambda callback, arguments: inline[0].dropped(callback, arguments))
-            engines = self._engines(inline)
-            reclaimers = {pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market is not None}
-            self._controller = Controller(
-                configured=Configured(config.queues, _sized(config)),
-                engines=engines,
-                reclaimers=reclaimers,
-                store=self._store,
-                blobs=self._blobs,
-                clock=self._clock,
-                orders=OrderDesk(
-                    blobs=self._blobs,
-                    clock=self._clock,
-                    scopes=lambda run: self._scopes.get(run, self._scope),
-                    lifetimes=lambda pool: 7200.0,
-                    lookup=self._secret,
-                ),
-                stop_grace=config.stop_grace,
-                log_path=self._log_path,
-                on_change=self._changed,
-                on_drained=lambda queue: self._mailman.keep(queue, "drained"),
-            )
-            self._mailman = Mailman(self._controller, self._mailbox)
-            self._exit_portal = start_blocking_portal("asyncio", name="flyteish-controller")
-            self._portal = self._exit_portal.__enter__()
-            self._portal.call(self._start)
-        except BaseException:
-            self._store.close()
-            raise
-
-    async def _start(self) -> None:
-        await self._controller.open()
-        self._mailman.open()
-
-    def _engines(self, inline: list[InlineEngine]) -> dict[str, Engine]:
-        config = self.config
-        inline.append(
-            InlineEngine(
-                feeds=self._feeds,
-                clock=self._clock,
-                max_threads=config.max_threads,
-                inline_limit=config.inline_limit,
-                max_result=config.max_value_size,
-                print_to_log=self._print_to_log,
-            )
-        )
-        engines: dict[str, Engine] = {"inline": inline[0]}
-        kinds = {pool.engine for pool in config.pools}
-        if "processes" in kinds:
-            from flyteish.engines.processes import ProcessesEngine
-
-            engines["processes"] = ProcessesEngine(max_workers=config.max_workers)
-        if "kubernetes" in kinds:
-            raise ConfigurationError(
-                "engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed"
-            )
-        return engines
-
-    def _log_path(self, key: AttemptKey) -> Path | None:
-        if not self.config.keep_logs or self.config.durability == "memory":
-            return None
-        folder = self.config.paths.make(self.config.paths.logs / key.run)
-        return folder / f"{key.action}.{key.generation}.log"
+            _current.reset(self._tokens.pop())
+        except ValueError:
+            pass  # entered in another context (a fixture's, a framework's start-up): nothing to undo in this one
 
     def _secret(self, secret: Secret) -> str | None:
         name = f"{secret.group}/{secret.key}" if secret.group else secret.key
@@ -243,6 +182,10 @@ class Session:
         handle = self._runs.get(run)
         if handle is not None:
             handle.changed()
+
+    def _loop_ends(self, run: str) -> bool:
+        handle = self._runs.get(run)
+        return handle is not None and handle.loop_ends()
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -297,68 +240,93 @@ class Session:
         command: str,
     ) -> Run[R]:
         """What ``run`` does, with the run's own opinions."""
-        self.open()
+        machinery = self._open()
         data = task.signature.encode_inputs(args, kwargs)
+        self._check_size(task, data)
         scope = self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
-        profile = profile_of(task, scope, self._blobs)
+        profile = profile_of(task, scope, machinery.blobs)
         run_id = name or run_name(self._clock.now(), chance.randbits(20))
-        if name is not None and self._store.run(name) is not None:
-            raise ConfigurationError(f"name={name!r} in with_runcontext() is not accepted: there is such a run already")
-        handle: Run[R] = Run(run_id, task, self._inside())
+        digest = cache_digest_of(task, profile, data)
+        call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
+        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, _entry(task), said)
+        controller = machinery.controller
+        handle: Run[R] = Run(run_id, task, self._inside(machinery))
         with self._lock:
+            if name is not None and (name in self._runs or machinery.store.run(name) is not None):
+                raise ConfigurationError(
+                    f"name={name!r} in with_runcontext() is not accepted: there is such a run already"
+                )
             self._runs[run_id] = handle
             self._scopes[run_id] = scope
-        call = Call(profile, pack(data, self._blobs), inputs_digest(data))
-        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, _entry(task), said)
-        origin = Origin(self._controller.caller_loop(), copy_context(), task)
-        self._controller.post(self._controller.take_run, event, call, origin, self._finisher(handle))
+        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), task)
+        controller.post(controller.take_run, event, call, waiting)
         return handle
 
     def resume(self, run: str, task: Task[..., R] | None = None) -> Run[R]:
         """Take up a run whose controller died: the root runs again, finished children return their results.
+
+        A run that is over gives its recorded outcome, one that is active in this session its handle.
 
         Args:
             run: the run's name.
             task: the root task. Default: loaded from where the run recorded that it is.
 
         Raises:
-            RunNotFoundError: the store knows no such run.
+            RunNotFoundError: the store knows no such run; near names are suggested.
+            ConfigurationError: ``task`` is another task than the run's.
+            UnknownQueueError: unfinished work of the run is in a queue that is not configured any more.
             TaskNotImportableError: the root task cannot be found again.
         """
-        from flyteish._controller.resuming import outcome_on_record, recorded_opinions, root_task
+        from flyteish._controller import resuming
         from flyteish._core.replay import state_of
 
-        self.open()
-        entries = [entry for _, entry in self._store.read(run)]
-        if not entries:
-            raise RunNotFoundError(f"no run {run!r} in the store {self.config.paths.store}")
+        machinery = self._open()
+        entries = [entry for _, entry in machinery.store.read(run)]
         state = state_of(entries)
-        root: Task[..., R] = task or root_task(state.runs[run], self._blobs)
-        handle: Run[R] = Run(run, root, self._inside())
-        outcome = outcome_on_record(state.runs[run])
+        if run not in state.runs or not state.runs[run].root:
+            raise resuming.unknown_run(run, machinery.store, self._runs)
+        record = state.runs[run]
+        resuming.check_task(record, task)
+        root: Task[..., R] = task or resuming.root_task(record, machinery.blobs)
+        handle: Run[R] = Run(run, root, self._inside(machinery))
+        controller = machinery.controller
+        outcome = resuming.outcome_on_record(record)
         if outcome is not None:
+            controller.post(controller.take_ended, record)
             handle.finish(outcome, None)
             return handle
+        resuming.check_queues(record, [queue.name for queue in self.config.queues])
+        said = resuming.recorded_opinions(entries)
         with self._lock:
+            known = self._runs.get(run)
+            if known is not None:
+                return known
             self._runs[run] = handle
-            said = recorded_opinions(entries)
             self._scopes[run] = self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
-        origin = Origin(self._controller.caller_loop(), copy_context(), root)
-        self._controller.post(self._controller.take_resume, state, run, origin, self._finisher(handle))
+        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), root)
+        controller.post(controller.take_resume, state, run, waiting)
         return handle
+
+    def _check_size(self, task: Task[..., Any], data: bytes) -> None:
+        most = self.config.max_value_size
+        if len(data) > most:
+            raise SerializationError(
+                f"{task.name}(): the arguments take {readable(len(data))}, more than max_value_size accepts "
+                f"({readable(most)}); pass a flyteish.io.File or Dir, which travel by reference"
+            )
 
     def _finisher(self, handle: Run[Any]) -> Any:
         def finish(outcome: Any, live: BaseException | None) -> None:
-            handle.finish(outcome, live)
             with self._lock:
                 self._runs.pop(handle.name, None)
                 self._scopes.pop(handle.name, None)
+            handle.finish(outcome, live)
 
         return finish
 
-    def _inside(self) -> Inside:
+    def _inside(self, machinery: Machinery) -> Inside:
         price = on_demand_price(self.config.pools)
-        return Inside(self._controller, self._store, self._blobs, self._feeds, price)
+        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price)
 
     # -- operating -----------------------------------------------------------------------------------------------
 
@@ -372,8 +340,10 @@ class Session:
             raise ConfigurationError(f"queue={queue!r} is not accepted: known queues are {', '.join(known)}")
         if state not in ("active", "held", "draining"):
             raise ConfigurationError(f"state={state!r} is not accepted: expected 'active', 'held' or 'draining'")
-        self.open()
-        self._mailman.set_queue_state(queue, state)
+        machinery = self._open()
+        if machinery.controller.over is not None:
+            raise machinery.controller.over
+        machinery.mailman.set_queue_state(queue, state)
 
 
 class Runner:
@@ -429,9 +399,12 @@ def init(
 
     It is closed when the program ends. Programs that never call it get one with the configuration's settings.
     """
+    import atexit
+
     session = Session(queues, pools, home=home, durability=durability, defaults=defaults, secrets=secrets)
     with _default_lock:
         for old in _default:
+            atexit.unregister(old.close)
             old.close()
         _default.clear()
         _make_default(session)
@@ -460,41 +433,6 @@ def with_runcontext(
         mode, name=name, env_vars=env_vars, interruptible=interruptible, queue=queue, priority=priority, cache=cache,
         overwrite_cache=overwrite_cache, disable_run_cache=disable_run_cache,
     )  # fmt: skip
-
-
-# -- choosing implementations --------------------------------------------------------------------------------------
-
-
-def _stores(config: Config) -> tuple[RunStore, Mailbox]:
-    if config.durability == "memory":
-        from flyteish.stores.memory import MemoryStore
-
-        memory = MemoryStore()
-        return memory, memory
-    from flyteish.stores.sqlite import SqliteStore
-
-    config.paths.make()
-    store = SqliteStore(config.paths.store, durability="power" if config.durability == "full" else "process")
-    return store, store
-
-
-def _blobs(config: Config) -> BlobStore:
-    if config.durability == "memory" and not any(pool.engine != "inline" for pool in config.pools):
-        from flyteish.blobs.memory import MemoryBlobStore
-
-        return MemoryBlobStore()
-    from flyteish.blobs.files import FileBlobStore
-
-    return FileBlobStore(config.paths.make(config.paths.blobs))
-
-
-def _sized(config: Config) -> tuple[Pool, ...]:
-    """Pools of worker processes without a capacity get one: enough to keep the workers busy, few enough to keep order."""
-    several = config.max_workers * 16
-    return tuple(
-        msgspec.structs.replace(pool, capacity=several) if pool.engine == "processes" and not pool.capacity else pool
-        for pool in config.pools
-    )
 
 
 def _entry(task: Task[..., Any]) -> str:

@@ -68,6 +68,7 @@ class World:
         self.delivered: list[Deliver] = []
         self.exempt: set[str] = set()
         self.late: set[ActionKey] = set()
+        self.reconfigured = False
         self.runs = 0
 
     # -- telling the core -----------------------------------------------------------------------------------------
@@ -82,10 +83,12 @@ class World:
         for effect in effects:
             if type(effect) is StartAttempt:
                 names = {f"pool {effect.pool}", f"queue {effect.action.profile.settings.queue}"}
+                if effect.medium == SPOT:
+                    names.add(f"spot of {effect.action.profile.settings.queue}")
                 assert not names & after.keys(), f"started over a limit: {after}"
         if type(event) is Configured:
             self.exempt |= {f"pool {name}" for name in self.state.books.pools}
-            self.exempt |= {f"queue {name}" for name in self.state.books.queues}
+            self.exempt |= {f"{what} {name}" for name in self.state.books.queues for what in ("queue", "runs of", "spot of")}
         assert not after.keys() - before - self.exempt, after
         invariants.check(self.state, self.now, self.exempt)
         self._check_deadlines()
@@ -98,9 +101,10 @@ class World:
         elif type(effect) is StartAttempt:
             self._start(effect)
         elif type(effect) is StopAttempt:
-            live = self.live[effect.key]
-            assert live.pool == effect.pool
-            live.stopped = effect.reason
+            assert effect.key in self.seen
+            if effect.key in self.live:  # else it ended just now
+                assert self.live[effect.key].pool == effect.pool
+                self.live[effect.key].stopped = effect.reason
         elif type(effect) is Deliver:
             self._deliver(effect)
         elif type(effect) is Refuse:
@@ -212,6 +216,7 @@ class World:
 
     def configure(self, config: Configured) -> None:
         self.config = config
+        self.reconfigured = True
         self.tell(config)
 
     def restart(self) -> None:
@@ -222,12 +227,10 @@ class World:
         self.state = State.configured(*msg(self.config))
         self.exempt.clear()
         for run in unfinished:
-            self.state.runs[run.id] = run
-            self.exempt |= {f"queue {action.profile.settings.queue}" for action in run.actions.values()}
-        for run in unfinished:
             overdue = [a for a in run.actions.values() if a.deadline_at is not None and a.deadline_at <= self.now]
             self.late |= {action.key for action in overdue}
         for run in unfinished:
+            self.state.runs[run.id] = run
             self.tell(ControllerRestarted(run.id))
 
     # -- what the journal says ------------------------------------------------------------------------------------
@@ -255,7 +258,10 @@ class World:
     def settle(self) -> None:
         """Room everywhere, and every attempt that waits for nothing ends: then everything ends."""
         assert self.state.books is not None
-        self.configure(self.first_config)
+        if self.reconfigured:  # what was accepted under one configuration need not fit another
+            names = {*self.state.books.queues, *(queue.name for queue in self.first_config.queues)}
+            queues = tuple(Queue(name) for name in sorted(names))
+            self.configure(Configured(queues, (Pool("od"), Pool("spot", medium="spot"))))
         for name in list(self.state.books.pools):
             self.tell(PoolCapacityChanged(name, None))
         for name, book in list(self.state.books.queues.items()):

@@ -1,7 +1,7 @@
 """The README and the pages of docs/ as pages of blocks, and how a page is run.
 
-Decides which block is run, and how; the rules are in ``Block.kind``. A page's Python blocks are one program with the
-page's line numbers, run by a Python of its own, as a reader would.
+Decides which block is run, and how. A page's Python blocks are one program with the page's line numbers, run by a Python
+of its own, as a reader would; those of the notebooks page are the cells of one.
 
     ```python               run; the blocks of a page go on from each other
     ```python file=NAME     written beside the page's program, for the commands and modules of the page
@@ -29,11 +29,19 @@ EXCLUDED = {
     "python3.11 -m venv": "sets up a machine; .ci/run runs these very commands",
     "nox ": "runs the checks, of which this test is one",
     "python examples/": "tests/examples and `nox -s examples` run it",
-    "pip install": "installs from the network",
 }
 SECONDS = 60
 _FENCE = re.compile(r"^```(\w*) ?(.*)$")
 _MARK = "\x1e"
+#: Runs its arguments as the cells of a notebook.
+_NOTEBOOK = f"""
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance(colors="nocolor")
+for cell in sys.argv[1:]:
+    shell.run_cell(cell).raise_error()
+    print({_MARK!r}, end="", flush=True)
+"""
 
 
 class Block(NamedTuple):
@@ -72,6 +80,14 @@ def _blocks(lines: list[str]) -> Iterator[Block]:
             opened = None
 
 
+def _script(program: list[Block]) -> str:
+    lines: list[str] = []
+    for block in program:
+        lines += [""] * (block.line - len(lines)) + block.text.splitlines()
+        lines.append(f"print({_MARK!r}, end='', flush=True)")  # where the closing fence stands
+    return "\n".join(lines) + "\n"
+
+
 class Page:
     """A page being run: its files lie in ``folder``, its runs in a home of their own."""
 
@@ -107,16 +123,13 @@ class Page:
                 self.printed[block.line] = self._call(["sh", "-e", "-c", block.text], f"line {block.line}")
 
     def _run_program(self, program: list[Block]) -> None:
-        lines: list[str] = []
-        for block in program:
-            lines += [""] * (block.line - len(lines)) + block.text.splitlines()
-            lines.append(f"print({_MARK!r}, end='', flush=True)")  # stands on the closing fence's line
-        file = self.folder / Path(self.name).with_suffix(".py").name
-        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        interpreter = ["-m", "IPython", "--colors=NoColor"] if "notebook" in self.name else ["-W", "error"]
         if "notebook" in self.name:
-            file = file.rename(file.with_suffix(".ipy"))
-        texts = self._call([sys.executable, *interpreter, str(file)], "its Python blocks").split(_MARK)
+            arguments = ["-c", _NOTEBOOK, *(block.text for block in program)]
+        else:
+            file = self.folder / f"page_{Path(self.name).stem}.py"
+            file.write_text(_script(program), encoding="utf-8")
+            arguments = [str(file)]
+        texts = self._call([sys.executable, "-W", "error", *arguments], "its Python blocks").split(_MARK)
         self.printed.update(zip([block.line for block in program], texts, strict=False))
 
     def _call(self, command: list[str], what: str) -> str:

@@ -17,7 +17,6 @@ import msgspec
 
 import flyteish
 from flyteish import ctx
-from flyteish._authoring.feed import through_thread
 from flyteish._core.values import CheckpointRecord, Profile
 from flyteish._worker.calls import WorkerLink
 from flyteish.errors import NonRecoverableError
@@ -50,6 +49,11 @@ async def adouble(x: int) -> int:
 @env.task
 def where() -> tuple[int, bool, str]:
     return os.getpid(), threading.current_thread() is threading.main_thread(), os.getcwd()
+
+
+@env.task
+def go_to(folder: str) -> None:
+    os.chdir(folder)
 
 
 @env.task
@@ -218,9 +222,18 @@ def forge() -> list[str]:
     record = CheckpointRecord(1, 1, "sha256:00", "bytes", 1, 0.0)
     profile = Profile("k", "jobs.double", ctx().order.settings, ctx().order.reference)
     call = Call(profile, ctx().order.inputs, b"")
-    (why,) = through_thread(lambda done: link.commit_checkpoint(record, done), timeout=10)
-    outcome, _ = through_thread(lambda done: link.call(call, done), timeout=10)
-    assert outcome.error is not None
+    answers: list[Any] = []
+    answered = threading.Semaphore(0)
+
+    def done(answer: Any, _: object = None) -> None:
+        answers.append(answer)
+        answered.release()
+
+    link.commit_checkpoint(record, done)
+    assert answered.acquire(timeout=10)
+    link.call(call, done)
+    assert answered.acquire(timeout=10)
+    why, outcome = answers
     return [str(why), outcome.error.message]
 
 

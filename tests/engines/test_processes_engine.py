@@ -1,9 +1,13 @@
 """Worker processes: how attempts run and end in them. Real processes, real signals, real time."""
 
+# Files are how the tests and the tasks in other processes meet.
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC240
+
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import signal
 import subprocess
@@ -11,6 +15,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +51,9 @@ class Bench:
         order = self.orders(task, *args, **more)
         self.engine.start([order])
         return await self.recorder.end(order)
+
+    def done(self, count: int) -> bool:
+        return len(self.recorder.live) >= count
 
     def path(self, name: str) -> str:
         return str(self.folder / name)
@@ -106,12 +114,12 @@ async def test_an_async_task_runs_on_a_loop_in_the_worker(bench: Bench) -> None:
 
 
 async def test_a_thousand_attempts_each_end_once_and_on_both_workers(bench: Bench) -> None:
-    """Every attempt of a burst is reported running and ended exactly once, with its own result."""
+    """Every attempt of a burst is reported ended exactly once, with its own result."""
     orders = [bench.orders(jobs.double, n) for n in range(1000)]
     bench.engine.start(orders)
     await bench.recorder.until(lambda: len(bench.recorder.live) == 1000)
     assert [value(jobs.double, await bench.recorder.end(order)) for order in orders] == [2 * n for n in range(1000)]
-    assert len(bench.recorder.events) == 2000
+    assert sum(isinstance(event, AttemptEnded) for event in bench.recorder.events) == 1000
 
 
 async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:
@@ -216,7 +224,7 @@ async def test_a_worker_killed_from_outside_vanished(bench: Bench) -> None:
     await bench.exists(started)
     os.kill(bench.pids()[0], signal.SIGKILL)
     evidence = await bench.recorder.end(order)
-    assert "SIGKILL" in evidence.vanished
+    assert "SIGKILL" in str(evidence.vanished)
 
 
 async def test_what_waits_behind_a_worker_that_dies_runs_elsewhere(narrow: Bench) -> None:
@@ -239,6 +247,21 @@ async def test_a_worker_that_cannot_start_is_explained(
     monkeypatch.setattr(sys, "executable", str(broken))
     evidence = await bench.end(jobs.mute)
     assert "exit code 7: no such library" in evidence.unmendable
+    monkeypatch.undo()
+    assert await bench.result(jobs.double, 1) == 2
+
+
+async def test_children_of_waiting_parents_do_not_hang_when_no_worker_starts(
+    narrow: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every worker waiting and none to be had, what waits for one ends as infrastructure."""
+    order = narrow.orders(jobs.parent, 1)
+    narrow.engine.start([order])
+    await narrow.recorder.until(lambda: narrow.recorder.links[order.key].calls)
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert "no worker process could be started" in (await narrow.end(jobs.double, 1)).vanished
+    narrow.recorder.links[order.key].finish(0, success(jobs.double, 1))
+    assert (await narrow.recorder.end(order)).result
 
 
 # -- stop ----------------------------------------------------------------------------------------------------------
@@ -324,7 +347,7 @@ async def test_a_reclaimed_attempt_may_save_in_its_grace(bench: Bench) -> None:
     await bench.recorder.running(order)
     bench.engine.reclaim(order.key, Notice("terminate", 0.5))
     evidence = await bench.recorder.end(order)
-    assert "reclaimed by the market" in evidence.reclaimed
+    assert "reclaimed by the market" in str(evidence.reclaimed)
     assert [record.progress for record in bench.recorder.links[order.key].checkpoints] == [0.5]
     assert [(n.kind, n.source) for n in bench.recorder.notices(order)] == [("terminate", "market")]
 
@@ -368,6 +391,12 @@ async def test_variables_and_secrets_last_as_long_as_the_attempt(narrow: Bench) 
     assert await narrow.result(jobs.variable, "TOKEN", order=more) == "hush"
     assert await narrow.result(jobs.variable, "COLOUR") is None
     assert await narrow.result(jobs.variable, "TOKEN") is None
+
+
+async def test_a_changed_directory_is_changed_back(narrow: Bench) -> None:
+    """The next attempt in the same worker starts where the host is."""
+    await narrow.result(jobs.go_to, str(narrow.folder))
+    assert (await narrow.result(jobs.where))[2] == os.getcwd()
 
 
 async def test_each_attempt_has_its_own_log(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
@@ -452,6 +481,20 @@ async def test_a_request_with_a_wrong_token_is_refused(bench: Bench) -> None:
     assert [("was given up" in why) for why in refusals] == [True, True]
     assert bench.recorder.links[order.key].checkpoints == []
     assert bench.recorder.links[order.key].calls == []
+
+
+async def test_every_attempt_ends_once_whatever_kills_its_worker(bench: Bench, seed: int) -> None:
+    """While workers are killed at random, each attempt is reported ended exactly once."""
+    chance = random.Random(seed)
+    orders = [bench.orders(jobs.double, n) for n in range(2000)]
+    bench.engine.start(orders)
+    for kill_after in (1, 60, 120, 180):
+        await bench.recorder.until(partial(bench.done, kill_after + chance.randrange(40)))
+        os.kill(chance.choice(bench.pids()), signal.SIGKILL)
+    await bench.recorder.until(partial(bench.done, len(orders)))
+    for order in orders:
+        (ended,) = bench.recorder.ends(order.key)
+        assert ended.evidence.vanished or ended.evidence.result
 
 
 # -- the end -----------------------------------------------------------------------------------------------------

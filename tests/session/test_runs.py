@@ -583,3 +583,17 @@ def test_a_full_queue_refuses_or_waits(local: TaskEnvironment) -> None:
     with Session(queues=queues, pools=pools, durability="memory") as session:
         assert session.run(fan, queue="wait", n=20).result(30) == 0
         assert session.run(fan, queue="refuse", n=20).result(30) > 0
+
+
+def test_ignored_inputs_do_not_count_in_the_caches_key(session: Session, local: TaskEnvironment) -> None:
+    """Calls that differ only in them share a result; calls that differ in others do not."""
+    ran = []
+
+    @local.task(cache=flyteish.Cache(ignored_inputs=("verbose",)))
+    async def measured(x: int, verbose: bool) -> int:
+        ran.append((x, verbose))
+        return x
+
+    calls = [(1, True), (1, False), (2, False)]
+    assert [session.run(measured, x=x, verbose=verbose).result(20) for x, verbose in calls] == [1, 1, 2]
+    assert ran == [(1, True), (2, False)]

@@ -116,18 +116,11 @@ def test_what_builtin_exceptions_keep_in_c_arrives() -> None:
 
 def test_causes_contexts_and_notes_arrive() -> None:
     """The chain is as it was, each link with its own notes."""
-    try:
-        try:
-            raise KeyError("first")
-        except KeyError as first:
-            first.add_note("on the first")
-            raise ValueError("second") from first
-    except ValueError as second:
-        try:
-            raise TypeError("third")
-        except TypeError as third:
-            assert third.__context__ is second
-            arrived = travelled(third)
+    first, second, third = KeyError("first"), ValueError("second"), TypeError("third")
+    first.add_note("on the first")
+    second.__cause__ = first
+    third.__context__ = second
+    arrived = travelled(third)
     assert isinstance(arrived.__context__, ValueError)
     assert isinstance(arrived.__context__.__cause__, KeyError)
     assert arrived.__context__.__cause__.__notes__[0] == "on the first"
@@ -186,6 +179,16 @@ def test_a_class_that_cannot_be_imported_arrives_as_remote_task_error() -> None:
     assert type(arrived) is RemoteTaskError
     assert arrived.args == ("x", 2)
     assert arrived.remote_type.endswith("LocalError")
+
+
+@pytest.mark.parametrize("base", [ValueError, NonRecoverableError])
+def test_a_stand_in_may_travel_on(base: type[Exception]) -> None:
+    """Through a parent and the next: the original's name stays, and whether a retry can mend it."""
+    local = type("LocalError", (base,), {"__module__": "no_such_module"})
+    once = travelled(raised(local("x")))
+    twice = travelled(raised(once))
+    assert (type(twice), str(twice)) == (RemoteTaskError, "no_such_module.LocalError: x")
+    assert document(twice).final is (base is NonRecoverableError)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +312,8 @@ def test_every_builtin_exception_arrives(kind: type[BaseException]) -> None:
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-    | st.datetimes(timezones=st.none() | st.just(datetime.UTC)).map(lambda at: at.replace(fold=0)) | st.decimals(allow_nan=False) | st.uuids(),
+    | st.datetimes(timezones=st.none() | st.just(datetime.UTC)).map(lambda at: at.replace(fold=0))
+    | st.decimals(allow_nan=False) | st.uuids(),
     lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner)
     | st.dictionaries(st.text() | st.integers(), inner, max_size=3),
     max_leaves=12,

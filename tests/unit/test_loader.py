@@ -125,7 +125,7 @@ def test_a_module_that_fails_while_it_is_imported_is_the_cause(loader: Loader, t
     """Whatever importing raises, the error names the file, and has the original as its cause."""
     path = script(tmp_path, statement)
     main = sys.modules["__main__"]
-    with pytest.raises(TaskNotImportableError, match="program.py") as caught:
+    with pytest.raises(TaskNotImportableError, match=r"program\.py") as caught:
         loader.load(TaskReference("__main__", "f", file=str(path)), "some.task")
     assert caught.value.__cause__ is not None
     assert sys.modules["__main__"] is main

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,7 @@ from flyteish import errors
 from flyteish._authoring.bridge import can_wait_here, wait_here
 from flyteish._authoring.context import CURRENT, AttemptContext
 from flyteish._authoring.error_documents import rebuild
-from flyteish._authoring.feed import through_thread
+from flyteish._authoring.feed import LoopFeed, through_thread
 from flyteish._authoring.grouping import label_in
 from flyteish._authoring.payloads import INLINE_BYTES, pack, pack_beside, unpack, unpack_beside
 from flyteish._authoring.reference import carried, reference_for
@@ -45,7 +44,6 @@ CLEANUP_SECONDS: Final = 30.0
 _NOTHING: Final = Payload()
 _CANCELLED: Final = "the awaiting call was cancelled"
 _BROKEN_OFF: Final = "the call that waited for it was broken off"
-_Answer = tuple[Outcome, BaseException | None]
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -90,38 +88,38 @@ def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         del live  # or the exception and this frame would keep each other alive
 
 
-async def _submitted(task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None) -> Any:
-    if large is not None:
-        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
-    outcome, live = await _outcome(task, context, call)
-    try:
-        data = await unpack_beside(outcome.result or _NOTHING, context.blobs, context.feeds)
-        return conclude(task, outcome, live, data)
-    finally:
-        del live  # as above
-
-
 class _Wait:
-    """One await of an outcome. ``future`` is replaced when the await is cancelled and waits for the end instead."""
+    """One await of an outcome: called with it, on whichever thread, it wakes the awaiting loop."""
 
-    __slots__ = ("answered", "future")
+    __slots__ = ("answered", "feed", "future", "live", "outcome")
 
-    def __init__(self, future: asyncio.Future[_Answer]) -> None:
+    def __init__(self, feed: LoopFeed, future: asyncio.Future[None]) -> None:
+        self.feed = feed
         self.future = future
+        """Replaced when the await is cancelled and waits for the end instead."""
         self.answered = False
+        self.outcome: Outcome | None = None
+        self.live: BaseException | None = None
 
-    def settle(self, outcome: Outcome, live: BaseException | None) -> None:
+    def __call__(self, outcome: Outcome, live: BaseException | None) -> None:
+        self.outcome, self.live = outcome, live
+        self.feed.put(self._settle)
+
+    def _settle(self) -> None:
         self.answered = True
         if not self.future.done():
-            self.future.set_result((outcome, live))
+            self.future.set_result(None)
 
 
-async def _outcome(task: Task[..., Any], context: AttemptContext, call: Call) -> _Answer:
+async def _submitted(task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None) -> Any:
+    # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
+    if large is not None:
+        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
     loop = asyncio.get_running_loop()
-    wait = _Wait(loop.create_future())
-    number = context.link.call(call, partial(context.feeds.of(loop).put, wait.settle), task)
+    wait = _Wait(context.feeds.of(loop), loop.create_future())
+    number = context.link.call(call, wait, task)
     try:
-        return await wait.future
+        await wait.future
     except asyncio.CancelledError:
         # The outcome may have come first, even between the cancellation and this line.
         if not wait.answered:
@@ -132,6 +130,15 @@ async def _outcome(task: Task[..., Any], context: AttemptContext, call: Call) ->
     except GeneratorExit:  # the loop is gone: nobody will ever wait again
         context.link.cancel(number, _CANCELLED)
         raise
+    outcome, live = wait.outcome, wait.live
+    assert outcome is not None
+    payload = outcome.result
+    try:
+        if payload is not None and payload.data is not None:
+            return conclude(task, outcome, live, payload.data)
+        return conclude(task, outcome, live, await unpack_beside(payload or _NOTHING, context.blobs, context.feeds))
+    finally:
+        del live, wait  # as above
 
 
 # -- from call to Call --------------------------------------------------------------------------------------------
@@ -159,7 +166,14 @@ def prepare(
     large = data if len(data) > INLINE_BYTES else None
     inputs = Payload(data if large is None else None, None, len(data))
     occurrence = context.occurrence(task.name, digest)
-    return Call(profile, inputs, digest, occurrence, label_in(context)), large
+    cache_digest = cache_digest_of(task, profile, data) if profile.cache_version is not None else None
+    return Call(profile, inputs, digest, occurrence, label_in(context), cache_digest), large
+
+
+def cache_digest_of(task: Task[..., Any], profile: Profile, data: bytes) -> bytes | None:
+    """Of the encoded inputs without those that the task's cache ignores; None where it ignores none."""
+    ignored = profile.settings.cache.ignored_inputs
+    return inputs_digest(task.signature.without(data, ignored)) if profile.cache_version and ignored else None
 
 
 def profile_of(task: Task[..., Any], scope: Scope, blobs: BlobStore) -> Profile:

@@ -46,6 +46,7 @@ REMOTE_TRACEBACK: Final = "Traceback where it was raised"
 _DEPTH = 12  # causes and members followed, each way
 _DOCUMENTS = 256  # in one document, at all depths
 _TEXT = 32_768  # characters of one message, note or traceback
+_STAYS_FINAL = "_final"
 _OURS = "flyteish._worker."
 # State that built-in exceptions keep outside of `args` and `__dict__`.
 _SLOTS: Final[tuple[tuple[type[BaseException], tuple[str, ...]], ...]] = (
@@ -127,6 +128,8 @@ def _is_final(exc: BaseException) -> bool:
         one = left.pop()
         kinds = type.mro(type(one))
         if any(kind in kinds for kind in FINAL):
+            return True
+        if RemoteTaskError in kinds and BaseException.__getattribute__(one, "__dict__").get(_STAYS_FINAL) is True:
             return True
         if BaseExceptionGroup in kinds:
             members: tuple[BaseException, ...] = BaseExceptionGroup.exceptions.__get__(one)
@@ -211,17 +214,11 @@ def _rebuilt(document: ErrorDocument, depth: int) -> BaseException:
     context = _rebuilt(document.context, depth - 1) if document.context is not None and depth else None
     exc = _instance(document, depth)
     if exc is not None:
-        _dress(exc, document)
+        _put_attributes(exc, document)
     if exc is None or not _may_travel(exc):
-        original, exc = (
-            exc,
-            RemoteTaskError(document.message, remote_type=document.type.removeprefix("builtins.")),
-        )
-        arguments = plain_data.decode(document.args)
-        if original is None and isinstance(arguments, tuple) and arguments:
-            exc.args = arguments
-        _dress(exc, document)
+        original, exc = exc, _stand_in(document)
         cause = original if cause is None else cause
+    _put_notes(exc, document)
     if context is not None:
         exc.__context__ = context
     if cause is not None:
@@ -260,14 +257,30 @@ def _made(kind: type[BaseException], arguments: tuple[Any, ...], init: tuple[Any
     return None
 
 
-def _dress(exc: BaseException, document: ErrorDocument) -> None:
+def _stand_in(document: ErrorDocument) -> RemoteTaskError:
+    exc = RemoteTaskError(document.message, remote_type=document.type.removeprefix("builtins."))
+    arguments = plain_data.decode(document.args)
+    if isinstance(arguments, tuple) and arguments:
+        exc.args = arguments
+    # Should it travel on through a parent, what is final stays final.
+    exc.__dict__[_STAYS_FINAL] = document.final
+    return exc
+
+
+def _put_attributes(exc: BaseException, document: ErrorDocument) -> None:
     attributes = plain_data.decode(document.attributes)
-    if isinstance(attributes, dict) and not isinstance(exc, RemoteTaskError):
-        for name, value in attributes.items():
-            try:
-                object.__setattr__(exc, name, value)
-            except (AttributeError, TypeError):
-                pass  # a read-only attribute: the class computes it
+    if isinstance(exc, RemoteTaskError):
+        exc.remote_type = ""  # its __init__ was not called
+    if not isinstance(attributes, dict):
+        return
+    for name, value in attributes.items():
+        try:
+            object.__setattr__(exc, name, value)
+        except (AttributeError, TypeError):
+            pass  # a read-only attribute: the class computes it
+
+
+def _put_notes(exc: BaseException, document: ErrorDocument) -> None:
     notes = list(document.notes)
     if document.traceback and not any(note.startswith(REMOTE_TRACEBACK) for note in notes):
         notes.append(f"{REMOTE_TRACEBACK}:\n{document.traceback}")

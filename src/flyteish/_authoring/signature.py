@@ -151,6 +151,11 @@ class TaskSignature:
             where = f"{self._task}(): parameter {self._shown(name)!r}"
             raise serialization_error(trouble, where, name) from trouble
 
+    def without(self, data: bytes, ignored: tuple[str, ...]) -> bytes:
+        """Encoded inputs with some parameters left out: what a cache's key is made of."""
+        kept = {name: value for name, value in self._codec.decode(data).items() if name not in ignored}
+        return self._codec.seal({name: self._codec.lower(value) for name, value in kept.items()})
+
     def decode_inputs(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call as ``(args, kwargs)``, made of fresh objects. Raises SerializationError."""
         form = self._form_

@@ -7,15 +7,17 @@ session. Must not decide anything: it matches outcomes to callers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
 from flyteish._core.events import CheckpointSkipped
-from flyteish._core.ids import AttemptKey
+from flyteish._core.ids import ROOT_ACTION, AttemptKey
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish.interfaces import Call, OnOutcome, Origin, Outcome
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from flyteish._controller.loop import Controller
 
 
@@ -36,12 +38,17 @@ class AttemptLink:
     def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
         controller = self._controller
         number = next(controller.numbers)
-        origin = Origin(controller.caller_loop(), copy_context(), task)
-        controller.post(controller.take_call, self, number, call, origin, done)
+        waiting = Waiting(done, controller.caller_loop(), copy_context(), task)
+        waiting.link, waiting.number = self, number
+        controller.post(controller.take_call, self, waiting, call)
         return number
 
     def cancel(self, number: int, reason: str) -> None:
-        self._controller.post(self._controller.take_cancel, self, number, reason)
+        controller = self._controller
+        # An ending program cancels every task on its loop. That is no decision about what they wait for: the run can
+        # be resumed, and an action that was cancelled would have lost its checkpoints.
+        take = controller.take_farewell if controller.loop_ends(self.key.run) else controller.take_cancel
+        controller.post(take, self, number, reason)
 
     def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
         self._controller.post(self._controller.take_checkpoint, self.key, record, done)
@@ -57,21 +64,28 @@ class AttemptLink:
 
 
 class Waiting:
-    """One caller that waits for one action, and where it called from."""
+    """One caller that waits for one action, and where it called from. Made on the caller's thread."""
 
-    __slots__ = ("action", "also", "done", "link", "number", "origin")
+    __slots__ = ("action", "also", "context", "done", "link", "loop", "number", "task")
 
-    def __init__(
-        self, link: AttemptLink | None, number: int, action: str, done: OnOutcome, origin: Origin | None
-    ) -> None:
-        self.link = link
-        self.number = number
-        self.action = action
+    def __init__(self, done: OnOutcome, loop: AbstractEventLoop | None, context: Context, task: object | None) -> None:
         self.done: OnOutcome | None = done
-        """None once the caller no longer waits; its origin still tells where the action belongs."""
-        self.origin = origin
+        """None once the caller no longer waits; where it called from still tells where the action belongs."""
+        self.loop = loop
+        self.context = context
+        self.task = task
+        self.link: AttemptLink | None = None
+        """Of the calling attempt; None for a program that started a run."""
+        self.number = 0
+        self.action = ROOT_ACTION
         self.also: Waiting | None = None
         """An earlier caller of the same action: of an attempt that is over, or before a resumption."""
+
+    def tell(self, outcome: Outcome, live: BaseException | None = None) -> None:
+        """The answer; only the first one counts."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(outcome, live)
 
 
 class Desk:
@@ -105,36 +119,32 @@ class Desk:
     def origin(self, run: str, action: str) -> Origin | None:
         """Where the action was last called."""
         waiting = self._waiting.get((run, action))
-        return waiting.origin if waiting is not None else None
+        return Origin(waiting.loop, waiting.context, waiting.task) if waiting is not None else None
 
     def answer(self, outcome: Outcome, live: BaseException | None) -> None:
         """The action has ended: everybody who waits hears of it."""
         waiting = self._waiting.pop((outcome.run, outcome.action), None)
         while waiting is not None:
-            done, waiting.done = waiting.done, None
             if waiting.link is not None and waiting.link.calls is not None:
                 waiting.link.calls.pop(waiting.number, None)
-            if done is not None:
-                done(outcome, live)
+            waiting.tell(outcome, live)
             waiting = waiting.also
 
-    def hang_up(self, link: AttemptLink) -> None:
-        """The calling attempt is over: whatever it still waits for, it waits for nothing."""
+    def hang_up(self, link: AttemptLink) -> list[str]:
+        """The calling attempt is over: whatever it still waits for, it waits for nothing. Returns those actions."""
         calls, link.calls = link.calls, None
-        for waiting in (calls or {}).values():
-            done, waiting.done = waiting.done, None
-            if done is not None:
-                done(_gone(link, waiting), None)
+        left = list((calls or {}).values())
+        for waiting in left:
+            waiting.tell(_gone(link, waiting))
+        return [waiting.action for waiting in left]
 
-    def everyone(self) -> Iterator[tuple[str, str, OnOutcome]]:
-        """All who wait: run, action and whom to tell; leaves nobody waiting."""
+    def everyone(self) -> Iterator[tuple[str, str, Waiting]]:
+        """All who wait, with run and action; nobody is left waiting here."""
         everybody, self._waiting = self._waiting, {}
         for (run, action), first in everybody.items():
             waiting: Waiting | None = first
             while waiting is not None:
-                done, waiting.done = waiting.done, None
-                if done is not None:
-                    yield run, action, done
+                yield run, action, waiting
                 waiting = waiting.also
 
 

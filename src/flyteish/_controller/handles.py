@@ -7,14 +7,17 @@ controller works beyond posting to it.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from flyteish._authoring.calling import conclude
-from flyteish._authoring.payloads import unpack
+from flyteish._authoring.payloads import unpack, unpack_beside
 from flyteish._core.cost import CostSummary
-
+from flyteish._core.values import Payload
 from flyteish.errors import RunNotFoundError
 from flyteish.interfaces import BlobStore, Outcome
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+LOOK_SECONDS = 0.05
+"""How often a cancelled call asks whether its whole program is ending."""
 
 
 class Event(NamedTuple):
@@ -67,6 +73,8 @@ class Run(Generic[R]):
         self._changed = 0
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
+        self._waiters: list[Callable[[], None]] = []
+        self._started_on = _Program()
 
     def __repr__(self) -> str:
         return f"<Run {self.name} of {self._task.name}: {self._outcome.phase if self._outcome else 'active'}>"
@@ -79,27 +87,40 @@ class Run(Generic[R]):
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, None, R]:
-        yield from self._wait_on_loop().__await__()
-        return self._conclude()
+        return self._awaited().__await__()
 
-    async def _wait_on_loop(self) -> None:
+    async def _awaited(self) -> R:
         loop = asyncio.get_running_loop()
-        feed = self._inside.feeds.of(loop)
-        while not self._done.is_set():
-            future: asyncio.Future[None] = loop.create_future()
-            listener = self._listen(lambda future=future: feed.put(_wake, future))  # type: ignore[misc]
-            try:
-                if not self._done.is_set():
-                    await future
-            finally:
-                self._unlisten(listener)
+        feeds = self._inside.feeds
+        ended: asyncio.Future[None] = loop.create_future()
+        waiter = partial(feeds.of(loop).put, _wake, ended)
+        with self._lock:
+            if self._outcome is None:
+                self._waiters.append(waiter)
+            else:
+                ended.set_result(None)
+        try:
+            await ended
+        finally:
+            with self._lock:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+        assert self._outcome is not None
+        data = await unpack_beside(self._outcome.result or Payload(), self._inside.blobs, feeds)
+        return self._conclude(data)
 
     def wait(self, timeout: float | None = None) -> Run[R]:
         """Block until the run is over, however it ends; returns the handle.
 
         Raises:
             TimeoutError: ``timeout`` seconds went by (default: no limit); the run goes on.
+            RuntimeError: this would block the very event loop that the run needs: ``await`` the run instead.
         """
+        if not self._done.is_set() and self._task.is_async and self._started_on.is_this_loop():
+            raise RuntimeError(
+                f"waiting for run {self.name} here would block the event loop that {self._task.name} runs on: "
+                "use `await run`"
+            )
         if not self._done.wait(timeout):
             raise TimeoutError(f"run {self.name} is not over after {timeout} s; it goes on")
         return self
@@ -107,7 +128,8 @@ class Run(Generic[R]):
     def result(self, timeout: float | None = None) -> R:
         """Block until the run is over; its result, or its error raised with the story of its attempts."""
         self.wait(timeout)
-        return self._conclude()
+        assert self._outcome is not None
+        return self._conclude(unpack(self._outcome.result or Payload(), self._inside.blobs))
 
     def outputs(self) -> tuple[Any, ...]:
         """Block until the run is over; its result in Flyte's shape: a tuple, also of one."""
@@ -195,9 +217,17 @@ class Run(Generic[R]):
 
     def finish(self, outcome: Outcome, live: BaseException | None) -> None:
         """Called once, by the controller, with how the run ended."""
-        self._outcome, self._live = outcome, live
+        with self._lock:
+            self._outcome, self._live = outcome, live
+            waiters, self._waiters = self._waiters, []
         self._done.set()
+        for waiter in waiters:
+            waiter()
         self.changed()
+
+    def loop_ends(self) -> bool:
+        """Whether the event loop that the run was started on is being shut down. Any thread."""
+        return self._started_on.is_ending()
 
     def changed(self) -> None:
         """Called by the controller when the journal has more of this run."""
@@ -206,11 +236,9 @@ class Run(Generic[R]):
         for listener in listeners:
             listener()
 
-    def _conclude(self) -> R:
-        outcome = self._outcome
-        assert outcome is not None
-        data = unpack(outcome.result, self._inside.blobs) if outcome.result is not None else b""
-        value: R = conclude(self._task, outcome, self._live, data)
+    def _conclude(self, data: bytes) -> R:
+        assert self._outcome is not None
+        value: R = conclude(self._task, self._outcome, self._live, data)
         return value
 
     def _listen(self, listener: Callable[[], None]) -> Callable[[], None]:
@@ -239,6 +267,34 @@ class Run(Generic[R]):
             if controller.over is not None:
                 return None
         return answers[0]
+
+
+class _Program:
+    """Who started a run: the asyncio task and its loop, where there was one."""
+
+    __slots__ = ("_ending", "_looked_at", "_loop", "_task")
+
+    def __init__(self) -> None:
+        self._loop = asyncio._get_running_loop()
+        self._task = asyncio.current_task(self._loop) if self._loop is not None else None
+        self._ending = False
+        self._looked_at = -math.inf
+
+    def is_this_loop(self) -> bool:
+        return self._loop is not None and asyncio._get_running_loop() is self._loop
+
+    def is_ending(self) -> bool:
+        """``asyncio.run`` and its like cancel all that is left on a loop, and then close it."""
+        if self._loop is None or self._ending or self._task is None:
+            return self._ending
+        if self._loop.is_closed():
+            self._ending = True
+        elif self.is_this_loop() and (self._task.done() or self._task.cancelling()):
+            now = time.monotonic()
+            if now - self._looked_at >= LOOK_SECONDS:  # looking at all tasks takes long where there are many
+                self._looked_at = now
+                self._ending = all(task.cancelling() or task.done() for task in asyncio.all_tasks(self._loop))
+        return self._ending
 
 
 def _wake(future: asyncio.Future[None]) -> None:

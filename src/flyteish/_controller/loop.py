@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.desk import AttemptLink, Desk, Waiting
+from flyteish._controller.inbox import Inbox
 from flyteish._controller.orders import OrderDesk
-from flyteish._controller.outcomes import outcome_of, refused
+from flyteish._controller.outcomes import refused, row_of
+from flyteish._controller.performer import Performer
 from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core import lifecycle
-from flyteish._core.actions import Action, Phase
-from flyteish._core.effects import Deliver, QueueDrained, Record, Refuse, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.actions import TERMINAL, Phase, RunRecord
+from flyteish._core.effects import Deliver, Record, Refuse, RunEnded, StartAttempt
 from flyteish._core.events import (
     ActionSubmitted,
     AttemptEnded,
@@ -48,10 +50,8 @@ from flyteish.interfaces import (
     Clock,
     Engine,
     Notice,
-    OnOutcome,
     Order,
     Origin,
-    RunRow,
     RunStore,
 )
 
@@ -76,6 +76,7 @@ class Controller:
         orders: OrderDesk,
         stop_grace: float,
         log_path: Callable[[AttemptKey], Path | None],
+        loop_ends: Callable[[str], bool],
         on_change: Callable[[str], None],
         on_drained: Callable[[str], None],
     ) -> None:
@@ -83,23 +84,27 @@ class Controller:
         self.numbers = itertools.count(1)
         """Of calls; taken by any thread."""
         self.state = State.configured(configured.queues, configured.pools)
-        self._pools = {pool.name: pool for pool in configured.pools}
         self._engines = engines
         self._reclaimers = reclaimers
         self._store = store
         self._blobs = blobs
         self._orders = orders
-        self._stop_grace = stop_grace
         self._log_path = log_path
-        self._on_change = on_change
-        self._on_drained = on_drained
-        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
-        self._awake = False
+        self.loop_ends = loop_ends
+        """Whether the event loop that a run was started on is being shut down; any thread."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._inbox = Inbox(self._turn, self._refuse)
+        self.post = self._inbox.post
         self._desk = Desk()
         self._links: dict[AttemptKey, AttemptLink] = {}
-        self._live: dict[tuple[str, str], BaseException] = {}
-        self._to_remember: dict[tuple[str, str], bytes] = {}
+        self._unconfirmed: dict[Callable[[str | None], None], None] = {}
+        """Who waits to hear that a checkpoint is durable."""
+        self._performer = Performer(
+            pools={pool.name: pool for pool in configured.pools}, engines=engines, reclaimers=reclaimers,
+            desk=self._desk, orders=orders, clock=clock, stop_grace=stop_grace,
+            report=lambda event: self.post(self.take_report, event, None),
+            on_change=on_change, on_ended=lambda run: self.state.forget(run), on_drained=on_drained,
+        )  # fmt: skip
         self._burst = Burst()
         self._unwritten: deque[Burst] = deque()
         self._alarm: asyncio.TimerHandle | None = None
@@ -118,26 +123,47 @@ class Controller:
         for name, reclaimer in self._reclaimers.items():
             reclaimer.opened(now)
             self._follow_capacity(name, reclaimer, now)
-        self._wake()
+        self._inbox.open(self._loop)
 
-    async def close(self, reason: BaseException | None = None) -> None:
+    async def close(self) -> None:
         """Stop everything and answer everybody. What was running goes on with ``flyteish resume``.
 
         What the engines report from here on is not recorded: to the journal, the running attempts end the way they
         do when the machine fails, so that a resumed run takes them up again.
         """
-        self._over = self._over or reason or SessionClosedError("the session was closed while this was pending")
+        self._end(SessionClosedError("the session was closed while this was pending"))
+        self._inbox.refuse_all()
+        failures = [each for each in await asyncio.gather(*self._closing, return_exceptions=True) if each is not None]
+        self._answer_everybody()
+        if failures:
+            raise failures[0]
+
+    def refuse_rest(self) -> None:
+        """Called once its loop has ended: answer what came too late to be taken."""
+        self._inbox.refuse_all()
+
+    def _end(self, reason: BaseException) -> None:
+        """Nothing is recorded any more; the engines end their attempts."""
+        if self._over is not None:
+            return
+        self._over = reason
+        self._unwritten.clear()
         if self._alarm is not None:
             self._alarm.cancel()
-        await asyncio.gather(*self._closing)
-        for engine in self._engines.values():
-            await engine.close()
-        self._answer_everybody(self._over)
+        assert self._loop is not None
+        self._closing = [asyncio.ensure_future(engine.close()) for engine in self._engines.values()]
+        # After the first step of the engines' closing, so that attempts are told to end before their calls are
+        # answered: a parent must not take the end of the session for a failure of its child.
+        self._loop.call_soon(self._answer_everybody)
 
-    def _answer_everybody(self, error: BaseException) -> None:
+    def _answer_everybody(self) -> None:
+        error = self._over
         name = f"{type(error).__module__}.{type(error).__qualname__}"
-        for run, action, done in self._desk.everyone():
-            done(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"), None)
+        for run, action, waiting in self._desk.everyone():
+            waiting.tell(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        for confirm in unconfirmed:
+            confirm(str(error))
 
     @property
     def over(self) -> BaseException | None:
@@ -153,58 +179,36 @@ class Controller:
         loop = asyncio._get_running_loop()
         return None if loop is self._loop else loop
 
-    # -- the inbox ----------------------------------------------------------------------------------------------
-
-    def post(self, take: Callable[..., None], *facts: Any) -> None:
-        """Have ``take(*facts)`` run in the next turn; one wake-up per burst. Never blocks, never raises."""
-        self._inbox.append((take, facts))
-        if not self._awake:
-            self._wake()
-
-    def _wake(self) -> None:
-        loop = self._loop
-        if loop is None:
-            return  # not open yet: `open` wakes it
-        self._awake = True
-        try:
-            loop.call_soon_threadsafe(self._turn)
-        except RuntimeError:  # its loop is closed: nobody will ever take the inbox
-            self._refuse_inbox()
-
-    def _refuse_inbox(self) -> None:
-        """After the end: whoever waits for an answer gets one, everything else is too late."""
-        while self._inbox:
-            take, facts = self._inbox.popleft()
-            if take in (self.take_call, self.take_run, self.take_resume):
-                facts[-1](refused("", "", "flyteish.errors.SessionClosedError", str(self._over)), None)
-            elif take == self.take_checkpoint:
-                facts[-1](str(self._over))
-            elif take == self.take_question:
-                facts[-1](None, SessionClosedError(str(self._over)))
+    def _refuse(self, take: Callable[..., None], facts: tuple[Any, ...]) -> None:
+        """A fact that came after the end: whoever waits for an answer gets one, everything else is too late."""
+        error = self._over or SessionClosedError("the session was closed")
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        if take == self.take_run:
+            facts[-1].tell(refused(facts[0].run, ROOT_ACTION, name, str(error)))
+        elif take == self.take_resume:
+            facts[-1].tell(refused(facts[1], ROOT_ACTION, name, str(error)))
+        elif take == self.take_call:
+            facts[1].tell(refused(facts[0].key.run, "", name, str(error)))
+        elif take == self.take_checkpoint:
+            facts[-1](str(error))
+        elif take == self.take_question:
+            facts[-1](None, error)
 
     # -- the main loop: its steps are its table of contents -----------------------------------------------------
 
     def _turn(self) -> None:
-        self._awake = False
-        if self._over is not None:
-            self._refuse_inbox()
-            return
         try:
-            self._take_inbox()
+            if self._over is None:
+                self._inbox.take_all()
+            if self._over is not None:
+                self._inbox.refuse_all()
+                return
             self._take_due()
             self._journal()
             self._set_alarm()
         except Exception as error:  # a defect of ours: stop with the story rather than go on with a broken state
-            self._fail(error)
-
-    def _take_inbox(self) -> None:
-        inbox = self._inbox
-        # Bounded by what was there when the turn began: a busy sender must not keep time from passing.
-        for _ in range(len(inbox)):
-            take, facts = inbox.popleft()
-            take(*facts)
-        if inbox and not self._awake:
-            self._wake()
+            self._end(error)
+            self._inbox.refuse_all()
 
     def _take_due(self) -> None:
         now = self.clock.now()
@@ -245,20 +249,14 @@ class Controller:
 
     def _written(self, burst: Burst, error: BaseException | None) -> None:
         """The burst is durable: its effects may be seen, in the order of the bursts."""
+        if self._over is not None:
+            return
         if error is not None:
-            self._fail(error)
+            self._end(error)
             return
         burst.durable = True
         while self._unwritten and self._unwritten[0].durable:
-            self._carry_out(self._unwritten.popleft())
-
-    def _fail(self, error: BaseException) -> None:
-        """Nothing can be recorded (or trusted) any more: stop, and say so to everybody who waits."""
-        if self._over is None:
-            self._over = error
-            self._unwritten.clear()
-            self._answer_everybody(error)
-            self._closing = [asyncio.ensure_future(engine.close()) for engine in self._engines.values()]
+            self._performer.carry_out(self._unwritten.popleft())
 
     # -- the core -----------------------------------------------------------------------------------------------
 
@@ -277,68 +275,56 @@ class Controller:
                 burst.orders.append(effect)
                 if kind is RunEnded:
                     self._row(effect.run)  # type: ignore[union-attr]
+                elif kind is StartAttempt or kind is Deliver:
+                    action = effect.action  # type: ignore[union-attr]
+                    if action.parent is None:
+                        self._row(action.run)
         return refusal  # type: ignore[return-value]
 
     def _row(self, run: str) -> None:
-        record = self.state.runs[run]
-        self._burst.rows[run] = RunRow(
-            run=run,
-            task=record.task,
-            queue=record.queue,
-            phase=record.phase,
-            submitted_at=record.submitted_at,
-            ended_at=record.ended_at or None,
-            actions=len(record.actions),
-            command=record.command,
-            entry=record.entry,
-        )
+        self._burst.rows[run] = row_of(self.state.runs[run])
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
-    def take_run(self, event: RunSubmitted, call: Call, origin: Origin | None, done: OnOutcome) -> None:
+    def take_run(self, event: RunSubmitted, call: Call, waiting: Waiting) -> None:
         """A program starts a run."""
-        if self._over is not None:
-            done(refused(event.run, ROOT_ACTION, "flyteish.errors.SessionClosedError", str(self._over)), None)
-            return
         refusal = self._apply(event)
         if refusal is None:
-            refusal = self._submit(event.run, None, 0, call, Waiting(None, 0, ROOT_ACTION, done, origin))
+            refusal = self._submit(event.run, None, 0, call, waiting)
         if refusal is not None:
             self._burst.forget(event.run)
-            done(refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message), None)
+            waiting.tell(refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
             return
         self._row(event.run)
 
-    def take_resume(self, state: State, run: str, origin: Origin | None, done: OnOutcome) -> None:
+    def take_resume(self, state: State, run: str, waiting: Waiting) -> None:
         """Take over a run whose controller died: ``state`` is its journal, replayed."""
-        if self._over is not None:
-            done(refused(run, ROOT_ACTION, "flyteish.errors.SessionClosedError", str(self._over)), None)
-            return
         self.state.runs[run] = state.runs[run]
-        self._desk.wait(run, Waiting(None, 0, ROOT_ACTION, done, origin))
+        self._desk.wait(run, waiting)
         self._apply(ControllerRestarted(run))
         self._row(run)
 
-    def take_call(self, link: AttemptLink, number: int, call: Call, origin: Origin, done: OnOutcome) -> None:
+    def take_ended(self, record: RunRecord) -> None:
+        """A run of another controller is over; if that one died before it could say so in the list of runs, say it."""
+        if record.id not in self.state.runs:
+            self._burst.rows[record.id] = row_of(record)
+
+    def take_call(self, link: AttemptLink, waiting: Waiting, call: Call) -> None:
         """A running attempt calls a task."""
         key = link.key
-        run = self.state.runs.get(key.run)
-        if self._over is not None or run is None:
-            error = self._over or f"run {key.run} is over"
-            done(refused(key.run, "", "flyteish.errors.SessionClosedError", str(error)), None)
+        if key.run not in self.state.runs:
+            waiting.tell(refused(key.run, "", "flyteish.errors.StaleAttemptError", f"run {key.run} is over"))
             return
-        self._links.setdefault(key, link)
-        action = lifecycle.child_identity(
+        waiting.action = lifecycle.child_identity(
             self.state, key.run, key.action, call.profile.task, call.digest, call.occurrence
         )
-        waiting = Waiting(link, number, action, done, origin)
         refusal = self._submit(key.run, key.action, key.generation, call, waiting)
         if refusal is not None:
-            done(refused(key.run, action, f"flyteish.errors.{refusal.error}", refusal.message), None)
+            waiting.tell(refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
+        else:
+            self._links.setdefault(key, link)
 
-    def _submit(
-        self, run: str, parent: str | None, generation: int, call: Call, waiting: Waiting
-    ) -> Refuse | None:
+    def _submit(self, run: str, parent: str | None, generation: int, call: Call, waiting: Waiting) -> Refuse | None:
         profile, action = call.profile, waiting.action
         if profile.key not in self.state.runs[run].profiles:
             self._apply(TaskDeclared(run, profile))
@@ -346,7 +332,7 @@ class Controller:
         if profile.cache_version is not None:
             digest = call.cache_digest or call.digest
             cached = self._orders.cached(profile, digest)
-            self._to_remember[run, action] = digest
+            self._performer.to_remember[run, action] = digest
         # The caller must be known before the core answers, which it may do in the same burst.
         self._desk.wait(run, waiting)
         event = ActionSubmitted(
@@ -355,6 +341,7 @@ class Controller:
         refusal = self._apply(event)
         if refusal is not None:
             self._desk.withdraw(run, waiting)
+            self._performer.to_remember.pop((run, action), None)
         return refusal
 
     def take_cancel(self, link: AttemptLink, number: int, reason: str) -> None:
@@ -362,6 +349,14 @@ class Controller:
         waiting = link.calls.get(number) if link.calls is not None else None
         if waiting is not None:
             self._apply(CancelRequested(link.key.run, waiting.action, reason, by=str(link.key)))
+
+    def take_farewell(self, link: AttemptLink, number: int, reason: str) -> None:
+        """A caller no longer waits, for its program is ending: what it called is left for whoever resumes the run."""
+        waiting = link.calls.pop(number, None) if link.calls is not None else None
+        if waiting is not None and waiting.done is not None:
+            done, waiting.done = waiting.done, None
+            why = f"the event loop of its program ends: {reason}"
+            done(refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why), None)
 
     def take_abort(self, run: str, action: str, reason: str) -> None:
         """A person wants an action, or a run, ended."""
@@ -373,18 +368,24 @@ class Controller:
             self._apply(event)
             return
         key = AttemptKey(event.run, event.action, event.generation)
+        for reclaimer in self._reclaimers.values():
+            reclaimer.attempt_ended(key)
         link = self._links.pop(key, None)
         if link is not None:
-            self._desk.hang_up(link)
+            self._hang_up(link)
         action = self.state.action(ActionKey(event.run, event.action))
         if action is None:
             return
-        pool = action.attempts[-1].pool if action.attempts else ""
-        if pool in self._reclaimers:
-            self._reclaimers[pool].attempt_ended(key)
         self._apply(event)
         if live is not None and action.phase is Phase.FAILED and action.generation == event.generation:
-            self._live[event.run, event.action] = live
+            self._performer.live[event.run, event.action] = live
+
+    def _hang_up(self, link: AttemptLink) -> None:
+        for name in self._desk.hang_up(link):
+            action = self.state.action(ActionKey(link.key.run, name))
+            if action is not None and action.phase in TERMINAL:
+                # The core held its outcome back until the caller had its place again, which now never happens.
+                self._performer.deliver(action)
 
     def take_checkpoint(self, key: AttemptKey, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
         """A checkpoint is stored; it counts once it is journalled."""
@@ -392,7 +393,12 @@ class Controller:
         if refusal is not None:
             done(refusal.message)
         else:
-            self._burst.orders.append(lambda: done(None))
+            self._unconfirmed[done] = None
+            self._burst.orders.append(lambda: self._confirm(done))
+
+    def _confirm(self, done: Callable[[str | None], None]) -> None:
+        del self._unconfirmed[done]
+        done(None)
 
     def take_traced(self, key: AttemptKey, name: str, result: Payload) -> None:
         """A traced helper returned."""
@@ -411,9 +417,11 @@ class Controller:
     ) -> None:
         """Somebody wants to know something of the state as it is now."""
         try:
-            answer(ask(self.state, self.clock.now()), None)
+            found = ask(self.state, self.clock.now())
         except Exception as error:
             answer(None, error)
+        else:
+            answer(found, None)
 
     # -- Reports, for the engines --------------------------------------------------------------------------------
 
@@ -429,62 +437,12 @@ class Controller:
     def log_path(self, key: AttemptKey) -> Path | None:
         return self._log_path(key)
 
-    # -- orders --------------------------------------------------------------------------------------------------
-
-    def _carry_out(self, burst: Burst) -> None:
-        starts: dict[str, list[Order]] = {}
-        for order in burst.orders:
-            kind = type(order)
-            if kind is StartAttempt:
-                self._prepare(order, starts)
-            elif kind is Deliver:
-                self._deliver(order.action)
-            elif kind is StopAttempt:
-                self._engine(order.pool).stop(order.key, order.reason, self._stop_grace)
-            elif kind is RunEnded:
-                self.state.forget(order.run)
-            elif kind is QueueDrained:
-                self._on_drained(order.queue)
-            else:
-                order()
-        for engine, orders in starts.items():
-            self._engines[engine].start(orders)
-        for run in burst.runs():
-            self._on_change(run)
-
-    def _prepare(self, start: StartAttempt, starts: dict[str, list[Order]]) -> None:
-        action = start.action
-        attempt = action.attempts[-1] if action.attempts else None
-        if attempt is None or attempt.generation != start.generation:
-            return
-        engine = self._pools[start.pool].engine
-        order = self._orders.order(action, attempt, trusted=engine == "inline")
-        if isinstance(order, AttemptEnded):
-            self.post(self.take_report, order, None)
-            return
-        if start.pool in self._reclaimers:
-            self._reclaimers[start.pool].attempt_started(self.clock.now(), order.key)
-        starts.setdefault(engine, []).append(order)
-
-    def _deliver(self, action: Action) -> None:
-        digest = self._to_remember.pop((action.run, action.id), None) if self._to_remember else None
-        if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
-            # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
-            assert self._loop is not None
-            self._loop.run_in_executor(None, self._orders.remember, action, digest).add_done_callback(
-                lambda _: self._desk.answer(outcome_of(action), None)
-            )
-            return
-        live = self._live.pop((action.run, action.id), None) if self._live else None
-        self._desk.answer(outcome_of(action), live)
-
-    def _engine(self, pool: str) -> Engine:
-        return self._engines[self._pools[pool].engine]
+    # -- markets -------------------------------------------------------------------------------------------------
 
     def _reclaim(self, key: AttemptKey, notice: Notice) -> None:
         action = self.state.action(ActionKey(key.run, key.action))
         if action is not None and action.attempts and action.attempts[-1].generation == key.generation:
-            self._engine(action.attempts[-1].pool).reclaim(key, notice)
+            self._performer.reclaim(action.attempts[-1].pool, key, notice)
 
     def _follow_capacity(self, pool: str, reclaimer: Reclaimer, now: float) -> None:
         assert self.state.books is not None

@@ -6,15 +6,19 @@ Polls the mailbox; no sockets. Must not know who reads the notes.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from flyteish._core.state import State
+from flyteish.errors import StoreError
 from flyteish.interfaces import Command, Mailbox
 
 if TYPE_CHECKING:
     from flyteish._controller.loop import Controller
+
+_log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 PICTURE_SECONDS = 1.0
@@ -68,6 +72,7 @@ class Mailman:
         self._states: dict[str, str] = {}
         self._pictured = 0.0
         self._last = b""
+        self._deaf = False
 
     def open(self) -> None:
         """Restore queue states that outlived the last session, and start polling."""
@@ -97,9 +102,17 @@ class Mailman:
         self._mailbox.put_note(QUEUE_STATES, msgspec.json.encode(self._states))
 
     def _poll(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(POLL_SECONDS, self._poll)
-        for command in self._mailbox.take():
+        if self._controller.over is not None:
+            return
+        self._timer = asyncio.get_running_loop().call_later(POLL_SECONDS, self._poll)
+        try:
+            commands = self._mailbox.take()
+        except StoreError as error:  # if the store is really broken, the next entry of a journal says so to everybody
+            _log.log(logging.DEBUG if self._deaf else logging.WARNING, "no commands can be taken: %s", error)
+            self._deaf = True
+            return
+        self._deaf = False
+        for command in commands:
             self._carry_out(command)
         now = self._controller.clock.now()
         if now - self._pictured >= PICTURE_SECONDS:
@@ -124,7 +137,10 @@ class Mailman:
         data = msgspec.json.encode(msgspec.structs.replace(found, at=0.0))
         if data != self._last:
             self._last = data
-            self._mailbox.put_note(PICTURE, msgspec.json.encode(found))
+            try:
+                self._mailbox.put_note(PICTURE, msgspec.json.encode(found))
+            except StoreError as error:  # the picture is for people; what must not be lost is in the journals
+                _log.debug("no picture could be kept: %s", error)
 
 
 def picture(state: State, now: float) -> Picture:

@@ -6,6 +6,7 @@ not know how an engine runs the order.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from hashlib import blake2b
@@ -19,6 +20,8 @@ from flyteish._core.settings import Scope, Secret
 from flyteish._core.values import Payload, Profile
 from flyteish.errors import BlobError
 from flyteish.interfaces import BlobStore, Clock, Order
+
+_log = logging.getLogger(__name__)
 
 SecretLookup = Callable[[Secret], str | None]
 
@@ -94,8 +97,13 @@ class OrderDesk:
         """A recorded result for these inputs, where the task's cache may be read."""
         if profile.cache_version is None or profile.settings.cache.behavior != "auto":
             return None
-        data = self._blobs.get_ref(_cache_ref(profile, digest))
-        return None if data is None else msgspec.msgpack.decode(data, type=Payload)
+        try:
+            data = self._blobs.get_ref(_cache_ref(profile, digest))
+            return None if data is None else msgspec.msgpack.decode(data, type=Payload)
+        except (BlobError, msgspec.MsgspecError) as error:
+            # A cache saves work, no more: what can't be read is computed anew and then replaced.
+            _log.warning("the cached result of %s cannot be read, so it is computed anew: %s", profile.task, error)
+            return None
 
     def remember(self, action: Action, digest: bytes) -> None:
         """Keep a result for later calls, where the task's cache is on. Failing to is no failure of the action."""

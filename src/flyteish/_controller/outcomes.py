@@ -1,13 +1,13 @@
-"""What a caller is told of an ended action: its result, or its error with the story of its attempts.
+"""What is told of actions and runs: to a caller the result or the error with its story, to the list of runs a row.
 
 Reads facts only. Must not know who is told.
 """
 
 from __future__ import annotations
 
-from flyteish._core.actions import Action, Phase
+from flyteish._core.actions import Action, Phase, RunRecord
 from flyteish._core.values import ErrorDocument
-from flyteish.interfaces import Outcome
+from flyteish.interfaces import Outcome, RunRow
 
 
 def outcome_of(action: Action) -> Outcome:
@@ -20,6 +20,23 @@ def outcome_of(action: Action) -> Outcome:
 def refused(run: str, action: str, error: str, message: str) -> Outcome:
     """The outcome of a call that was not accepted."""
     return Outcome(run, action, "refused", error=ErrorDocument(type=error, message=message, bases=(error,)))
+
+
+def row_of(record: RunRecord) -> RunRow:
+    """The run at a glance. For people it is over when its root is, though descendants may still be letting go."""
+    root = record.actions.get(record.root)
+    ended_at = root.ended_at if root is not None else record.ended_at
+    return RunRow(
+        run=record.id,
+        task=record.task,
+        queue=record.queue,
+        phase=record.phase,
+        submitted_at=record.submitted_at,
+        ended_at=ended_at or None,
+        actions=len(record.actions),
+        command=record.command,
+        entry=record.entry,
+    )
 
 
 def _error(action: Action) -> ErrorDocument:

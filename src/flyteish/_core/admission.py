@@ -128,10 +128,19 @@ class Books(Ledger):
     def starts(self, now: float) -> list[Start]:
         """Everyone who may start now, in order; each is out of its line and holds its place when it is named."""
         found: list[Start] = []
-        freed, dirty = self._freed, self._dirty
-        self._freed, self._dirty = {}, {}
-        if not self.eager:
-            return found
+        while self._freed or self._dirty:
+            freed, dirty = self._freed, self._dirty
+            self._freed, self._dirty = {}, {}
+            if self.eager:
+                before = len(found)
+                self._one_round(freed, dirty, now, found)
+                if self._polite and len(found) > before:
+                    # Whoever stood back for a returning parent may find that it has gone on, or can't.
+                    self._dirty.update(self._polite)
+                    self._polite = {}
+        return found
+
+    def _one_round(self, freed: dict[str, None], dirty: dict[str, None], now: float, found: list[Start]) -> None:
         for name in freed:
             self._into_pool(self.pools[name], now, found)
         books = [book for name in dirty if (book := self.queues.get(name)) and (book.waiting or book.returners)]
@@ -144,7 +153,6 @@ class Books(Ledger):
                 turn = list(equals)
                 while turn:
                     turn = [book for book in turn if self._start_one(book, now, found)]
-        return found
 
     def _into_pool(self, pool: PoolBook, now: float, found: list[Start]) -> None:
         """Give freed places away: to returning parents first, then by the queues' priority, equals in turn."""
@@ -158,6 +166,8 @@ class Books(Ledger):
             for book in pool.feeders:
                 if book.waiting and self._start_one(book, now, found):
                     pool.served(book)
+                    if book.config.spot_share < 1:
+                        self._dirty[book.config.name] = None  # its share is used up now, which opens other pools
                     going = True
                     break
 
@@ -200,6 +210,7 @@ class Books(Ledger):
             pool.returners -= 1
             self.eager -= 1
             self.occupy(action, pool)
+            self._dirty[book.config.name] = None  # it held others of its queue back
             found.append(Start(action, pool, returning=True))
             return True
         return False
@@ -209,19 +220,23 @@ class Books(Ledger):
         pools: Sequence[PoolBook] = book.on_demand
         if action.wanted == SPOT:
             pools = book.spot
-            if book.spot_share_reached():
-                policy = action.profile.settings.interruptible
-                if not book.on_demand or (policy is not None and policy.fallback == "never"):
+            policy = action.profile.settings.interruptible
+            only_spot = policy is not None and policy.fallback == "never"
+            if book.spot_share_reached(only_spot):
+                if only_spot or not book.on_demand:
                     return Reason.SPOT_SHARE
                 pools = book.on_demand
+        if book.config.spend_limit and pools:
+            pools = [pool for pool in pools if not book.too_dear(pool)]
+            if not pools:
+                return Reason.SPEND_LIMIT
         amounts = action.profile.settings.amounts
         refused: Reason | None = None
         for pool in pools:
             reason = pool.refusal(amounts, now)
             if reason is None and pool.returners and self._is_claimed(pool):
                 reason = Reason.RETURNING_FIRST
-            if reason is None and book.too_dear(pool):
-                reason = Reason.SPEND_LIMIT
+                self._polite[book.config.name] = None
             if reason is None:
                 return pool
             refused = refused or reason

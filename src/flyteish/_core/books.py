@@ -206,20 +206,34 @@ class QueueBook:
         limit = self.config.spend_limit
         return bool(limit) and self.rate + pool.config.price_per_hour > limit + _HAIR
 
-    def spot_share_reached(self) -> bool:
-        """Whether one more spot attempt would exceed ``spot_share`` of the capacity, or else of what runs."""
+    def spot_share_reached(self, only_spot: bool = False) -> bool:
+        """Whether one more spot attempt would exceed ``spot_share`` of the capacity, or else of what runs.
+
+        A share of what runs would keep work that may run on spot only (``only_spot``) waiting for others for ever,
+        so one such attempt may run where nothing else does.
+        """
         share = self.config.spot_share
-        if share >= 1.0:
+        if share >= 1.0 or (only_spot and share and not self.capacity and not self.running):
             return False
         return self.spot_running + 1 > share * (self.capacity or self.running + 1) + _HAIR
+
+    def has_spot_share(self) -> bool:
+        """Whether ``spot_share`` ever lets anything on spot."""
+        share = self.config.spot_share
+        return share > 0 and (not self.capacity or share * self.capacity + _HAIR >= 1)
 
     def takes_spot(self, amounts: Amounts) -> bool:
         """Whether any of its spot pools is ever large enough."""
         return any(amounts is NO_AMOUNTS or amounts.within(pool.limit) for pool in self.spot)
 
     def is_full(self) -> bool:
-        """Whether ``depth`` lets nobody in."""
-        return 0 < self.config.depth <= self.counted
+        """Whether ``depth`` lets nobody in.
+
+        Where a full queue holds callers back, roots that may not begin yet are held back too and do not count: else
+        they could fill it, and wait for a run whose children can't get in.
+        """
+        depth = self.config.depth
+        return depth > 0 and self.counted - (self.held if self.config.on_full == "wait" else 0) >= depth
 
     def out_since(self) -> float | None:
         """Since when every one of its spot pools has been out of capacity; None: one of them is not."""

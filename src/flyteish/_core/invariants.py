@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, End, Phase, RunRecord
 from flyteish._core.admission import Books
-from flyteish._core.books import PoolBook, QueueBook
+from flyteish._core.books import PoolBook, QueueBook, Reason
 from flyteish._core.moves import COUNTED
 from flyteish._core.queues import SPOT
 from flyteish._core.resources import NO_AMOUNTS, Amounts
@@ -20,6 +20,7 @@ from flyteish._core.retries import most_attempts
 from flyteish._core.state import State
 from flyteish._core.story import attempt_lines
 
+_BLOCKING: Final = (Reason.RESOURCES, Reason.SPEND_LIMIT)
 _STANDS: Final = {
     Phase.ENTERING: ("door",),
     Phase.QUEUED: ("line", "hold", "overlap"),
@@ -196,7 +197,7 @@ def _sum(actions: list[Action]) -> Amounts:
 
 
 def exceeded(books: Books) -> dict[str, str]:
-    """Queues and pools (``queue NAME``, ``pool NAME``) in which more runs than their limits allow, and what."""
+    """Where more runs than limits allow, and what: ``pool NAME``, ``queue NAME``, ``runs of NAME``, ``spot of NAME``."""
     found = {}
     for name, pool in books.pools.items():
         if over := list(_over_pool(pool)):
@@ -204,6 +205,11 @@ def exceeded(books: Books) -> dict[str, str]:
     for name, book in books.queues.items():
         if over := list(_over_queue(book)):
             found[f"queue {name}"] = f"{book!r}: {', '.join(over)}"
+        share = book.config.spot_share * book.capacity
+        if book.capacity and book.spot_running > share + 1e-6:
+            found[f"spot of {name}"] = f"{book!r}: {book.spot_running} on spot, more than spot_share allows ({share:g})"
+        if over := list(_over_runs(book)):
+            found[f"runs of {name}"] = f"{book!r}: {', '.join(over)}"
     return found
 
 
@@ -220,12 +226,14 @@ def _over_queue(book: QueueBook) -> Iterator[str]:
         yield f"more attempts than action_concurrency={config.action_concurrency}"
     if not book.used.within(book.limit):
         yield f"uses {book.used}, more than max_resources={book.limit}"
-    if 0 < config.run_concurrency < book.active_runs:
-        yield f"{book.active_runs} active runs, more than run_concurrency={config.run_concurrency}"
     if config.spend_limit and book.rate > config.spend_limit + 1e-6:
         yield f"${book.rate} per hour, more than spend_limit={config.spend_limit}"
-    if book.capacity and book.spot_running > config.spot_share * book.capacity + 1e-6:
-        yield f"{book.spot_running} on spot, more than spot_share={config.spot_share} of {book.capacity}"
+
+
+def _over_runs(book: QueueBook) -> Iterator[str]:
+    config = book.config
+    if 0 < config.run_concurrency < book.active_runs:
+        yield f"{book.active_runs} active runs, more than run_concurrency={config.run_concurrency}"
     if config.overlap == "queue" and any(count > 1 for count in book.active_tasks.values()):
         yield f"overlapping runs: {book.active_tasks}"
 
@@ -234,9 +242,14 @@ def _check_nobody_idles(books: Books, now: float) -> None:
     """Admission is done: whoever is first anywhere has a reason not to run."""
     for book in books.queues.values():
         _must(not book.entering or book.is_full(), book, "somebody is at its door, though it is not full")
+        limit = book.config.run_concurrency
+        kept = (limit and book.active_runs >= limit) or (book.config.on_full == "wait" and book.is_full())
+        _must(book.hold.head() is None or bool(kept), book, "a run could begin and does not")
         for _, action in book.heads():
             reason = books.reason(action, now)
-            _must(reason is not None and reason[0] != "BEHIND_OTHERS", action, "could start and does not")
+            _must(reason is not None and reason[0] is not Reason.BEHIND_OTHERS, action, "could start and does not")
+            if book.config.scheduling == "strict_fifo" and reason is not None and reason[0] in _BLOCKING:
+                break  # those behind it must not pass it
         for name in book.returning:
             action_back = book.next_back(name)
             if action_back is not None:

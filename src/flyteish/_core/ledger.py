@@ -22,7 +22,7 @@ _AHEAD: Final = 1 << 62
 class Ledger:
     """The queues' and pools' books, kept together: one action's coming or going is written in all of them at once."""
 
-    __slots__ = ("_dirty", "_freed", "_tickets", "eager", "pools", "queues", "roomy")
+    __slots__ = ("_dirty", "_freed", "_polite", "_tickets", "eager", "pools", "queues", "roomy")
 
     def __init__(self) -> None:
         self.queues: dict[str, QueueBook] = {}
@@ -36,6 +36,8 @@ class Ledger:
         """Queues in which somebody new waits, or has more room."""
         self._freed: dict[str, None] = {}
         """Pools with more room."""
+        self._polite: dict[str, None] = {}
+        """Queues in which somebody stood back for another queue's returning parent."""
 
     # -- counts -------------------------------------------------------------------------------------------------
 
@@ -97,6 +99,8 @@ class Ledger:
         book.hold.add(self._next_ticket(), action, at_head=False)
         action.stands = "hold"
         book.held += 1
+        if book.config.depth:
+            self.roomy[book.config.name] = None  # one that is held may not count to the depth
 
     def block_root(self, action: Action, book: QueueBook, task: str) -> None:
         """The root at the head of the hold steps aside until no run of its task is active."""

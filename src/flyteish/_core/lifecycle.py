@@ -54,7 +54,7 @@ def apply(state: State, event: Event, now: float) -> tuple[State, list[Effect]]:
         limits.take_due(state, now, effects)
     books = state.books
     if books is not None and books.restless:
-        if books.roomy:
+        while books.roomy:
             waits.let_in(state)
         for start in books.starts(now):
             attempts.start(state, start, now, effects)

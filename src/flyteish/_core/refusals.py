@@ -54,8 +54,8 @@ def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
     settings, task, queue = action.profile.settings, action.profile.task, book.config.name
     policy = settings.interruptible
     only_spot = policy is not None and policy.fallback == "never"
-    if only_spot and (not book.spot or not book.config.spot_share):
-        why = "feeds no spot pool" if not book.spot else "has spot_share=0"
+    if only_spot and not (book.spot and book.has_spot_share()):
+        why = f"lets nothing on spot (spot_share={book.config.spot_share:g})" if book.spot else "feeds no spot pool"
         return Refusal("ConfigurationError", f"{task}: queue {queue!r} {why}, but SpotPolicy(fallback='never')")
     if not only_spot and not book.on_demand:
         why = "its final attempt must be" if policy is not None else "it is not interruptible, so it must be"

@@ -91,9 +91,12 @@ def let_in(state: State) -> None:
     roomy, books.roomy = books.roomy, {}
     for name in roomy:
         book = books.queues.get(name)
-        while book is not None and not book.is_full() and (action := books.next_inside(book)) is not None:
+        if book is None:
+            continue
+        while not book.is_full() and (action := books.next_inside(book)) is not None:
             move(state, action, Phase.QUEUED)
             _stand(state, state.runs[action.run], action, at_head=False)
+        release_roots(state, book)
 
 
 def release_roots(state: State, book: QueueBook) -> None:
@@ -102,6 +105,8 @@ def release_roots(state: State, book: QueueBook) -> None:
     assert books is not None
     while (root := book.hold.head()) is not None:
         if config.run_concurrency and book.active_runs >= config.run_concurrency:
+            return
+        if config.on_full == "wait" and book.is_full():
             return
         run = state.runs[root.run]
         if config.overlap == "queue" and run.task in book.active_tasks:

@@ -148,6 +148,7 @@ class Worker:
         threading.Thread(target=self._read, name="flyteish worker connection", daemon=True).start()
         while (job := self._next()) is not None:
             self._perform(*job)
+        self._output.close()
 
     # -- the main thread: attempts -------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""Gives an attempt its environment variables and takes them back when it is over.
+"""Gives an attempt its environment variables, and takes them back when it is over; the working directory, too.
 
-The one place below the configuration that touches the process's environment, since a worker process runs
-one attempt at a time. Must not show a value: some are secrets.
+Touches the process's environment, since a worker process runs one attempt at a time. Must not show a value: some
+are secrets.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ class Variables:
 
     def __init__(self) -> None:
         self._before: dict[str, str | None] = {}
+        self._folder = os.getcwd()
 
     def __repr__(self) -> str:
         return f"Variables({sorted(self._before)})"
@@ -34,3 +35,7 @@ class Variables:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        try:
+            os.chdir(self._folder)
+        except OSError:
+            pass  # the folder is gone: user code that needs it will say so

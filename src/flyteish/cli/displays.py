@@ -42,7 +42,7 @@ class Silence:
 
 
 class Lines:
-    """A line for each event; in a run of many actions only for what is out of the ordinary, and a count now and then."""
+    """A line for each event; in a run of many actions only for what is unusual, and a count now and then."""
 
     def __init__(self, run: str, task: str) -> None:
         self._heading = f"run {run} of {task}"
@@ -82,7 +82,11 @@ class Live:
         self._area.start()
 
     def show(self, news: Sequence[News], progress: Progress) -> None:
-        self._recent.extend(news)
+        for each in news:
+            if each.unusual:  # stays on the screen
+                self._area.console.print(_line(each))
+            else:
+                self._recent.append(each)
         self._area.update(self._drawn(progress), refresh=True)
 
     def close(self) -> None:
@@ -100,10 +104,15 @@ class Live:
         if progress.preemptions:
             text.append(f"  preemptions {progress.preemptions}", style=COLOURS["preempted"])
         for each in self._recent:
-            text.append(f"\n{clock(each.at)} ", style="dim")
-            text.append(f"{each.task} ")
-            text.append(each.text, style=COLOURS.get(each.word, "bold" if each.unusual else ""))
+            text.append("\n").append(_line(each))
         return text
+
+
+def _line(news: News) -> Any:
+    from rich.text import Text
+
+    style = COLOURS.get(news.word, "bold" if news.unusual else "")
+    return Text.assemble((f"{clock(news.at)} ", "dim"), f"{news.task} ", (news.text, style))
 
 
 def display_for(run: str, task: str, quiet: bool) -> Display:

@@ -125,9 +125,7 @@ def _load_error(shown: str, error: BaseException) -> LoadError:
 
 def tasks_in(module: ModuleType) -> dict[str, Any]:
     """The module's tasks by the name of their variable."""
-    return {
-        name: thing for name, thing in vars(module).items() if getattr(type(thing), "__flyteish_task__", False)
-    }
+    return {name: thing for name, thing in vars(module).items() if getattr(type(thing), "__flyteish_task__", False)}
 
 
 def task_in(module: ModuleType, name: str | None, file: str) -> Any:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flyteish._core.actions import TERMINAL, Action, Attempt
 from flyteish.cli.exit_codes import ExitCode
 from flyteish.cli.records import Records
 from flyteish.cli.words import Column, dash, duration, print_json, print_table, stamp
+
+if TYPE_CHECKING:
+    from flyteish._core.actions import Action, Attempt
 
 Row = dict[str, Any]
 
@@ -68,7 +70,7 @@ def actions(args: Namespace) -> int:
 
 
 def _action(action: Action, live: bool) -> Row:
-    over = action.phase in TERMINAL
+    over = bool(action.ended_at)
     return {
         "action": action.id,
         "parent": action.parent,
@@ -126,7 +128,11 @@ def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
         "started_at": attempt.admitted_at,
         "running_at": attempt.running_at or None,
         "ended_at": attempt.ended_at or None,
-        "seconds": attempt.ended_at - attempt.admitted_at if over else time.time() - attempt.admitted_at if live else None,
+        "seconds": attempt.ended_at - attempt.admitted_at
+        if over
+        else time.time() - attempt.admitted_at
+        if live
+        else None,
         "end": attempt.end.value if attempt.end is not None else "running" if live else "interrupted",
         "cause": attempt.cause,
         "charged": attempt.charged,

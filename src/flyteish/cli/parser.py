@@ -31,7 +31,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.known: list[str] = []
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+        kwargs["allow_abbrev"] = False
+        super().__init__(*args, **kwargs)
 
     def _add_action(self, action: Any) -> Any:
         self.known.extend(action.option_strings)
@@ -90,7 +91,9 @@ def _add(commands: Any, name: str, does: str, text: str, epilog: str = "") -> Pa
     parser: Parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", epilog=epilog)
     parser.set_defaults(does=does, parser=parser)
     parser.add_argument("--json", action="store_true", help="print one JSON document on standard output")
-    parser.add_argument("--home", metavar="DIR", help="where runs are kept; default: FLYTEISH_HOME or the configuration")
+    parser.add_argument(
+        "--home", metavar="DIR", help="where runs are kept; default: FLYTEISH_HOME or the configuration"
+    )
     parser.add_argument("--config", metavar="FILE", help="one more configuration file")
     parser.add_argument("--traceback", action="store_true", help="show where flyteish's own errors come from")
     return parser

@@ -89,6 +89,12 @@ class Progress:
         for action in record.actions.values() if record is not None else ():
             self._count(action)
 
+    def stalled(self) -> str | None:
+        """The first action that waits, where nothing runs and something does; else None."""
+        if not self.counts["waiting"] or self.counts["spot"] or self.counts["on-demand"]:
+            return None
+        return next(action for action, kind in self._kinds.items() if kind == "waiting")
+
     @property
     def actions(self) -> int:
         """Actions so far."""

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from argparse import Namespace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET
 
-from flyteish._controller.mailman import PICTURE, QUEUE_STATES, Picture
-from flyteish._core.actions import Action, RunRecord
-from flyteish._core.replay import find_action, record_of
 from flyteish.cli.parser import near
 from flyteish.config import Config, load_config
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import RunRow
 from flyteish.stores.sqlite import SqliteStore
+
+if TYPE_CHECKING:
+    from flyteish._controller.mailman import Picture
+    from flyteish._core.actions import Action, RunRecord
 
 _NAMES = 10_000
 """Runs among which a name that is not exact is looked for."""
@@ -64,6 +65,8 @@ class Records:
 
     def record(self, run: str) -> RunRecord:
         """The journal of a run, replayed. Raises RunNotFoundError where there is none."""
+        from flyteish._core.replay import record_of
+
         record = record_of(run, (entry for _, entry in self.store.read(run)))
         if record is None or not record.root:
             raise RunNotFoundError(f"run {run} has no journal in {self.config.paths.store}")
@@ -71,6 +74,8 @@ class Records:
 
     def action(self, run: str, action: str | None) -> tuple[RunRecord, Action]:
         """A run and an action of it, from ``RUN ACTION`` or ``RUN/ACTION``. Default: its root."""
+        from flyteish._core.replay import find_action
+
         run, action = split(run, action)
         record = self.record(self.run(run).run)
         return record, find_action(record, action)
@@ -83,6 +88,8 @@ class Records:
 
     def picture(self) -> Picture | None:
         """What the live controller last said of itself; None where there is none, or it has said nothing yet."""
+        from flyteish._controller.mailman import PICTURE, Picture
+
         if self.owner is None:
             return None
         note = self.store.get_note(PICTURE)
@@ -90,6 +97,8 @@ class Records:
 
     def queue_states(self) -> dict[str, str]:
         """The states of queues that outlive their session."""
+        from flyteish._controller.mailman import QUEUE_STATES
+
         note = self.store.get_note(QUEUE_STATES)
         return msgspec.json.decode(note, type=dict[str, str]) if note else {}
 

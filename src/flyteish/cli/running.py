@@ -7,13 +7,16 @@ not know how tasks are loaded, nor how progress looks.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shlex
 import signal
 import sys
 import threading
+import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
@@ -21,7 +24,7 @@ from msgspec import UNSET
 from flyteish.cli.displays import Display, display_for
 from flyteish.cli.exit_codes import OF_PHASE, ExitCode, UsageError, code_for
 from flyteish.cli.loading import findable, module_of, task_in, tasks_in
-from flyteish.cli.progress import Progress
+from flyteish.cli.progress import News, Progress
 from flyteish.cli.records import Records
 from flyteish.cli.task_options import arguments
 from flyteish.cli.words import dollars, duration, error_text, jsonable, print_json, user_traceback
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 STOP_SECONDS: Final = 30.0
 """How long a stop may take before the process leaves without it."""
 _LOOK_SECONDS: Final = 0.1
+_STALL_SECONDS: Final = 2.0
+"""With nothing running for so long, it is said what is waited for."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -61,9 +66,14 @@ def resume(args: Namespace) -> int:
     records = Records(args)
     row = records.run(args.run)
     reference = records.record(row.run).root_action.profile.reference
-    with _standard_output(args) as out, findable(reference.module, reference.file, row.entry):
-        with _session(args) as session, _sigterm():
-            return _conduct(args, session, out, lambda: session.resume(row.run))
+    known = sum(1 for _ in records.store.read(row.run))
+    with (
+        _standard_output(args) as out,
+        findable(reference.module, reference.file, row.entry),
+        _session(args) as session,
+        _sigterm(),
+    ):
+        return _conduct(args, session, out, lambda: session.resume(row.run), known)
 
 
 def file_and_task(args: Namespace) -> tuple[str, str | None, Sequence[str]]:
@@ -148,13 +158,14 @@ def _sigterm() -> Iterator[None]:
 # -- watching --------------------------------------------------------------------------------------------------------
 
 
-def _conduct(args: Namespace, session: Session, out: Any, start: Any) -> int:
+def _conduct(args: Namespace, session: Session, out: Any, start: Callable[[], Run[Any]], known: int = 0) -> int:
+    """Start, watch, report. ``known``: entries of the journal that are no news."""
     handle: Run[Any] | None = None
     display: Display | None = None
     try:
         handle = start()
         display = display_for(handle.name, handle.task_name, args.quiet)
-        progress = _watch(handle, display)
+        progress = _watch(handle, display, known)
         display.close()
         return _report(args, handle, progress, out)
     except KeyboardInterrupt as stop:
@@ -163,11 +174,19 @@ def _conduct(args: Namespace, session: Session, out: Any, start: Any) -> int:
         return _stopped(args, session, handle, stop)
 
 
-def _watch(handle: Run[Any], display: Display) -> Progress:
+def _watch(handle: Run[Any], display: Display, known: int) -> Progress:
     progress = Progress(handle.name)
+    progress.take(islice(handle.journal(), known))
+    quiet_since = time.monotonic()
     while True:
         over = handle.done()
-        display.show(progress.take(handle.journal(progress.seen)), progress)
+        news = progress.take(handle.journal(progress.seen))
+        if news:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since > _STALL_SECONDS and (action := progress.stalled()) is not None:
+            quiet_since = math.inf  # said once
+            news = [News(time.time(), action, handle.task_name, handle.why(action).splitlines()[-1], "", True)]
+        display.show(news, progress)
         if over:
             progress.recount()
             return progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Mapping, Sequence
+from types import GenericAlias
 from typing import Any, NamedTuple
 
 from flyteish._authoring.typecheck import label
@@ -61,11 +62,11 @@ def arguments(task: Any, given: Sequence[str], file: str) -> Arguments:
 
 
 def _option(parameter: Any) -> _Option:
-    kind = plain(parameter.annotation)
+    kind: Any = plain(parameter.annotation)
     if parameter.kind is _P.VAR_POSITIONAL:
-        kind = list if kind is _P.empty else list[kind]
+        kind = list if kind is _P.empty else GenericAlias(list, kind)
     elif parameter.kind is _P.VAR_KEYWORD:
-        kind = dict if kind is _P.empty else dict[str, kind]  # type: ignore[valid-type]
+        kind = dict if kind is _P.empty else GenericAlias(dict, (str, kind))
     several = parameter.kind in (_P.VAR_POSITIONAL, _P.VAR_KEYWORD)
     option = "--" + parameter.name.strip("_").replace("_", "-")
     return _Option(parameter.name, option, kind, kind is bool, not (parameter.has_default or several))

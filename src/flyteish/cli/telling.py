@@ -93,7 +93,9 @@ def plan(args: Namespace) -> int:
     attempts = [row._asdict() for row in found.attempts]
     sources = {name: settings.source(name) for name in _SETTINGS}
     if args.json:
-        print_json({"task": task.name, "queue": queue.name, "attempts": attempts, "warnings": warnings, "sources": sources})
+        print_json(
+            {"task": task.name, "queue": queue.name, "attempts": attempts, "warnings": warnings, "sources": sources}
+        )
         return ExitCode.OK
     print(f"{task.name} in queue {queue.name} ({sources['queue']})")
     for row in found.attempts:

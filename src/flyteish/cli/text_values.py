@@ -99,7 +99,9 @@ def _convert(text: str, kind: Any) -> Any:
         return _choice(text, {_spelt(choice): choice for choice in typing.get_args(kind)})
     if isinstance(kind, type) and not isinstance(kind, types.GenericAlias):
         if issubclass(kind, Enum):
-            return _choice(text, {**{str(member.value): member for member in kind}, **kind.__members__}, kind.__members__)
+            return _choice(
+                text, {**{str(member.value): member for member in kind}, **kind.__members__}, kind.__members__
+            )
         if issubclass(kind, PurePath):
             return kind(text)
         if _is_content(kind):
@@ -216,7 +218,9 @@ def _by_pydantic(data: Any, kind: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UnreadableText(f"it does not fit {label(kind)}: {first['msg']}{f' at {where}' if where else ''}") from None
+        raise UnreadableText(
+            f"it does not fit {label(kind)}: {first['msg']}{f' at {where}' if where else ''}"
+        ) from None
     except (PydanticUserError, PydanticSchemaGenerationError):
         pass  # said below
     try:

@@ -1,13 +1,14 @@
 """What an engine of worker processes keeps of each attempt and of each worker.
 
-Records only, and the reading of a worker's exit; who acts on them is ``processes``' business. Must not
-touch a process or a socket.
+Records, the line of what waits, how far to work ahead, and the reading of a worker's exit; who acts on them is
+``processes``' business. Must not touch a process or a socket.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from flyteish._core.events import Evidence
@@ -65,12 +66,14 @@ class Member:
     Invariant: ``current`` is in ``attempts``; whatever else is in there has not begun, as far as was heard.
     """
 
-    __slots__ = ("attempts", "current", "leaving", "process", "ready", "recalled", "start_timer")
+    __slots__ = ("attempts", "current", "leaving", "log", "process", "ready", "recalled", "start_timer")
 
     def __init__(self) -> None:
         self.process: WorkerProcess
         self.attempts: dict[AttemptKey, Attempt] = {}
         self.current: Attempt | None = None
+        self.log: str | None = None
+        """Where the last attempt's output went: beside it lies the worker's spool."""
         self.recalled: set[AttemptKey] = set()
         """Asked back, not yet answered."""
         self.ready = False
@@ -92,11 +95,72 @@ class Member:
         current = self.current
         return current is not None and (current.doomed is not None or bool(current.calls))
 
+    @property
+    def serving(self) -> bool:
+        """Whether it can be counted on to take more work, sooner or later."""
+        return not self.leaving and not self.blocked
+
     def unbegun(self) -> list[AttemptKey]:
         """What it could give back, in order."""
         return [
             key for key, attempt in self.attempts.items() if attempt is not self.current and key not in self.recalled
         ]
+
+
+class Line:
+    """Attempts that no worker has yet, in order; every operation costs the same however many there are."""
+
+    def __init__(self) -> None:
+        self._attempts: OrderedDict[AttemptKey, Attempt] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._attempts)
+
+    def __repr__(self) -> str:
+        return f"Line({len(self._attempts)} attempts)"
+
+    def append(self, attempt: Attempt) -> None:
+        """A new one, at the end."""
+        self._attempts[attempt.key] = attempt
+
+    def put_back(self, attempt: Attempt) -> None:
+        """One that a worker gave back, at the head."""
+        self._attempts[attempt.key] = attempt
+        self._attempts.move_to_end(attempt.key, last=False)
+
+    def take(self, count: int) -> list[Attempt]:
+        """The first ones, at most ``count``."""
+        return [self._attempts.popitem(last=False)[1] for _ in range(min(count, len(self._attempts)))]
+
+    def remove(self, attempt: Attempt) -> None:
+        """It needs no worker any more. One that is not in the line is left alone."""
+        self._attempts.pop(attempt.key, None)
+
+
+class Pace:
+    """How long attempts take here, and so how many a worker may have: as many as it does in ``AHEAD`` seconds.
+
+    At first one at a time, since nothing is known.
+    """
+
+    #: Seconds: hides a round trip, and hardly disturbs the order.
+    AHEAD = 0.005
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seconds = self.AHEAD
+
+    def __repr__(self) -> str:
+        return f"Pace({self._seconds * 1000:.3f} ms, {self.ahead} ahead)"
+
+    def took(self, seconds: float) -> None:
+        """Another attempt's time; recent ones count most."""
+        self._seconds = 0.75 * self._seconds + 0.25 * max(seconds, 1e-5)
+
+    @property
+    def ahead(self) -> int:
+        """Attempts that a worker may have, the current one included."""
+        return max(1, min(self._most, int(self.AHEAD / self._seconds)))
 
 
 def read_exit(code: int) -> Evidence:

@@ -32,10 +32,15 @@ if TYPE_CHECKING:
 
 CLOSE_SECONDS = 5.0
 """How long ``close`` waits for cancelled attempts to clean up."""
+SWEEP_SECONDS = 1.0
+"""How often attempts are looked for whose event loop is gone."""
+LOST_SECONDS = 1.0
+"""An attempt that somebody else cancelled is reported lost after this long. A program that is ending closes its
+session meanwhile: then nothing is recorded, and nobody pays."""
 
 
 class InlineEngine:
-    """The embedded default. ``max_threads`` bounds busy ``def`` tasks; ``async def`` ones are as many as are admitted."""
+    """The embedded default. ``max_threads`` bounds busy ``def`` tasks, and nothing the ``async def`` ones."""
 
     def __init__(
         self,
@@ -55,6 +60,8 @@ class InlineEngine:
         self._attempts: dict[AttemptKey, _Attempt] = {}
         self._loops: TaskLoops | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._blocked: asyncio.AbstractEventLoop | None = None
 
     async def open(self, reports: Reports, blobs: BlobStore) -> None:
         self._reports = reports
@@ -78,10 +85,21 @@ class InlineEngine:
             if not order.is_async:
                 self._threads.put(attempt.begin_on_thread)
             elif loop is not None and loop.is_running():
+                attempt.loop = loop
                 self._feeds.of(loop).put(attempt.begin_on_loop)
             else:
                 assert self._loops is not None
                 self._loops.put(attempt.begin_on_loop)
+        if self._sweeper is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """A loop that is closed tells nobody: whatever ran or was to begin on it is lost."""
+        for attempt in list(self._attempts.values()):
+            if attempt.is_stranded:
+                attempt.report(Evidence(vanished="the event loop of its caller was closed"), None)
+        again = self._loop is not None and self._attempts
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if again and self._loop else None
 
     def _load(self, order: Order) -> Loadable:
         if order.reference.by_value is not None:
@@ -114,13 +132,23 @@ class InlineEngine:
         for attempt in list(self._attempts.values()):
             attempt.end(Evidence(stopped=True), CLOSE_SECONDS)
         deadline = time.monotonic() + CLOSE_SECONDS
-        while any(attempt.cancellable for attempt in self._attempts.values()) and time.monotonic() < deadline:
+        # They end on other threads, and most often there is nobody to wait for: no event is worth its upkeep.
+        while self._anybody_cleans_up() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
         for attempt in list(self._attempts.values()):
             attempt.give_up()
         self._threads.close()
         if self._loops is not None:
-            await self._loops.close(CLOSE_SECONDS)
+            await self._loops.close(max(0.0, deadline - time.monotonic()))
+
+    def _anybody_cleans_up(self) -> bool:
+        return any(each.cancellable and each.loop is not self._blocked for each in list(self._attempts.values()))
+
+    def blocked_by_close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Who closes the session blocks this loop: attempts on it can only clean up afterwards."""
+        self._blocked = loop
 
     def dropped(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
         """An attempt was to begin on a loop that has been closed: its caller is gone."""
@@ -133,6 +161,15 @@ class InlineEngine:
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         assert self._loop is not None
         self._loop.call_later(max(0.0, seconds), call)
+
+    def _lost(self, attempt: _Attempt) -> None:
+        """Somebody else cancelled it, as an ending program does. Called on the attempt's loop."""
+        evidence = Evidence(vanished="its asyncio task was cancelled from outside, as an ending program does")
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._later, LOST_SECONDS, lambda: attempt.report(evidence, None))
+        except RuntimeError:  # the session is closed
+            attempt.report(evidence, None)
 
     def _report(self, key: AttemptKey, evidence: Evidence, live: BaseException | None, running_at: float) -> None:
         self._attempts.pop(key, None)
@@ -147,8 +184,8 @@ class _Attempt(Stopping):
     """
 
     __slots__ = (
-        "_context", "_engine", "_loop", "_running_at", "_task", "evidence", "leaving", "loadable", "order", "over",
-        "surroundings",
+        "_context", "_engine", "_running_at", "_task", "evidence", "leaving", "loadable", "loop", "lost", "order",
+        "over", "surroundings",
     )  # fmt: skip
 
     def __init__(self, engine: InlineEngine, order: Order, loadable: Loadable, surroundings: Context) -> None:
@@ -160,9 +197,12 @@ class _Attempt(Stopping):
         self.evidence: Evidence | None = None
         """How it is to be reported, once the engine has ended it."""
         self.leaving = False
+        self.lost = False
+        """Somebody else cancelled it."""
         self.over = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where it runs, or is to begin; None on a thread, and until one of our own loops has picked it up."""
         self._context: AttemptContext | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._running_at = 0.0
 
@@ -180,13 +220,20 @@ class _Attempt(Stopping):
         """Whether it runs on a loop, where it can be cancelled and clean up."""
         return self._task is not None and not self._task.done()
 
+    @property
+    def is_stranded(self) -> bool:
+        """Whether it can't say any more how it ends: its loop was closed, or its task cancelled before it began."""
+        if self.loop is None or self.lost:
+            return False
+        return self.loop.is_closed() or (self._task is not None and self._task.done())
+
     # -- on the caller's loop ------------------------------------------------------------------------------------
 
     def begin_on_loop(self) -> None:
         if self.over:
             return
-        self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._on_loop(), name=self.order.task, context=self.surroundings)
+        self.loop = asyncio.get_running_loop()
+        self._task = self.loop.create_task(self._on_loop(), name=self.order.task, context=self.surroundings)
 
     async def _on_loop(self) -> None:
         self._began()
@@ -202,6 +249,10 @@ class _Attempt(Stopping):
                 evidence, live = await perform
         else:
             evidence, live = await perform
+        if isinstance(live, asyncio.CancelledError) and not self.requested and self._task and self._task.cancelling():
+            self.lost = True
+            engine._lost(self)
+            return
         self.report(evidence, live)
 
     # -- on a thread ---------------------------------------------------------------------------------------------
@@ -236,10 +287,20 @@ class _Attempt(Stopping):
             return
         self.evidence = evidence
         self.requested = True
-        if self._task is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        if self._task is None or self.loop is None or self.lost:  # not begun yet, or on a thread that nobody can stop
+            self.give_up()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:  # its loop is closed
+            self.give_up()
+        else:
             self._engine._later(max(grace, 0.05), self.give_up)
-        else:  # not begun yet, or on a thread that nobody can stop
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        if not self._running_at:  # a task that is cancelled before its first step never says anything
             self.give_up()
 
     def give_up(self) -> None:

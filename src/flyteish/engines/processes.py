@@ -9,10 +9,8 @@ its place to another worker, so parents cannot starve their children.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import time
-from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -21,23 +19,25 @@ from flyteish._authoring.feed import LoopFeed
 from flyteish._core.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence
 from flyteish._core.ids import AttemptKey
 from flyteish._worker import messages as m
+from flyteish._worker.output import salvage
 from flyteish._worker.runner import MAX_RESULT
-from flyteish.engines.attempts import Attempt, Member, read_exit
+from flyteish.engines.attempts import Attempt, Line, Member, Pace, read_exit
 from flyteish.engines.requests import Requests
-from flyteish.engines.worker_process import WorkerProcess
+from flyteish.engines.worker_process import WorkerProcess, processors
 from flyteish.errors import ConfigurationError, SessionClosedError
 from flyteish.interfaces import BlobStore, Notice, Order, Reports
 
-#: Seconds of work that a worker may have waiting: hides a round trip, and hardly disturbs the order.
-_AHEAD = 0.005
 #: Seconds that attempts get when the engine closes; then again as long for the processes to end.
 CLOSE_GRACE = 1.0
 #: Seconds at most between SIGTERM and SIGKILL of a reclaimed worker.
 _KILL_GAP = 1.0
+#: An attempt that is over sooner than this is not reported as running.
+_SHORT_SECONDS = 0.05
 #: Seconds that a worker may need to start.
 _START_SECONDS = 60.0
 #: Workers that failed to start, one after the other, before it is taken to be hopeless.
 _HOPELESS = 3
+_CURE = f"`{sys.executable} -P -c 'import flyteish._worker.__main__'` should run without an error"
 
 
 class ProcessesEngine:
@@ -60,17 +60,16 @@ class ProcessesEngine:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"ProcessesEngine({name}={value!r}) is not accepted: expected an int >= 1")
-        self._places = max_workers or _processors()
-        self._batch = batch
+        self._places = max_workers or processors()
+        self._pace = Pace(batch)
         self._max_result = max_result
         self._open = False
-        self._waiting: deque[Attempt] = deque()
+        self._waiting = Line()
         self._attempts: dict[AttemptKey, Attempt] = {}
         self._members: set[Member] = set()
         self._idle: list[Member] = []
         self._starting = 0
-        self._pace = _AHEAD  # seconds that an attempt takes, smoothed; at first one at a time
-        self._failures: list[str] = []
+        self._failures: list[Evidence] = []
 
     def __repr__(self) -> str:
         state = "open" if self._open else "closed"
@@ -91,8 +90,7 @@ class ProcessesEngine:
         self._loop = asyncio.get_running_loop()
         self._requests = Requests(LoopFeed(self._loop), self._waits)
         self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result)
-        self._all_gone = asyncio.Event()
-        self._all_over = asyncio.Event()
+        self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
 
     def start(self, orders: Sequence[Order]) -> None:
@@ -118,9 +116,9 @@ class ProcessesEngine:
         if attempt is None or (attempt.doomed is not None and attempt.doomed.stopped):
             return
         ends_at = self._loop.time() + max(0.0, notice.seconds)
-        again = attempt.doomed is not None
-        if not again or ends_at < attempt.ends_at:
-            attempt.ends_at = ends_at
+        if attempt.doomed is not None:  # a second notice may make it sooner, never later
+            ends_at = min(ends_at, attempt.ends_at)
+        attempt.ends_at = ends_at
         attempt.doomed = Evidence(reclaimed=f"reclaimed by the {notice.source} ({notice.kind})")
         self._report_notice(attempt, notice)
         if not self._ends_unbegun(attempt):
@@ -145,9 +143,8 @@ class ProcessesEngine:
             await self._wait_for_the_killed()
 
     async def _wait_for_the_killed(self) -> None:
+        await _within(self._all_gone.wait(), 5 * CLOSE_GRACE)
         # After SIGKILL only a process stuck inside the kernel (on a dead network disk) goes on: it is left.
-        if self._members:
-            await _within(self._all_gone.wait(), 5 * CLOSE_GRACE)
         for member in list(self._members):
             member.process.hang_up()
         for attempt in list(self._attempts.values()):
@@ -165,7 +162,10 @@ class ProcessesEngine:
             return
         free -= self._starting
         for _ in range(min(free, len(self._waiting) - self._starting)):
-            self._hire()
+            if len(self._failures) < _HOPELESS:
+                self._hire()
+        if len(self._failures) >= _HOPELESS and not any(member.serving for member in self._members):
+            self._give_up()
         if free <= 0:
             for member in self._members:
                 self._top_up(member)
@@ -174,17 +174,14 @@ class ProcessesEngine:
         """Workers that use a core now. A pool has few members, so they are counted, not kept count of."""
         return sum(1 for member in self._members if member.attempts and not member.blocked)
 
-    def _ahead(self) -> int:
-        return max(1, min(self._batch, int(_AHEAD / self._pace)))
-
     def _top_up(self, member: Member) -> None:
-        wanted = self._ahead()
+        wanted = self._pace.ahead
         have = len(member.attempts)
         if member.ready and not member.leaving and have and 2 * have <= wanted and not member.closed:
             self._give(member, wanted - have)
 
     def _give(self, member: Member, count: int) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(count, self._ahead(), len(self._waiting)))]
+        batch = self._waiting.take(min(count, self._pace.ahead))
         for attempt in batch:
             attempt.member = member
             member.attempts[attempt.key] = attempt
@@ -218,8 +215,7 @@ class ProcessesEngine:
                 self._loop, self._hello, partial(self._heard, member), partial(self._gone, member)
             )
         except OSError as error:
-            if not self._members:
-                self._give_up(Evidence(vanished=f"no worker process could be started: {error}"))
+            self._failures += [Evidence(vanished=f"no worker process could be started: {error}")] * _HOPELESS
             return
         self._members.add(member)
         self._starting += 1
@@ -242,6 +238,9 @@ class ProcessesEngine:
         if not member.ready:
             self._failed_to_start(member, code)
         current, member.current = member.current, None
+        log = current.log if current is not None else member.log
+        if log is not None:
+            salvage(log, member.process.pid)
         if current is not None:
             member.attempts.pop(current.key, None)
             self._end(current, current.fate or read_exit(code))
@@ -254,20 +253,15 @@ class ProcessesEngine:
         self._starting -= 1
         if member.start_timer is not None:
             member.start_timer.cancel()
-        self._failures.append(f"exit code {code}: {member.process.last_words() or 'it said nothing'}")
-        if len(self._failures) >= _HOPELESS and not any(other.ready for other in self._members):
-            words = self._failures[-1]
-            self._failures.clear()
-            self._give_up(
-                Evidence(
-                    unmendable=f"worker processes do not start ({words}); "
-                    f"`{sys.executable} -P -m flyteish._worker 0 < /dev/null` shows why"
-                )
-            )
+        words = f"worker processes do not start (exit code {code}: {member.process.last_words() or 'not a word'})"
+        # Killed by a signal is somebody else's doing, and may go better next time; an exit is ours.
+        self._failures.append(Evidence(vanished=words) if code < 0 else Evidence(unmendable=f"{words}; {_CURE}"))
 
-    def _give_up(self, evidence: Evidence) -> None:
-        while self._waiting:
-            self._end(self._waiting[0], evidence)
+    def _give_up(self) -> None:
+        evidence = self._failures[-1]
+        self._failures.clear()
+        for attempt in self._waiting.take(len(self._waiting)):
+            self._end(attempt, evidence)
 
     # -- what workers say ----------------------------------------------------------------------------------
 
@@ -282,9 +276,10 @@ class ProcessesEngine:
             case m.Recalled(keys):
                 self._take_back(member, keys)
                 self._dispatch()
-            case m.Signalled(key, _, notice):
-                if member.current is not None and member.current.key == key:
-                    self._report_notice(member.current, notice)
+            case m.Signalled(key, token, notice):
+                attempt = self._requests.entitled(member, key, token)
+                if attempt is not None:
+                    self._report_notice(attempt, notice)
             case _:
                 self._requests.take(member, message)
 
@@ -297,7 +292,9 @@ class ProcessesEngine:
         member.recalled.discard(key)
         if running:
             attempt.running_at = time.time()
-            self._reports.report(AttemptRunning(*key))
+            # The end of a short one says soon enough when it began, unless its running time is being watched.
+            watched = attempt.order.settings.timeout.max_runtime is not None
+            self._loop.call_later(0.0 if watched else _SHORT_SECONDS, self._still_runs, attempt)
         if first and attempt.doomed is not None:
             # It began while it was being asked back.
             if attempt.doomed.stopped:
@@ -306,12 +303,16 @@ class ProcessesEngine:
                 left = attempt.ends_at - self._loop.time()
                 self._reclaim_running(attempt, Notice(kind="terminate", seconds=max(0.0, left)))
 
+    def _still_runs(self, attempt: Attempt) -> None:
+        if self._attempts.get(attempt.key) is attempt:
+            self._reports.report(AttemptRunning(*attempt.key))
+
     def _ended(self, member: Member, key: AttemptKey, token: str, evidence: Evidence, seconds: float) -> None:
         attempt = member.attempts.get(key)
         if attempt is None or attempt.order.token != token:
             return
-        self._pace = 0.75 * self._pace + 0.25 * max(seconds, 1e-5)
-        member.current = None
+        self._pace.took(seconds)
+        member.current, member.log = None, attempt.log
         del member.attempts[key]
         self._end(attempt, evidence)
         if not member.attempts:
@@ -323,20 +324,20 @@ class ProcessesEngine:
         for key in reversed(keys):
             attempt = member.attempts.pop(key, None)
             member.recalled.discard(key)
-            if attempt is None:
+            if attempt is None or key not in self._attempts:
                 continue
             attempt.member = None
-            self._waiting.appendleft(attempt)
             if attempt.doomed is not None:
                 self._end(attempt, attempt.doomed)
+            else:
+                self._waiting.put_back(attempt)
 
     def _end(self, attempt: Attempt, evidence: Evidence) -> None:
         """The one place from which an attempt's end is reported."""
         if self._attempts.pop(attempt.key, None) is None:
             return
         attempt.cancel_timer()
-        if attempt.member is None and attempt in self._waiting:
-            self._waiting.remove(attempt)
+        self._waiting.remove(attempt)
         attempt.member = None
         self._reports.report(AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at))
         if not self._attempts:
@@ -409,9 +410,3 @@ async def _within(waiting: Coroutine[Any, Any, object], seconds: float) -> None:
         await asyncio.wait_for(waiting, seconds)
     except TimeoutError:
         pass  # what is left is ended without mercy
-
-
-def _processors() -> int:
-    """Those that this process may use, which in a container can be fewer than the machine has."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

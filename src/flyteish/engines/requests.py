@@ -34,7 +34,7 @@ class Requests:
         """Serve one request; anything else is ignored."""
         match message:
             case m.Called(key, token, number, call):
-                attempt = self._entitled(member, key, token)
+                attempt = self.entitled(member, key, token)
                 if attempt is None:
                     member.process.send(m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key))))
                     return
@@ -44,27 +44,27 @@ class Requests:
                 if len(attempt.calls) == 1:
                     self._waits(member)
             case m.Checkpointed(key, token, number, record):
-                attempt = self._entitled(member, key, token)
+                attempt = self.entitled(member, key, token)
                 if attempt is None:
                     member.process.send(m.CheckpointAck(number, _GIVEN_UP.format(key)))
                     return
                 committed = partial(self._feed.put, self._committed, member, number)
                 attempt.link.commit_checkpoint(record, committed)
             case m.CallCancelled(key, token, number, reason):
-                attempt = self._entitled(member, key, token)
+                attempt = self.entitled(member, key, token)
                 if attempt is not None and number in attempt.calls:
                     attempt.link.cancel(attempt.calls[number], reason)
             case m.Skipped(key, token, event):
-                attempt = self._entitled(member, key, token)
+                attempt = self.entitled(member, key, token)
                 if attempt is not None:
                     attempt.link.checkpoint_skipped(event)
             case m.Traced(key, token, name, result):
-                attempt = self._entitled(member, key, token)
+                attempt = self.entitled(member, key, token)
                 if attempt is not None:
                     attempt.link.traced(name, result)
 
     @staticmethod
-    def _entitled(member: Member, key: AttemptKey, token: str) -> Attempt | None:
+    def entitled(member: Member, key: AttemptKey, token: str) -> Attempt | None:
         """The attempt that may speak through this worker now; None for one that was given up."""
         current = member.current
         if current is None or current.key != key or current.order.token != token:

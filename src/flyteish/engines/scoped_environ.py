@@ -17,7 +17,7 @@ from typing import Any
 
 _OVERLAY: ContextVar[Mapping[str, str] | None] = ContextVar("flyteish_environment", default=None)
 _lock = threading.Lock()
-_users: list[object] = []  # attempts with variables of their own, right now; empty: os.environ is untouched
+_users: set[object] = set()  # attempts with variables of their own, right now; empty: os.environ is untouched
 _Plain: Any = type(os.environ)
 
 
@@ -50,7 +50,7 @@ def scoped(variables: Mapping[str, str]) -> Iterator[None]:
         return
     user = object()
     with _lock:
-        _users.append(user)
+        _users.add(user)
         os.environ.__class__ = _Scoped
     token = _OVERLAY.set({**(_OVERLAY.get() or {}), **variables})
     try:
@@ -58,6 +58,6 @@ def scoped(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         _OVERLAY.reset(token)
         with _lock:
-            _users.remove(user)
+            _users.discard(user)
             if not _users:
                 os.environ.__class__ = _Plain

@@ -66,11 +66,12 @@ class TaskLoops:
         """Stop the loops; one that user code blocks is left behind after ``seconds``."""
         if self._watch is not None:
             self._watch.cancel()
+        self._waiting.clear()
         for loop, _ in self._loops:
             loop.call_soon_threadsafe(loop.stop)
         deadline = time.monotonic() + seconds
         for _, thread in self._loops:
-            while thread.is_alive() and time.monotonic() < deadline:
+            while thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - a thread can't be awaited
                 await asyncio.sleep(0.002)
         self._loops.clear()
 

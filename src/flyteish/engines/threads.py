@@ -7,9 +7,12 @@ ending. Must not know what the jobs are.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+
+_log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 10.0
 """An idle thread ends after this long."""
@@ -50,9 +53,9 @@ class Threads:
             self._ready.notify_all()
 
     def _staff(self) -> None:
-        if self._idle:
+        if len(self._jobs) <= self._idle:
             self._ready.notify()
-        elif self._jobs and self._threads - self._parked < self._limit and not self._closed:
+        elif self._threads - self._parked < self._limit and not self._closed:
             self._threads += 1
             self._started += 1
             name = f"{self._name}-{self._started}"
@@ -60,9 +63,9 @@ class Threads:
 
     def _next(self) -> Callable[[], None] | None:
         with self._ready:
-            while not self._closed:
-                # More threads than the limit are busy when parked jobs went on: the surplus ends first.
-                if self._jobs and self._threads - self._parked <= self._limit:
+            # More threads than the limit are busy when parked jobs went on: the surplus ends first.
+            while not self._closed and self._threads - self._parked <= self._limit:
+                if self._jobs:
                     return self._jobs.popleft()
                 self._idle += 1
                 try:
@@ -75,7 +78,10 @@ class Threads:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            job()
+            try:
+                job()
+            except BaseException:  # a defect of the job's: its thread still counts, and serves the next one
+                _log.exception("a job of the threads %s failed", self._name)
 
     def __repr__(self) -> str:
         return f"<Threads {self._name} {self._threads}/{self._limit}, {self._parked} parked, {len(self._jobs)} waiting>"

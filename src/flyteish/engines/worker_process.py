@@ -219,3 +219,9 @@ class WorkerProcess:
             self._gone(code)
         finally:
             self._early.close()
+
+
+def processors() -> int:
+    """Those that this process may use, which in a container can be fewer than the machine has."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -1,0 +1,192 @@
+"""Puts a session's machinery together from its configuration: store, blobs, engines, controller and their thread.
+
+The only place that knows every implementation. Must not know runs, nor who uses the machinery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flyteish._authoring.feed import Feeds
+from flyteish._controller.loop import Controller
+from flyteish._controller.mailman import Mailman
+from flyteish._controller.orders import OrderDesk, SecretLookup
+from flyteish._controller.reclaimer import Reclaimer
+from flyteish._core.events import Configured
+from flyteish._core.ids import AttemptKey
+from flyteish._core.queues import Pool
+from flyteish._core.settings import Scope
+from flyteish.config import Config
+from flyteish.engines.inline import InlineEngine
+from flyteish.errors import ConfigurationError
+from flyteish.interfaces import BlobStore, Clock, Engine, Mailbox, RunStore
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from anyio.from_thread import BlockingPortal
+
+POOL_LIFETIME = 7200.0
+"""Seconds that a spot machine is expected to last where nobody knows better."""
+
+
+class Machinery:
+    """What an open session runs on; everything is started when this returns, and ended by ``close``.
+
+    Args:
+        config: what to build.
+        clock: time and chance.
+        secrets: looks up a secret's value.
+        scopes: the settings that the tasks of a run inherit.
+        on_change: told which runs' journals have grown; on the controller's thread.
+        loop_ends: whether the event loop that a run was started on is being shut down; any thread.
+        print_to_log: keep what inline tasks print.
+
+    Raises:
+        ConfigurationError, StoreLockedError, StoreVersionError, StoreCorruptError, StoreError.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        secrets: SecretLookup,
+        scopes: Callable[[str], Scope],
+        on_change: Callable[[str], None],
+        loop_ends: Callable[[str], bool],
+        print_to_log: bool,
+    ) -> None:
+        self._config = config
+        self._logs = ("", config.paths.logs)
+        """The run whose log folder was asked for last, and that folder."""
+        self.store, self._mailbox = _stores(config)
+        self._portal: BlockingPortal | None = None
+        self._exit_portal: AbstractContextManager[BlockingPortal] | None = None
+        self.store.open()
+        try:
+            self.blobs = _blobs(config)
+            self.feeds = Feeds(lambda callback, arguments: self._inline.dropped(callback, arguments))
+            self._inline = InlineEngine(
+                feeds=self.feeds, clock=clock, max_threads=config.max_threads, inline_limit=config.inline_limit,
+                max_result=config.max_value_size, print_to_log=print_to_log,
+            )  # fmt: skip
+            orders = OrderDesk(
+                blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lambda pool: POOL_LIFETIME, lookup=secrets
+            )
+            self.controller = Controller(
+                configured=Configured(config.queues, _sized(config)),
+                engines=_engines(config, self._inline),
+                reclaimers={pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market},
+                store=self.store,
+                blobs=self.blobs,
+                clock=clock,
+                orders=orders,
+                stop_grace=config.stop_grace,
+                log_path=self._log_path,
+                loop_ends=loop_ends,
+                on_change=on_change,
+                on_drained=lambda queue: self.mailman.keep(queue, "drained"),
+            )
+            self.mailman = Mailman(self.controller, self._mailbox)
+            self._begin()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _begin(self) -> None:
+        from anyio.from_thread import start_blocking_portal
+
+        self._exit_portal = start_blocking_portal("asyncio", name="flyteish-controller")
+        self._portal = self._exit_portal.__enter__()
+        try:
+            self._portal.call(self._open)
+        except BaseException:
+            self._exit_portal.__exit__(None, None, None)
+            raise
+
+    async def _open(self) -> None:
+        try:
+            await self.controller.open()
+            self.mailman.open()
+        except BaseException:
+            await self._shut()
+            raise
+
+    async def _shut(self) -> None:
+        self.mailman.close()
+        await self.controller.close()
+
+    def close(self) -> None:
+        """Stop what runs, answer who waits, let go of the store. Bounded in time."""
+        assert self._portal is not None
+        assert self._exit_portal is not None
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            self._inline.blocked_by_close(loop)
+        try:
+            self._portal.call(self._shut)
+        finally:
+            self._exit_portal.__exit__(None, None, None)
+            self.controller.refuse_rest()
+            self.store.close()
+
+    def _log_path(self, key: AttemptKey) -> Path | None:
+        config = self._config
+        if not config.keep_logs or config.durability == "memory":
+            return None
+        if self._logs[0] != key.run:  # made once, not for each of a run's many attempts
+            try:
+                self._logs = key.run, config.paths.make(config.paths.logs / key.run)
+            except ConfigurationError:  # no room for logs is no reason not to run; the journal says it if it has none too
+                return None
+        return self._logs[1] / f"{key.action}.{key.generation}.log"
+
+
+def _stores(config: Config) -> tuple[RunStore, Mailbox]:
+    if config.durability == "memory":
+        from flyteish.stores.memory import MemoryStore
+
+        memory = MemoryStore()
+        return memory, memory
+    from flyteish.stores.sqlite import SqliteStore
+
+    config.paths.make()
+    store = SqliteStore(config.paths.store, durability="power" if config.durability == "full" else "process")
+    return store, store
+
+
+def _blobs(config: Config) -> BlobStore:
+    if config.durability == "memory" and not any(pool.engine != "inline" for pool in config.pools):
+        from flyteish.blobs.memory import MemoryBlobStore
+
+        return MemoryBlobStore()
+    from flyteish.blobs.files import FileBlobStore
+
+    return FileBlobStore(config.paths.make(config.paths.blobs))
+
+
+def _engines(config: Config, inline: InlineEngine) -> dict[str, Engine]:
+    engines: dict[str, Engine] = {"inline": inline}
+    kinds = {pool.engine for pool in config.pools}
+    if "processes" in kinds:
+        from flyteish.engines.processes import ProcessesEngine
+
+        engines["processes"] = ProcessesEngine(max_workers=config.max_workers, max_result=config.max_value_size)
+    if "kubernetes" in kinds:
+        raise ConfigurationError("engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed")
+    return engines
+
+
+def _sized(config: Config) -> tuple[Pool, ...]:
+    """Pools of worker processes without a capacity get one: the workers stay busy, and the order is kept."""
+    several = config.max_workers * 16
+    return tuple(
+        msgspec.structs.replace(pool, capacity=several) if pool.engine == "processes" and not pool.capacity else pool
+        for pool in config.pools
+    )

@@ -1,0 +1,122 @@
+"""Carries out the core's orders once their records are durable: attempts start and stop, callers hear of ends.
+
+In the order in which the core gave them. Must not decide anything, nor touch the core's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from flyteish._controller.burst import Burst
+from flyteish._controller.desk import Desk
+from flyteish._controller.orders import OrderDesk
+from flyteish._controller.outcomes import outcome_of
+from flyteish._controller.reclaimer import Reclaimer
+from flyteish._core.actions import Action, Phase
+from flyteish._core.effects import Deliver, QueueDrained, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.events import AttemptEnded
+from flyteish._core.ids import AttemptKey
+from flyteish._core.queues import Pool
+from flyteish.interfaces import Clock, Engine, Notice, Order
+
+_ActionName = tuple[str, str]
+
+
+class Performer:
+    """The hands of one controller; lives on its loop.
+
+    Args:
+        report: takes the end of an attempt that could not even be ordered.
+        on_change: told which runs' journals have grown.
+        on_ended: told which runs are over, descendants included.
+        on_drained: told which queues are drained.
+    """
+
+    def __init__(
+        self,
+        *,
+        pools: Mapping[str, Pool],
+        engines: Mapping[str, Engine],
+        reclaimers: Mapping[str, Reclaimer],
+        desk: Desk,
+        orders: OrderDesk,
+        clock: Clock,
+        stop_grace: float,
+        report: Callable[[AttemptEnded], None],
+        on_change: Callable[[str], None],
+        on_ended: Callable[[str], None],
+        on_drained: Callable[[str], None],
+    ) -> None:
+        self._pools = pools
+        self._engines = engines
+        self._reclaimers = reclaimers
+        self._desk = desk
+        self._orders = orders
+        self._clock = clock
+        self._stop_grace = stop_grace
+        self._report = report
+        self._on_change = on_change
+        self._on_ended = on_ended
+        self._on_drained = on_drained
+        self.live: dict[_ActionName, BaseException] = {}
+        """Exceptions of failed actions as they were raised in this process, until they are delivered."""
+        self.to_remember: dict[_ActionName, bytes] = {}
+        """Digests by which the results of cached tasks are kept, until they are delivered."""
+
+    def carry_out(self, burst: Burst) -> None:
+        """All orders of a durable burst."""
+        starts: dict[str, list[Order]] = {}
+        for order in burst.orders:
+            kind = type(order)
+            if kind is StartAttempt:
+                self._prepare(order, starts)
+            elif kind is Deliver:
+                self.deliver(order.action)
+            elif kind is StopAttempt:
+                self._engine(order.pool).stop(order.key, order.reason, self._stop_grace)
+            elif kind is RunEnded:
+                self._on_ended(order.run)
+            elif kind is QueueDrained:
+                self._on_drained(order.queue)
+            else:
+                order()
+        for engine, orders in starts.items():
+            self._engines[engine].start(orders)
+        for run in burst.runs():
+            self._on_change(run)
+
+    def _prepare(self, start: StartAttempt, starts: dict[str, list[Order]]) -> None:
+        action = start.action
+        attempt = action.attempts[-1] if action.attempts else None
+        if attempt is None or attempt.generation != start.generation:
+            return
+        engine = self._pools[start.pool].engine
+        order = self._orders.order(action, attempt, trusted=engine == "inline")
+        if isinstance(order, AttemptEnded):
+            self._report(order)
+            return
+        if start.pool in self._reclaimers:
+            self._reclaimers[start.pool].attempt_started(self._clock.now(), order.key)
+        starts.setdefault(engine, []).append(order)
+
+    def deliver(self, action: Action) -> None:
+        """The action is over: who waits for it hears of it, and a cached result is kept."""
+        name = (action.run, action.id)
+        digest = self.to_remember.pop(name, None) if self.to_remember else None
+        live = self.live.pop(name, None) if self.live else None
+        if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
+            # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, self._orders.remember, action, digest).add_done_callback(
+                lambda _: self._desk.answer(outcome_of(action), None)
+            )
+            return
+        self._desk.answer(outcome_of(action), live)
+
+    def reclaim(self, pool: str, key: AttemptKey, notice: Notice) -> None:
+        """The pool's market takes the machine under an attempt away."""
+        self._engine(pool).reclaim(key, notice)
+
+    def _engine(self, pool: str) -> Engine:
+        return self._engines[self._pools[pool].engine]

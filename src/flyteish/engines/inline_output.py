@@ -1,0 +1,101 @@
+"""The output of attempts that run in this process: each attempt's own lines, kept in its own file.
+
+What ``ctx().logger`` says is always kept; what tasks print is kept too where the session asks for it, and still goes
+where it went before. Which attempt is speaking is told by a context variable, so attempts that run at the same time do
+not mix. Files are made at the first line. Must not know what an attempt is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class Speaker:
+    """One attempt's voice: its file, opened when it first says something."""
+
+    __slots__ = ("_file", "_lock", "_path")
+
+    def __init__(self, path: Callable[[], Path | None]) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self._lock = threading.Lock()
+
+    def say(self, text: str) -> None:
+        with self._lock:
+            if self._file is None:
+                path = self._path()
+                if path is None:
+                    return
+                self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+            self._file.write(text)
+            self._file.flush()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+            self._file, self._path = None, _nowhere
+
+
+def _nowhere() -> Path | None:
+    return None
+
+
+SPEAKER: ContextVar[Speaker | None] = ContextVar("flyteish_speaker", default=None)
+
+
+class Output:
+    """Installed while an engine is open; leaves everything as it was."""
+
+    def __init__(self, prints: bool) -> None:
+        self._prints = prints
+        self._handler = _Handler()
+        self._tees: list[tuple[str, _Tee]] = []
+
+    def open(self) -> None:
+        logging.getLogger("flyteish.task").addHandler(self._handler)
+        if self._prints:
+            for name in ("stdout", "stderr"):
+                tee = _Tee(getattr(sys, name))
+                setattr(sys, name, tee)
+                self._tees.append((name, tee))
+
+    def close(self) -> None:
+        logging.getLogger("flyteish.task").removeHandler(self._handler)
+        for name, tee in self._tees:
+            if getattr(sys, name) is tee:  # somebody may have put another in its place; then that one stays
+                setattr(sys, name, tee.behind)
+        self._tees.clear()
+
+
+class _Handler(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        speaker = SPEAKER.get()
+        if speaker is not None:
+            speaker.say(self.format(record) + "\n")
+
+
+class _Tee:
+    """A text stream that also gives what is written to the attempt that writes it."""
+
+    def __init__(self, behind: TextIO) -> None:
+        self.behind = behind
+
+    def write(self, text: str) -> int:
+        speaker = SPEAKER.get()
+        if speaker is not None:
+            speaker.say(text)
+        return self.behind.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
