@@ -77,9 +77,9 @@ def train(seen: Digits, held_back: Digits, epochs: int) -> float:
     while network.epochs < epochs:
         with threadpool_limits(1):  # a core for each worker
             network.train_one_epoch(seen)
-        print(f"epoch {network.epochs}: {network.accuracy(held_back):.1%} of the held-back digits")
         if network.epochs % SAVE_EVERY == 0 or checkpoint.due():  # due at once when a notice came
             checkpoint.save_sync(pickle.dumps(vars(network)), progress=network.epochs / epochs)
+            print(f"epoch {network.epochs} saved: reads {network.accuracy(held_back):.1%} of the held-back digits")
     return network.accuracy(held_back)
 
 
@@ -149,6 +149,7 @@ def report(run: flyteish.Run[float], accuracy: float) -> None:
     assert cost.on_demand_dollars is not None  # both pools have a price
     print(f"cost: ${cost.dollars:.4f}; the same work on-demand, undisturbed: ${cost.on_demand_dollars:.4f}")
     print(f"saved: {1 - cost.dollars / cost.on_demand_dollars:.0%}")
+    print(f"the whole story: flyteish why {run.name}; what the workers said: flyteish logs {run.name}")
 
 
 if __name__ == "__main__":

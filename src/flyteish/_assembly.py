@@ -143,7 +143,9 @@ class Machinery:
         if self._logs[0] != key.run:  # made once, not for each of a run's many attempts
             try:
                 self._logs = key.run, config.paths.make(config.paths.logs / key.run)
-            except ConfigurationError:  # no room for logs is no reason not to run; the journal says it if it has none too
+            except (
+                ConfigurationError
+            ):  # no room for logs is no reason not to run; the journal says it if it has none too
                 return None
         return self._logs[1] / f"{key.action}.{key.generation}.log"
 

@@ -101,7 +101,11 @@ def lifecycle_diagram() -> str:
     everywhere = set.intersection(*(table[phase] for phase in at_work))
     inner = [(phase, to) for phase in at_work for to in _in_order(table[phase] - everywhere)]
     lines = ["stateDiagram-v2", "    state unfinished {"]
-    lines += ["        [*] --> entering", *(f"        {phase} --> {to}" for phase, to in inner if to in at_work), "    }"]
+    lines += [
+        "        [*] --> entering",
+        *(f"        {phase} --> {to}" for phase, to in inner if to in at_work),
+        "    }",
+    ]
     lines += [f"    {phase} --> {to}" for phase, to in inner if to not in at_work]
     lines += [f"    unfinished --> {to}" for to in _in_order(everywhere)]
     lines += [f"    {Phase.DORMANT} --> {to}" for to in _in_order(table[Phase.DORMANT])]
@@ -110,7 +114,9 @@ def lifecycle_diagram() -> str:
 
 def phases() -> str:
     meanings = _attribute_docs(Phase)
-    rows = [[f"`{each}`", meanings.get(each.name, "-"), ", ".join(_in_order(moves.MOVES[each])) or "-"] for each in Phase]
+    rows = [
+        [f"`{each}`", meanings.get(each.name, "-"), ", ".join(_in_order(moves.MOVES[each])) or "-"] for each in Phase
+    ]
     return _table(["phase", "meaning", "may become"], rows)
 
 

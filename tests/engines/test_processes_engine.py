@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from flyteish._authoring.error_documents import rebuild
+from flyteish._core.events import AttemptEnded
 from flyteish._core.settings import Level, merge, opinions
 from flyteish._core.values import TaskReference
 from flyteish.blobs import open_blobs

@@ -372,8 +372,8 @@ def test_def_tasks_that_call_each_other_never_exhaust_the_threads(local: TaskEnv
         assert session.run(down, n=12).result(30) == 12
 
 
-def test_an_async_child_of_a_worker_thread_runs_although_its_grandparent_blocks_the_loop(session: Session, local: TaskEnvironment) -> None:
-    """An async root blocks its loop in a ``def`` child, which runs an async grandchild: nothing hangs."""
+def test_an_async_child_of_a_thread_ends_while_its_grandparent_waits(session: Session, local: TaskEnvironment) -> None:
+    """An async root waits in a plain call of a ``def`` child, which runs an async grandchild: nothing hangs."""
 
     @local.task
     async def grandchild() -> int:
@@ -597,3 +597,32 @@ def test_ignored_inputs_do_not_count_in_the_caches_key(session: Session, local: 
     calls = [(1, True), (1, False), (2, False)]
     assert [session.run(measured, x=x, verbose=verbose).result(20) for x, verbose in calls] == [1, 1, 2]
     assert ran == [(1, True), (2, False)]
+
+
+def test_the_output_of_inline_attempts_is_kept(tmp_path, local: TaskEnvironment, capsys: pytest.CaptureFixture) -> None:
+    """What ``ctx().logger`` says goes into the attempt's log, and prints where the session asks for it."""
+
+    @local.task
+    async def talks(n: int) -> None:
+        print("printed", n)
+        flyteish.ctx().logger.warning("logged %d", n)
+
+    @local.task
+    def silent() -> None: ...
+
+    @local.task
+    async def root() -> None:
+        await asyncio.gather(talks(1), talks(2))
+        silent()
+
+    with Session(home=tmp_path, print_to_log=True) as session:
+        before = sys.stdout
+        run = session.run(root)
+        run.result(20)
+    logs = sorted(path.read_text() for path in (tmp_path / "logs" / run.name).iterdir())
+    assert len(logs) == 2
+    for n, log in enumerate(logs, start=1):
+        assert log.startswith(f"printed {n}\n")
+        assert f"WARNING logged {n}\n" in log
+    assert "printed 1\n" in capsys.readouterr().out
+    assert sys.stdout is not before

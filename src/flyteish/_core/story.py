@@ -140,7 +140,8 @@ def _waits(action: Action, now: float, reason: tuple[str, int] | None) -> str:
     if reason is None or action.phase in TERMINAL or action.phase is Phase.RUNNING:
         return "" if action.phase is not Phase.DORMANT else "waits for its resumed parent to call it again"
     name, place = reason
-    waiting = f" for {_span(now - (action.queued_at or action.submitted_at))}" if action.phase in (Phase.QUEUED, Phase.ENTERING) else ""
+    since = action.queued_at or action.submitted_at  # a journal does not say when the first wait began
+    waiting = f" for {_span(now - since)}" if action.phase in (Phase.QUEUED, Phase.ENTERING) else ""
     line = f", place {place} in line" if place else ""
     wanted = f"; wants {action.wanted}: {action.why}" if action.stands == "line" and action.why else ""
     return f"waits{waiting}{line}: {name!s}: {_WAITS.get(str(name), 'unknown')}{wanted}"

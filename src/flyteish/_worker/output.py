@@ -118,7 +118,7 @@ class Output:
             with self._lock:
                 if self._path is None and before is None:
                     self._begun.clear()
-                elif self._path is before and not self._published and self._spool is not None:
+                elif self._path is not None and self._path is before and not self._published and self._spool is not None:
                     try:
                         os.link(self._spool, self._path)
                         self._published = True

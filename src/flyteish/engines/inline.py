@@ -20,6 +20,7 @@ from flyteish._core.ids import AttemptKey
 from flyteish._core.values import CheckpointRecord, Payload
 from flyteish._worker.loader import Loader
 from flyteish._worker.runner import INLINE_LIMIT, MAX_RESULT, Stopping, perform_async, perform_sync
+from flyteish.engines.inline_output import SPEAKER, Output, Speaker
 from flyteish.engines.scoped_environ import scoped
 from flyteish.engines.task_loops import TaskLoops
 from flyteish.engines.threads import Threads
@@ -27,6 +28,8 @@ from flyteish.errors import TaskNotImportableError
 from flyteish.interfaces import BlobStore, Call, Clock, Link, Notice, OnOutcome, Order, Reports
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from flyteish._authoring.feed import Feeds
     from flyteish._worker.loader import Loadable
 
@@ -52,7 +55,7 @@ class InlineEngine:
         max_result: int = MAX_RESULT,
         print_to_log: bool = False,
     ) -> None:
-        self._print_to_log = print_to_log
+        self._output = Output(prints=print_to_log)
         self._feeds = feeds
         self._clock = clock
         self._limits = (inline_limit, max_result)
@@ -69,6 +72,7 @@ class InlineEngine:
         self._loop = asyncio.get_running_loop()
         self._loops = TaskLoops(self._loop)
         self._loader = Loader(lambda: blobs)
+        self._output.open()
 
     def start(self, orders: Sequence[Order]) -> None:
         for order in orders:
@@ -140,6 +144,7 @@ class InlineEngine:
         for attempt in list(self._attempts.values()):
             attempt.give_up()
         self._threads.close()
+        self._output.close()
         if self._loops is not None:
             await self._loops.close(max(0.0, deadline - time.monotonic()))
 
@@ -184,7 +189,7 @@ class _Attempt(Stopping):
     """
 
     __slots__ = (
-        "_context", "_engine", "_running_at", "_task", "evidence", "leaving", "loadable", "loop", "lost", "order",
+        "_context", "_engine", "_running_at", "_speaker", "_task", "evidence", "leaving", "loadable", "loop", "lost", "order",
         "over", "surroundings",
     )  # fmt: skip
 
@@ -205,6 +210,11 @@ class _Attempt(Stopping):
         self._context: AttemptContext | None = None
         self._task: asyncio.Task[None] | None = None
         self._running_at = 0.0
+        self._speaker: Speaker | None = None
+
+    def log_path(self) -> Path | None:
+        """Where its output belongs."""
+        return self._engine._reports.log_path(self.order.key)
 
     @property
     def context(self) -> AttemptContext:
@@ -275,7 +285,10 @@ class _Attempt(Stopping):
     # -- ends ----------------------------------------------------------------------------------------------------
 
     def _began(self) -> None:
+        """In the attempt's own context, as the first thing that happens there."""
         order, engine = self.order, self._engine
+        self._speaker = Speaker(self)
+        SPEAKER.set(self._speaker)
         self._running_at = engine._clock.now()
         if order.settings.timeout.max_runtime is not None:
             key = order.key
@@ -315,6 +328,8 @@ class _Attempt(Stopping):
         if engine._attempts.pop(self.order.key, None) is None:
             return
         self.over = True
+        if self._speaker is not None:
+            self._speaker.close()
         if self.evidence is not None and evidence.result is None:
             # Cancelled by us: what it says of that is the engine's evidence, with the error it raised on the way out.
             error = evidence.error if not evidence.stopped else None

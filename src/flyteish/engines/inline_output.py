@@ -10,26 +10,33 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
+
+
+class Spoken(Protocol):
+    """What has a file for its output."""
+
+    def log_path(self) -> Path | None:
+        """Where it is to be; None where output is not kept."""
 
 
 class Speaker:
     """One attempt's voice: its file, opened when it first says something."""
 
-    __slots__ = ("_file", "_lock", "_path")
+    __slots__ = ("_file", "_lock", "_of")
 
-    def __init__(self, path: Callable[[], Path | None]) -> None:
-        self._path = path
+    def __init__(self, of: Spoken) -> None:
+        self._of: Spoken | None = of
         self._file: TextIO | None = None
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
+        """Keep this; nothing is kept of what is said after the attempt's end."""
         with self._lock:
             if self._file is None:
-                path = self._path()
+                path = self._of.log_path() if self._of is not None else None
                 if path is None:
                     return
                 self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
@@ -40,11 +47,7 @@ class Speaker:
         with self._lock:
             if self._file is not None:
                 self._file.close()
-            self._file, self._path = None, _nowhere
-
-
-def _nowhere() -> Path | None:
-    return None
+            self._file, self._of = None, None
 
 
 SPEAKER: ContextVar[Speaker | None] = ContextVar("flyteish_speaker", default=None)
