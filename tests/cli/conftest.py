@@ -23,7 +23,7 @@ import asyncio, sys, time
 from dataclasses import dataclass
 from enum import Enum
 import flyteish
-from flyteish import NonRecoverableError, TaskEnvironment, Timeout
+from flyteish import TaskEnvironment, Timeout
 import steps
 
 env = TaskEnvironment(name="flows")

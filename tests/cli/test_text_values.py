@@ -59,6 +59,10 @@ class Outer:
     points: list[Point]
 
 
+class Thing:
+    pass
+
+
 UserId = NewType("UserId", int)
 
 
@@ -136,7 +140,8 @@ def test_a_text_becomes_a_value_of_its_type(text: str, kind: Any, value: Any) ->
         ('{"size": 0}', Model, "greater than 0"),
         ('[{"size": 0}]', list[Model], r"greater than 0.*at `\$\[0\]`"),
         ("[]", OrderedDict[str, int], "OrderedDict"),
-        ("1", object(), "cannot be given on the command line"),
+        ("1", Thing, "Thing cannot be given on the command line"),
+        ("1", Thing | Point, "cannot be given on the command line"),
     ],
 )
 def test_a_text_of_another_type_is_refused_with_what_is_accepted(text: str, kind: Any, words: str) -> None:

@@ -11,7 +11,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import flyteish
 from flyteish import config, errors
@@ -92,31 +92,28 @@ def exit_code_table() -> str:
 
 
 def event_table() -> str:
-    return "\n\n".join(_event(kind) for kind in events.RunEvent.__args__)
+    return "\n\n".join(_event(kind) for kind in get_args(events.RunEvent))
 
 
 def lifecycle_diagram() -> str:
-    table = {phase: set(moves.MOVES[phase]) for phase in Phase}
-    at_work = [phase for phase in Phase if table[phase] and phase is not Phase.DORMANT]
-    everywhere = set.intersection(*(table[phase] for phase in at_work))
-    inner = [(phase, to) for phase in at_work for to in _in_order(table[phase] - everywhere)]
-    lines = ["stateDiagram-v2", "    state unfinished {"]
-    lines += [
-        "        [*] --> entering",
-        *(f"        {phase} --> {to}" for phase, to in inner if to in at_work),
-        "    }",
-    ]
-    lines += [f"    {phase} --> {to}" for phase, to in inner if to not in at_work]
+    at_work = [phase for phase in Phase if moves.MOVES[phase] and phase is not Phase.DORMANT]
+    everywhere = frozenset.intersection(*(moves.MOVES[phase] for phase in at_work))
+    own = [(phase, to) for phase in at_work for to in _in_order(moves.MOVES[phase] - everywhere)]
+    lines = ["stateDiagram-v2", "    state unfinished {", "        [*] --> entering"]
+    lines += [f"        {phase} --> {to}" for phase, to in own if to in at_work]
+    lines += ["    }"]
+    lines += [f"    {phase} --> {to}" for phase, to in own if to not in at_work]
     lines += [f"    unfinished --> {to}" for to in _in_order(everywhere)]
-    lines += [f"    {Phase.DORMANT} --> {to}" for to in _in_order(table[Phase.DORMANT])]
+    lines += [f"    {Phase.DORMANT} --> {to}" for to in _in_order(moves.MOVES[Phase.DORMANT])]
     return "\n".join(["```mermaid", *lines, "```"])
 
 
 def phases() -> str:
     meanings = _attribute_docs(Phase)
-    rows = [
-        [f"`{each}`", meanings.get(each.name, "-"), ", ".join(_in_order(moves.MOVES[each])) or "-"] for each in Phase
-    ]
+    rows = []
+    for phase in Phase:
+        followers = ", ".join(_in_order(moves.MOVES[phase]))
+        rows.append([f"`{phase}`", meanings.get(phase.name, "-"), followers or "-"])
     return _table(["phase", "meaning", "may become"], rows)
 
 

@@ -1,7 +1,7 @@
 """The README and the pages of docs/ as pages of blocks, and how a page is run.
 
-Decides which block is run, and how. A page's Python blocks are one program with the page's line numbers, run by a Python
-of its own, as a reader would; those of the notebooks page are the cells of one.
+Decides which block is run, and how. A page's Python blocks are one program with the page's line numbers, run by a
+Python of its own, as a reader would; those of the notebooks page are the cells of one.
 
     ```python               run; the blocks of a page go on from each other
     ```python file=NAME     written beside the page's program, for the commands and modules of the page

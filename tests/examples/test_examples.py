@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flyteish import Session, testing
+from flyteish import Run, Session, testing
 
 ROOT = Path(__file__).parents[2]
 MAIN_JOB = "spot_training.py"  # in full: `nox -s examples`
@@ -68,7 +68,7 @@ def test_the_main_job_goes_on_after_ctrl_c(flyteish_home: Path, tmp_path: Path) 
     name = said.split()[1]
     assert f"flyteish resume {name}" in said
     with Session() as session:
-        run = session.resume(name)
+        run: Run[float] = session.resume(name)
         assert run.result(120) > 0.9
         (action,) = run.actions()
         assert action.checkpoints[-1].progress == 1.0

@@ -15,7 +15,11 @@ FUNCTION_LINES = 60
 LONG_FILES: dict[str, str] = {}
 
 # Who may read the environment, and why. Everybody else gets a value.
-ENVIRONMENT_READERS = {"src/flyteish/config.py": "turns files and environment into Config"}
+ENVIRONMENT_READERS = {
+    "src/flyteish/config.py": "turns files and environment into Config",
+    "src/flyteish/_worker/variables.py": "gives each attempt of a worker process its variables",
+    "src/flyteish/engines/scoped_environ.py": "gives each attempt in this process its variables",
+}
 
 EVERYWHERE = (
     "src",
@@ -76,9 +80,9 @@ def test_only_the_configuration_reads_the_environment() -> None:
 
 
 def test_nothing_depends_on_files_beside_the_checkout() -> None:
-    """Only benchmarks may look for recorded data beside the checkout, and they skip where it is absent."""
+    """Only tests and benchmarks may look for recorded data beside the checkout, and they skip where it is absent."""
     mentions = {name: text for name, text in texts(*EVERYWHERE) if NEIGHBOUR.search(text)}
-    assert [name for name in mentions if not name.startswith("tests/benchmarks/")] == []
+    assert [name for name in mentions if not name.startswith("tests/")] == []
     assert [name for name, text in mentions.items() if "skip" not in text] == []
 
 

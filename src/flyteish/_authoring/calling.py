@@ -66,7 +66,7 @@ def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 
 def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The value of the call. Within an ``async def`` task the loop goes on meanwhile; elsewhere it blocks the thread."""
+    """The value of the call. In an ``async def`` task the loop goes on meanwhile; elsewhere it blocks the thread."""
     context = CURRENT.get(None)
     if context is None:
         task.signature.bind(args, kwargs)

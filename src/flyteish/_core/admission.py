@@ -145,7 +145,8 @@ class Books(Ledger):
             self._into_pool(self.pools[name], now, found)
         books = [book for name in dirty if (book := self.queues.get(name)) and (book.waiting or book.returners)]
         if len(books) == 1:
-            while self._start_one(books[0], now, found):
+            book = books[0]
+            while (book.waiting or book.returners) and self._start_one(book, now, found):
                 pass
         elif books:
             books.sort(key=lambda book: -book.config.priority)

@@ -107,7 +107,7 @@ class QueueBook:
     __slots__ = (
         "active_runs", "active_tasks", "blocked", "capacity", "config", "counted", "door", "enlisted", "entering",
         "held", "hold", "limit", "lines", "on_demand", "pools", "rate", "removed", "returners", "returning", "running",
-        "runs_of", "spot", "spot_running", "state", "used", "waiting",
+        "runs_of", "spot", "spot_running", "state", "takes_anything", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, config: Queue) -> None:
@@ -119,6 +119,8 @@ class QueueBook:
         self.pools: list[PoolBook] = []
         self.spot: list[PoolBook] = []
         self.on_demand: list[PoolBook] = []
+        self.takes_anything = False
+        """Work that names no resources and may run on-demand is never too much for it."""
         self.capacity = 0
         """What ``spot_share`` is a share of; 0: no fixed number."""
 
@@ -167,6 +169,7 @@ class QueueBook:
         sizes = [pool.config.capacity for pool in pools]
         bounds = [self.config.action_concurrency or 0, sum(sizes) if all(sizes) else 0]
         self.capacity = min((bound for bound in bounds if bound), default=0)
+        self.takes_anything = any(not self._never_pays(pool) for pool in self.on_demand)
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -205,6 +208,9 @@ class QueueBook:
         """Whether one more attempt there would exceed ``spend_limit``."""
         limit = self.config.spend_limit
         return bool(limit) and self.rate + pool.config.price_per_hour > limit + _HAIR
+
+    def _never_pays(self, pool: PoolBook) -> bool:
+        return 0 < self.config.spend_limit < pool.config.price_per_hour
 
     def spot_share_reached(self, only_spot: bool = False) -> bool:
         """Whether one more spot attempt would exceed ``spot_share`` of the capacity, or else of what runs.
@@ -258,6 +264,10 @@ class QueueBook:
 
     def heads(self) -> list[tuple[Line, Action]]:
         """The head of each line, in the order in which they go."""
+        if len(self.lines) == 1:
+            [line] = self.lines.values()
+            only = line.head()
+            return [] if only is None else [(line, only)]
         found, empty = [], []
         for key, line in self.lines.items():
             head = line.head()

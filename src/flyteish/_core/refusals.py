@@ -10,7 +10,7 @@ from typing import NamedTuple
 from flyteish._core.actions import Action
 from flyteish._core.admission import Books, PoolBook, QueueBook
 from flyteish._core.events import RunSubmitted
-from flyteish._core.resources import Amounts
+from flyteish._core.resources import NO_AMOUNTS, Amounts
 
 
 class Refusal(NamedTuple):
@@ -46,6 +46,9 @@ def check_submission(books: Books, action: Action) -> Refusal | None:
     if book.config.on_full == "refuse" and book.is_full():
         message = f"queue {book.config.name!r} is full: {book.counted} waiting or running, depth={book.config.depth}"
         return Refusal("ResourceExhaustedError", f"{action.profile.task} refused: {message}")
+    policy = settings.interruptible
+    if settings.amounts is NO_AMOUNTS and book.takes_anything and (policy is None or policy.fallback != "never"):
+        return None
     return _never_fits(book, action)
 
 

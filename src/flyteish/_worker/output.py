@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
-
 PUBLISH_SECONDS = 0.25
 """An attempt that runs longer than this can be read along from then on."""
 
@@ -39,7 +38,7 @@ def salvage(log: str, pid: int) -> None:
 class Output:
     """The output of one worker process, attempt by attempt. Between attempts it goes nowhere.
 
-    Most attempts of a fan-out print nothing, and a file for each would cost more than the attempt. So output goes to a
+    Most attempts of a fan-out print nothing, and a file for each would cost more than the attempt. So it goes to a
     spool, which becomes the attempt's file when the attempt ends having printed, or runs for long; when the worker
     dies, the engine finds what was said last in the spool (``spool_of``).
     """
@@ -116,11 +115,12 @@ class Output:
             before = self._path
             time.sleep(PUBLISH_SECONDS)
             with self._lock:
-                if self._path is None and before is None:
+                path, spool = self._path, self._spool
+                if path is None and before is None:
                     self._begun.clear()
-                elif self._path is not None and self._path is before and not self._published and self._spool is not None:
+                elif path is not None and path is before and spool is not None and not self._published:
                     try:
-                        os.link(self._spool, self._path)
+                        os.link(spool, path)
                         self._published = True
                     except OSError:
                         pass  # it is kept when it ends, then

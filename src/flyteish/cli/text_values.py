@@ -210,20 +210,13 @@ def _foreign(kind: type, data: Any) -> Any:
 
 
 def _by_pydantic(data: Any, kind: Any) -> Any:
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-    from pydantic.errors import PydanticSchemaGenerationError
+    from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True)).validate_python(data)
+        return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UnreadableText(
-            f"it does not fit {label(kind)}: {first['msg']}{f' at {where}' if where else ''}"
-        ) from None
-    except (PydanticUserError, PydanticSchemaGenerationError):
-        pass  # said below
-    try:
-        return TypeAdapter(kind).validate_python(data)
-    except Exception as error:  # models forbid the option above; whatever else it is, it is said
-        raise UnreadableText(f"a {label(kind)} cannot be given on the command line ({error})") from error
+        raise UnreadableText(f"it does not fit {label(kind)}: {first['msg']}{f' at {where}' if where else ''}") from None
+    except Exception as error:  # pydantic has many ways to say that it makes no schema of a type
+        raise UnreadableText(f"a {label(kind)} cannot be given on the command line") from error

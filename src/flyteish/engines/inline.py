@@ -189,8 +189,8 @@ class _Attempt(Stopping):
     """
 
     __slots__ = (
-        "_context", "_engine", "_running_at", "_speaker", "_task", "evidence", "leaving", "loadable", "loop", "lost", "order",
-        "over", "surroundings",
+        "_context", "_engine", "_running_at", "_speaker", "_task", "evidence", "leaving", "loadable", "loop", "lost",
+        "order", "over", "surroundings",
     )  # fmt: skip
 
     def __init__(self, engine: InlineEngine, order: Order, loadable: Loadable, surroundings: Context) -> None:
