@@ -61,7 +61,7 @@ class Refuse(msgspec.Struct, frozen=True, gc=False):
 
 
 class RunEnded(msgspec.Struct, frozen=True, gc=False):
-    """The root action ended: the run is over."""
+    """Every action of the run has ended; ``phase`` is the root's."""
 
     run: str
     phase: str

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Phase
+from flyteish._core.actions import TERMINAL, Action, Phase
 from flyteish._core.state import State
 from flyteish._core.story import attempt_lines
 
-_ENDS: Final = frozenset((Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT))
+_ENDS: Final = (Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT)
 _GIVEN_UP: Final = frozenset((Phase.ABORTED, Phase.TIMED_OUT))
-_ATTEMPT_OVER: Final = _ENDS | {Phase.QUEUED, Phase.BACKING_OFF, Phase.DORMANT}
+_ATTEMPT_OVER: Final = TERMINAL | {Phase.QUEUED, Phase.BACKING_OFF, Phase.DORMANT}
 
 #: Which phase may follow which. An action begins as ENTERING.
 MOVES: Final[dict[Phase, frozenset[Phase]]] = {
@@ -31,9 +31,6 @@ MOVES: Final[dict[Phase, frozenset[Phase]]] = {
 
 #: Who counts to a queue's ``depth``: those who wait in it or run. A parent that waits for its children does not.
 COUNTED: Final = frozenset((Phase.QUEUED, Phase.BACKING_OFF, Phase.RUNNING, Phase.RETURNING))
-
-assert TERMINAL == _ENDS
-assert all(MOVES[phase] >= _ATTEMPT_OVER for phase in WITH_ATTEMPT)
 
 
 def move(state: State, action: Action, phase: Phase) -> None:

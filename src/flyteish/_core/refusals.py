@@ -10,7 +10,7 @@ from typing import NamedTuple
 from flyteish._core.actions import Action
 from flyteish._core.admission import Books, PoolBook, QueueBook
 from flyteish._core.events import RunSubmitted
-from flyteish._core.resources import NO_AMOUNTS, Amounts
+from flyteish._core.resources import NO_AMOUNTS
 
 
 class Refusal(NamedTuple):
@@ -65,18 +65,15 @@ def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
         cure = "add an on-demand pool to the queue or set SpotPolicy(fallback='never')"
         return Refusal("ConfigurationError", f"{task}: queue {queue!r} feeds no on-demand pool, but {why}; {cure}")
     pools = book.spot if only_spot else book.on_demand
-    if not settings.amounts.within(book.limit) or not _fits_any(settings.amounts, pools):
+    fitting = [pool for pool in pools if settings.amounts.within(pool.limit)]
+    if not fitting or not settings.amounts.within(book.limit):
         message = f"{task}: {settings.resources!r} is more than queue {queue!r} or any of its {_kind(pools)} pools has"
         return Refusal("ConfigurationError", message)
     limit = book.config.spend_limit
-    if limit and all(pool.config.price_per_hour > limit for pool in pools):
+    if limit and all(pool.config.price_per_hour > limit for pool in fitting):
         message = f"every {_kind(pools)} pool of queue {queue!r} costs more than its spend_limit of ${limit:g} per hour"
         return Refusal("ConfigurationError", f"{task}: {message}")
     return None
-
-
-def _fits_any(amounts: Amounts, pools: list[PoolBook]) -> bool:
-    return any(amounts.within(pool.limit) for pool in pools)
 
 
 def _kind(pools: list[PoolBook]) -> str:

@@ -217,6 +217,8 @@ def _by_pydantic(data: Any, kind: Any) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise UnreadableText(f"it does not fit {label(kind)}: {first['msg']}{f' at {where}' if where else ''}") from None
+        raise UnreadableText(
+            f"it does not fit {label(kind)}: {first['msg']}{f' at {where}' if where else ''}"
+        ) from None
     except Exception as error:  # pydantic has many ways to say that it makes no schema of a type
         raise UnreadableText(f"a {label(kind)} cannot be given on the command line") from error

@@ -59,6 +59,24 @@ class Attempt:
             self.timer.cancel()
             self.timer = None
 
+    def terminate(self, loop: asyncio.AbstractEventLoop, gap: float) -> None:
+        """Send its worker SIGTERM, and SIGKILL after ``gap`` seconds."""
+        if self.member is None:
+            return
+        self.fate = self.doomed
+        self.member.process.terminate()
+        self.timer = loop.call_later(gap, self.kill)
+
+    def kill(self) -> None:
+        """Kill its worker, unless that has said meanwhile that the attempt is over."""
+        member = self.member
+        if member is None:
+            return
+        member.process.drain()
+        if member.current is self:
+            self.fate = self.doomed
+            member.process.kill()
+
 
 class Member:
     """One worker of the pool.

@@ -366,13 +366,13 @@ class ProcessesEngine:
     def _stop_running(self, attempt: Attempt, reason: str) -> None:
         member = self._clear_behind(attempt)
         member.process.send(m.Stop(attempt.key, reason))
-        attempt.timer = self._loop.call_later(attempt.grace, self._kill, attempt)
+        attempt.timer = self._loop.call_later(attempt.grace, attempt.kill)
 
     def _reclaim_running(self, attempt: Attempt, notice: Notice) -> None:
         member = self._clear_behind(attempt)
         member.process.send(m.Notify(attempt.key, notice))
         gap = min(_KILL_GAP, max(0.0, attempt.ends_at - self._loop.time()))
-        attempt.timer = self._loop.call_at(attempt.ends_at, self._terminate, attempt, gap)
+        attempt.timer = self._loop.call_at(attempt.ends_at, attempt.terminate, self._loop, gap)
 
     def _clear_behind(self, attempt: Attempt) -> Member:
         """Nothing may begin in its worker before it is known whether that worker has to die."""
@@ -381,23 +381,6 @@ class ProcessesEngine:
         attempt.cancel_timer()
         self._recall(member, member.unbegun())
         return member
-
-    def _terminate(self, attempt: Attempt, gap: float) -> None:
-        member = attempt.member
-        if member is None:
-            return
-        attempt.fate = attempt.doomed
-        member.process.terminate()
-        attempt.timer = self._loop.call_later(gap, self._kill, attempt)
-
-    def _kill(self, attempt: Attempt) -> None:
-        member = attempt.member
-        if member is None:
-            return
-        member.process.drain()
-        if member.current is attempt:
-            attempt.fate = attempt.doomed
-            member.process.kill()
 
     def _report_notice(self, attempt: Attempt, notice: Notice) -> None:
         # Our own SIGTERM at the end of a reclaim is no news.
