@@ -1,8 +1,8 @@
 """Trains a classifier of handwritten digits on spot workers that a market takes away again and again.
 
 The training is real, the worker processes are really killed, and the accuracy is that on digits which were held
-back. Only the market is made up: three machines last a few seconds, the next ones not even as long as they take to
-start, so that the work ends on-demand. Stop it with Ctrl-C if you like: it says how to go on.
+back. Only the market is made up: three machines last a few seconds each, the next ones are gone before the work can
+begin, so that it ends on-demand. Stop it with Ctrl-C if you like: it says how to go on.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ def digits() -> tuple[Digits, Digits]:
 
 def pools() -> list[Pool]:
     """Worker processes of this machine, at the prices of a cloud."""
-    market = ScriptedMarket(reclaims=[3, 2, 3, 0.1, 0.1, 0.1], notice_seconds=1)
+    market = ScriptedMarket(reclaims=[2, 1.5, 2, 0, 0, 0], notice_seconds=1)
     return [
         Pool("spot", "spot", engine="processes", price_per_hour=0.30, market=market),
         Pool("on-demand", engine="processes", price_per_hour=1.00),

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyteish._authoring.feed import Feeds
+from flyteish._controller.lifetimes import Lifetimes
 from flyteish._controller.loop import Controller
 from flyteish._controller.mailman import Mailman
+from flyteish._controller.markets import Markets
 from flyteish._controller.orders import OrderDesk, SecretLookup
 from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core.events import Configured
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from anyio.from_thread import BlockingPortal
-
-POOL_LIFETIME = 7200.0
-"""Seconds that a spot machine is expected to last where nobody knows better."""
 
 
 class Machinery:
@@ -77,12 +76,12 @@ class Machinery:
                 max_result=config.max_value_size, print_to_log=print_to_log,
             )  # fmt: skip
             orders = OrderDesk(
-                blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lambda pool: POOL_LIFETIME, lookup=secrets
+                blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=Lifetimes(config.pools), lookup=secrets
             )
             self.controller = Controller(
                 configured=Configured(config.queues, _sized(config)),
                 engines=_engines(config, self._inline),
-                reclaimers={pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market},
+                markets=Markets({pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market}),
                 store=self.store,
                 blobs=self.blobs,
                 clock=clock,

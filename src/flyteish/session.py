@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import cache_digest_of, profile_of
 from flyteish._authoring.payloads import pack
 from flyteish._authoring.reference import needs_value, reference_for
@@ -30,7 +31,7 @@ from flyteish._core.events import RunSubmitted
 from flyteish._core.ids import inputs_digest, run_name
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.settings import SILENT, Level, Opinions, Scope, Secret, opinions
-from flyteish._worker.runner import readable
+from flyteish._worker.runner import StoreAccess, readable
 from flyteish.config import Config, environment_secret, load_config
 from flyteish.errors import ConfigurationError, SerializationError, SessionClosedError
 from flyteish.interfaces import Call, Clock
@@ -241,7 +242,8 @@ class Session:
     ) -> Run[R]:
         """What ``run`` does, with the run's own opinions."""
         machinery = self._open()
-        data = task.signature.encode_inputs(args, kwargs)
+        with at_hand(StoreAccess(machinery.blobs)):
+            data = task.signature.encode_inputs(args, kwargs)
         self._check_size(task, data)
         scope = self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
         profile = profile_of(task, scope, machinery.blobs)

@@ -90,7 +90,11 @@ def test_help_of_a_task_shows_what_its_author_wrote(cli: Cli, flows: Path) -> No
     said = cli("run", flows, "main", "--help")
     assert said.code == 0
     text = " ".join(said.out.split())
-    for words in ("Add the squares.", "--data VALUE list[int]; required", "--dry-run, --no-dry-run bool; default: False"):
+    for words in (
+        "Add the squares.",
+        "--data VALUE list[int]; required",
+        "--dry-run, --no-dry-run bool; default: False",
+    ):
         assert words in text
     assert "main, echo, fail" in cli("run", flows, "--help").out
 
@@ -171,13 +175,24 @@ def test_a_deadline_has_an_exit_code_of_its_own(cli: Cli, flows: Path) -> None:
     assert "flyteish: ActionTimedOutError: flows.late" in said.err
 
 
+def test_a_file_is_given_by_its_path(cli: Cli, tmp_path: Path) -> None:
+    """Its content is stored with the run."""
+    (tmp_path / "notes.txt").write_text("read me")
+    file = _file(
+        tmp_path,
+        "async def main(notes: flyteish.io.File) -> str:\n"
+        "    async with notes.open('rb') as handle:\n        return (await handle.read()).decode()",
+    )
+    assert cli("run", "--quiet", file, "main", "--notes", "notes.txt").out == "read me\n"
+    assert "cannot be read as flyteish.File: " in cli("run", file, "main", "--notes", "note.txt").err
+
+
 def test_options_of_the_run_apply_to_it(cli: Cli, tmp_path: Path) -> None:
     """Queue, priority, medium, environment and name, which stand before FILE."""
     (tmp_path / "flyteish.toml").write_text("[queues.default]\n[queues.quick]\n")
     file = _file(
         tmp_path,
-        "async def main() -> list:\n"
-        "    c = flyteish.ctx()\n    return [c.queue, os.environ['WHO'], c.run, c.medium]",
+        "async def main() -> list:\n    c = flyteish.ctx()\n    return [c.queue, os.environ['WHO'], c.run, c.medium]",
         "retries=1",
     )
     said = cli("run", "--queue", "quick", "--priority", "max", "--interruptible", "--env", "WHO=me", "--name", "mine",

@@ -106,7 +106,11 @@ UserId = NewType("UserId", int)
         ('[1, "r"]', Pair, Pair(1, "r")),
         ('{"at": "2025-03-01T12:00:00"}', Record, Record(datetime(2025, 3, 1, 12))),
         ('{"size": 2}', Model, Model(size=2)),
-        ('{"model": {"size": 2}, "path": "p", "points": [{"x": 1}]}', Outer, Outer(Model(size=2), Path("p"), [Point(1)])),
+        (
+            '{"model": {"size": 2}, "path": "p", "points": [{"x": 1}]}',
+            Outer,
+            Outer(Model(size=2), Path("p"), [Point(1)]),
+        ),
         ('{"size": 2}', Model | None, Model(size=2)),
         ('{"x": 2}', Model | Point, Point(2)),
         ("[1]", Any, [1]),

@@ -1,17 +1,17 @@
-"""Ten thousand ways in which things can go, drawn at random; every promise is checked after every event.
+"""Ways in which things can go, drawn at random; every promise of the specification is checked after every event.
 
-The world of each history is drawn too: queues and their limits, pools, policies. A failure shrinks to the fewest
-events that show it and prints the line that repeats it.
+The world of each history is drawn too: queues and their limits, pools, policies. Hypothesis draws short histories,
+and shrinks one that fails to the fewest events that show it; the long ones come from the seed in the report's head.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT
 from flyteish._core.events import (
     AttemptEnded,
     AttemptNoticed,
@@ -26,12 +26,18 @@ from flyteish._core.events import (
 )
 from flyteish._core.ids import AttemptKey
 from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.queues import Pool, Queue
+from flyteish._core.queues import Medium, Pool, Queue
 from flyteish._core.resources import Resources
 from flyteish._core.settings import Settings
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile
 from tests.core.world import World, profile
 
+LONG_HISTORIES = 500
+POOLS: tuple[tuple[str, Medium, float], ...] = (
+    ("od", "on-demand", 1.0),
+    ("spot", "spot", 0.85),
+    ("spot2", "spot", 0.5),
+)
 QUEUES = ("default", "other", "third")
 small = st.integers(0, 3)
 
@@ -261,3 +267,76 @@ def test_every_promise_holds_whatever_happens(
     player.world.check_replay()
     player.world.settle()
     player.world.check_replay()
+
+
+def test_every_promise_holds_in_long_histories(seed: int) -> None:
+    """The same over many more events: crowded queues, deep families, several restarts."""
+    for number in range(LONG_HISTORIES):
+        chance = random.Random(seed + number)
+        profiles = [profile(random_settings(chance), f"e.t{n}") for n in range(chance.randint(1, 4))]
+        player = Player(random_configuration(chance), random_configuration(chance), profiles)
+        try:
+            for kind, a, b in read(chance.randbytes(3 * chance.choice([20, 60, 150]))):
+                player.play(kind, a, b)
+            player.world.check_replay()
+            player.world.settle()
+            player.world.check_replay()
+        except BaseException as error:
+            error.add_note(f"history number {number} of seed {seed}: repeat it alone with seed {seed + number}")
+            raise
+
+
+def random_configuration(chance: random.Random) -> Configured:
+    one_of = chance.choice
+    pools = tuple(
+        Pool(
+            name,
+            medium=medium,
+            capacity=one_of([0, 1, 2, 3]),
+            resources=one_of([Resources(), Resources(), Resources(cpu=2)]),
+            price_per_hour=one_of([0.0, 0.3, 1.0]),
+            cooldown=one_of([0.0, 3.0]),
+        )
+        for name, medium, share in POOLS
+        if chance.random() < share
+    )
+    names = tuple(each.name for each in pools)
+    drawn = tuple(
+        Queue(
+            name,
+            pools=one_of([(), names[:1], names]),
+            action_concurrency=one_of([0, 1, 2, 3]),
+            run_concurrency=one_of([0, 0, 1, 2]),
+            depth=one_of([0, 0, 1, 3]),
+            on_full=one_of(["refuse", "wait", "wait"]),
+            max_resources=one_of([Resources(), Resources(), Resources(cpu=2)]),
+            priority=one_of([50, 50, 100]),
+            scheduling=one_of(["strict_fifo", "greedy_capacity"]),
+            fairness=one_of(["round_robin", "fifo"]),
+            overlap=one_of(["allow", "allow", "queue", "skip", "replace"]),
+            spot_share=one_of([1.0, 1.0, 0.5, 0.0]),
+            spend_limit=one_of([0.0, 0.0, 1.5]),
+            state=one_of(["active", "active", "active", "held"]),
+        )
+        for name in QUEUES[: one_of([1, 2, 2, 2, 2])]
+    )
+    return Configured(drawn, pools)
+
+
+def random_settings(chance: random.Random) -> Settings:
+    one_of = chance.choice
+    policy = SpotPolicy(
+        fallback=one_of(["final", "final", "first-preemption", "never"]),
+        preemptions_without_progress=one_of([1, 2]),
+        max_spot_wait=one_of([None, 0, 3]),
+        budget=one_of(["uncharged", "uncharged", "single"]),
+    )
+    backoff = one_of([None, Backoff(2.0, 2.0, jitter=0.5)])
+    return Settings(
+        queue=one_of(QUEUES[:2]),
+        interruptible=policy if chance.random() < 0.6 else None,
+        retries=RetryStrategy(one_of([0, 1, 2]), backoff=backoff, system_retries=one_of([0, 1, 2])),
+        timeout=Timeout(one_of([None, None, 5]), one_of([None, None, 4]), one_of([None, None, None, 0.5, 12, 40])),
+        priority=one_of([50, 50, 100]),
+        resources=one_of([Resources(), Resources(cpu=1), Resources(cpu=2)]),
+    )

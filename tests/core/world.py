@@ -36,7 +36,10 @@ from flyteish._core.values import Payload, Profile, TaskReference
 ROOT = "a0"
 
 
-def profile(settings: Settings = Settings(), task: str = "e.t") -> Profile:
+PLAIN = Settings()
+
+
+def profile(settings: Settings = PLAIN, task: str = "e.t") -> Profile:
     return Profile(task, task, settings, TaskReference("m", "t"))
 
 
@@ -47,6 +50,7 @@ class Live:
         self.pool = pool
         self.action = action
         self.awaits: set[str] = set()
+        self.told: set[str] = set()
         self.calls: dict[tuple[str, bytes], int] = {}
         self.stopped = ""
 
@@ -74,12 +78,13 @@ class World:
     # -- telling the core -----------------------------------------------------------------------------------------
 
     def tell(self, event: Event) -> list[Effect]:
-        assert self.state.books is not None
-        before = invariants.exceeded(self.state.books).keys()
+        books = self.state.books
+        assert books is not None
+        before = invariants.exceeded(books).keys()
         self.state, effects = apply(self.state, event, self.now)
         for effect in effects:
             self._carry_out(effect)
-        after = invariants.exceeded(self.state.books)
+        after = invariants.exceeded(books)
         for effect in effects:
             if type(effect) is StartAttempt:
                 names = {f"pool {effect.pool}", f"queue {effect.action.profile.settings.queue}"}
@@ -87,8 +92,8 @@ class World:
                     names.add(f"spot of {effect.action.profile.settings.queue}")
                 assert not names & after.keys(), f"started over a limit: {after}"
         if type(event) is Configured:
-            self.exempt |= {f"pool {name}" for name in self.state.books.pools}
-            self.exempt |= {f"{what} {name}" for name in self.state.books.queues for what in ("queue", "runs of", "spot of")}
+            self.exempt |= {f"pool {name}" for name in books.pools}
+            self.exempt |= {f"{what} {name}" for name in books.queues for what in ("queue", "runs of", "spot of")}
         assert not after.keys() - before - self.exempt, after
         invariants.check(self.state, self.now, self.exempt)
         self._check_deadlines()
@@ -134,11 +139,13 @@ class World:
             return
         parent = self.state.runs[action.run].actions[action.parent]
         live = self.live.get(parent.attempt_key()) if parent.phase in WITH_ATTEMPT else None
-        if live is not None:
-            # `remove`: the same outcome never reaches the same attempt twice.
-            if action.id in live.awaits:
-                live.awaits.remove(action.id)
-                assert live.awaits or parent.phase is Phase.RUNNING, "a parent goes on without a place"
+        if live is None:
+            return  # nobody waits for it now; whoever calls it again is told then
+        assert action.id not in live.told, "an outcome was delivered twice"
+        live.told.add(action.id)
+        if action.id in live.awaits:
+            live.awaits.remove(action.id)
+            assert live.awaits or parent.phase is Phase.RUNNING, "a parent goes on without a place"
 
     def _check_final(self, action: Action) -> None:
         facts = (action.phase, action.result, action.error, action.ended_at)
@@ -178,6 +185,7 @@ class World:
         if fresh:
             live.calls[child.key, inputs] = occurrence + 1
             live.awaits.add(name)
+            live.told.discard(name)
         refused = len(self.refusals)
         self.tell(
             ActionSubmitted(
@@ -281,7 +289,8 @@ class World:
         assert not self.live
         for book in self.state.books.queues.values():
             assert book.is_idle
-            assert not (book.counted or book.waiting or book.active_runs or book.runs_of or book.rate)
+            left_over = (book.counted, book.waiting, book.active_runs, len(book.runs_of), book.rate)
+            assert left_over == (0, 0, 0, 0, 0.0)
 
     def _end_somebody(self) -> bool:
         for key, live in list(self.live.items()):

@@ -15,9 +15,14 @@ from typing import Any, get_args
 
 import flyteish
 from flyteish import config, errors
+from flyteish._authoring.checkpoint import Checkpoint
+from flyteish._authoring.context import AttemptContext
+from flyteish._authoring.interruption import Interruption
 from flyteish._core import events, moves, queues, retries, settings
 from flyteish._core.actions import Phase
+from flyteish._core.cost import CostSummary
 from flyteish.cli import exit_codes, parser
+from flyteish.session import Run
 from tests.docs.pages import PAGES as ALL_PAGES
 from tests.docs.pages import ROOT
 
@@ -121,6 +126,26 @@ def _in_order(some: Iterable[Phase]) -> list[Phase]:
     return sorted(some, key=list(Phase).index)
 
 
+def run_members() -> str:
+    return _members(Run, skip=("finish", "changed", "loop_ends", "record", "journal"))
+
+
+def context_members() -> str:
+    return _members(AttemptContext, skip=("occurrence", "scratch", "close"))
+
+
+def checkpoint_members() -> str:
+    return _members(Checkpoint)
+
+
+def interruption_members() -> str:
+    return _members(Interruption, skip=("notify", "close"))
+
+
+def cost_fields() -> str:
+    return ", ".join(f"`{name}`" for name in CostSummary.__struct_fields__)
+
+
 def public_names() -> str:
     things = {name: getattr(flyteish, name) for name in flyteish.__all__ if name != "__version__"}
     things["map"] = type(flyteish.map).__call__
@@ -131,7 +156,8 @@ PARTS: dict[str, Callable[[], str]] = {
     each.__name__: each
     for each in (
         settings_matrix, error_tree, error_meanings, who_pays, configuration, pool_keys, queue_keys, commands,
-        exit_code_table, event_table, lifecycle_diagram, phases, public_names,
+        exit_code_table, event_table, lifecycle_diagram, phases, public_names, run_members, context_members,
+        checkpoint_members, interruption_members, cost_fields,
     )
 }  # fmt: skip
 PAGES = [page for page, path in ALL_PAGES.items() if _PART.search(path.read_text(encoding="utf-8"))]
@@ -145,6 +171,20 @@ def _first(thing: Any) -> str:
     documented = thing if inspect.isroutine(thing) or inspect.isclass(thing) or inspect.ismodule(thing) else type(thing)
     text = " ".join((inspect.getdoc(documented) or "").partition("\n\n")[0].split())
     return re.sub(r" \(spec: [^)]*\)", "", text).replace("``", "`").rstrip(".")
+
+
+def _members(kind: type, skip: tuple[str, ...] = ()) -> str:
+    """The public methods and properties of a class, each with the first sentence of its docstring."""
+    rows = []
+    for name, member in vars(kind).items():
+        if name.startswith("_") or name in skip or not (callable(member) or isinstance(member, property)):
+            continue
+        call = (
+            "" if isinstance(member, property) else "(...)" if len(inspect.signature(member).parameters) > 1 else "()"
+        )
+        wait = "await " if inspect.iscoroutinefunction(member) else ""
+        rows.append([f"`{wait}{name}{call}`", _first(member.fget if isinstance(member, property) else member)])
+    return _table(["", "what it is"], rows)
 
 
 def _attribute_docs(kind: type) -> dict[str, str]:

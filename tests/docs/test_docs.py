@@ -73,7 +73,7 @@ def test_every_page_is_reachable_from_the_index() -> None:
 def test_generated_parts_are_current(page: str) -> None:
     """What is made from the code says what the code says; ``python -m tests.docs.generated`` writes it anew."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    assert generated.renewed(text) == text
+    assert generated.renewed(text) == text, "run: python -m tests.docs.generated"
 
 
 def _anchors(markdown: str) -> set[str]:

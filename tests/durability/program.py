@@ -98,7 +98,7 @@ async def parent(i: int) -> int:
 
 
 async def delivered(i: int, j: int) -> int:
-    value: int = await KINDS[(i + j) % len(KINDS)](i, j)
+    value = await KINDS[(i + j) % len(KINDS)].aio(i, j)
     note("delivered", ctx().action, ctx().generation, i, j, value)
     return value
 

@@ -28,7 +28,7 @@ from tests.durability import program
 
 SEED_VARIABLE = "FLYTEISH_KILL_SEED"
 """Set to one of the printed seeds, it repeats that run only."""
-RUNS = 9
+RUNS = 12
 KILLS = 6
 AT_ONCE = 2
 PATIENCE = 60.0
@@ -62,9 +62,15 @@ class Killed:
         self.chance = random.Random(seed)
         self.seed = seed
         self.home = folder / "home"
-        self.store = self.home / "store.db"
+        self.store = self.home / "flyteish.db"
         self.notes = folder / "notes"
         self.life = 0
+        # As of the end of the last life: executions of what had succeeded, calls of traced helpers whose value was
+        # on record, the newest checkpoint of each action, and how many notes of restores there were.
+        self.finished: dict[str, int] = {}
+        self.traced: dict[tuple[str, ...], int] = {}
+        self.saved: dict[str, int] = {}
+        self.restored = 0
 
     def story(self) -> int:
         kills = 0
@@ -95,8 +101,8 @@ class Killed:
         """Whether it was killed before it ended."""
         before = self._entries()
         by_entry = self.chance.random() < 0.5
-        target = before + self.chance.randint(1, 30)
-        delay = self.chance.uniform(0.0, 0.5)
+        target = before + self.chance.randint(1, 20)
+        delay = self.chance.uniform(0.0, 0.2)
         process = self._spawn()
         deadline = time.monotonic() + PATIENCE
         moment: float | None = None
@@ -142,27 +148,25 @@ class Killed:
         record = self._record()
         executions = Counter(action for action, *_ in self._lines("executed"))
         helpers = Counter(self._lines("traced"))
-        for action, count in getattr(self, "_finished", {}).items():
+        for action, count in self.finished.items():
             assert record.actions[action].phase is Phase.SUCCEEDED, f"the result of {action} was lost"
             assert executions[action] == count, f"{action} had succeeded and ran again"
-        for call, count in getattr(self, "_traced", {}).items():
+        for call, count in self.traced.items():
             assert helpers[call] == count, f"{call} was traced and ran again"
         restored = self._lines("restored")
-        for action, saved in getattr(self, "_saved", {}).items():
-            later = [int(begin) for name, begin in restored[self._restored :] if name == action]
+        for action, saved in self.saved.items():
+            later = [int(begin) for name, begin in restored[self.restored :] if name == action]
             assert all(begin >= saved for begin in later), f"{action} lost checkpoint {saved}: restored {later}"
-        self._finished = {
+        self.finished = {
             each.id: executions[each.id] for each in record.actions.values() if each.phase is Phase.SUCCEEDED
         }
-        self._traced = {
+        self.traced = {
             call: helpers[call]
             for call in helpers
             if (traced := record.actions[call[0]].traced) and len(traced) > int(call[1])
         }
-        self._saved = {
-            each.id: each.checkpoints[-1].sequence for each in record.actions.values() if each.checkpoints
-        }
-        self._restored = len(restored)
+        self.saved = {each.id: each.checkpoints[-1].sequence for each in record.actions.values() if each.checkpoints}
+        self.restored = len(restored)
         self._check_deliveries(record)
 
     def _check_deliveries(self, record: RunRecord) -> None:

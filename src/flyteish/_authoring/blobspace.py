@@ -6,6 +6,8 @@ This module must not know what a store is made of; it moves bytes and addresses.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +36,16 @@ class BlobAccess(Protocol):
 
 
 current_blobs: ContextVar[BlobAccess | None] = ContextVar("flyteish_current_blobs", default=None)
+
+
+@contextmanager
+def at_hand(blobs: BlobAccess) -> Iterator[None]:
+    """Within it, values are encoded to and decoded from this store."""
+    token = current_blobs.set(blobs)
+    try:
+        yield
+    finally:
+        current_blobs.reset(token)
 
 
 class BlobAddress(str):

@@ -95,9 +95,9 @@ def _type_name(cls: type) -> str:
     return f"{root if root in _FACADES else cls.__module__}.{name}"
 
 
-#: Modules that say nothing which the class's name doesn't.
+#: Modules that say nothing which the class's name doesn't; the script has two names (see ``_worker.loader``).
 _EVIDENT = frozenset(
-    ["builtins", "collections", "typing", "__main__", "datetime", "decimal", "pathlib", "uuid", "enum"]
+    ["builtins", "collections", "typing", "__main__", "__mp_main__", "datetime", "decimal", "pathlib", "uuid", "enum"]
 )
 #: Libraries whose classes are known by the package, not by the module that they are written in.
 _FACADES = frozenset(["flyteish", "numpy", "pandas", "polars", "pyarrow"])

@@ -14,10 +14,12 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import conclude
 from flyteish._authoring.payloads import unpack, unpack_beside
 from flyteish._core.cost import CostSummary
 from flyteish._core.values import Payload
+from flyteish._worker.runner import StoreAccess
 from flyteish.errors import RunNotFoundError
 from flyteish.interfaces import BlobStore, Outcome
 
@@ -238,7 +240,8 @@ class Run(Generic[R]):
 
     def _conclude(self, data: bytes) -> R:
         assert self._outcome is not None
-        value: R = conclude(self._task, self._outcome, self._live, data)
+        with at_hand(StoreAccess(self._inside.blobs)):
+            value: R = conclude(self._task, self._outcome, self._live, data)
         return value
 
     def _listen(self, listener: Callable[[], None]) -> Callable[[], None]:

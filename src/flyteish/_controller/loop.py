@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flyteish._controller.burst import Burst
 from flyteish._controller.desk import AttemptLink, Desk, Waiting
 from flyteish._controller.inbox import Inbox
+from flyteish._controller.markets import Markets
 from flyteish._controller.orders import OrderDesk
-from flyteish._controller.outcomes import refused, row_of
+from flyteish._controller.outcomes import refused, row_of, type_name
 from flyteish._controller.performer import Performer
-from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core import lifecycle
-from flyteish._core.actions import TERMINAL, Phase, RunRecord
+from flyteish._core.actions import TERMINAL, End, Phase, RunRecord
 from flyteish._core.effects import Deliver, Record, Refuse, RunEnded, StartAttempt
 from flyteish._core.events import (
     ActionSubmitted,
@@ -44,21 +45,13 @@ from flyteish._core.ids import ROOT_ACTION, ActionKey, AttemptKey
 from flyteish._core.state import State
 from flyteish._core.values import CheckpointRecord, Payload
 from flyteish.errors import SessionClosedError
-from flyteish.interfaces import (
-    BlobStore,
-    Call,
-    Clock,
-    Engine,
-    Notice,
-    Order,
-    Origin,
-    RunStore,
-)
+from flyteish.interfaces import BlobStore, Call, Clock, Engine, Order, Origin, RunStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class Controller:
@@ -69,7 +62,7 @@ class Controller:
         *,
         configured: Configured,
         engines: Mapping[str, Engine],
-        reclaimers: Mapping[str, Reclaimer],
+        markets: Markets,
         store: RunStore,
         blobs: BlobStore,
         clock: Clock,
@@ -85,7 +78,7 @@ class Controller:
         """Of calls; taken by any thread."""
         self.state = State.configured(configured.queues, configured.pools)
         self._engines = engines
-        self._reclaimers = reclaimers
+        self._markets = markets
         self._store = store
         self._blobs = blobs
         self._orders = orders
@@ -100,7 +93,7 @@ class Controller:
         self._unconfirmed: dict[Callable[[str | None], None], None] = {}
         """Who waits to hear that a checkpoint is durable."""
         self._performer = Performer(
-            pools={pool.name: pool for pool in configured.pools}, engines=engines, reclaimers=reclaimers,
+            pools={pool.name: pool for pool in configured.pools}, engines=engines, markets=markets,
             desk=self._desk, orders=orders, clock=clock, stop_grace=stop_grace,
             report=lambda event: self.post(self.take_report, event, None),
             on_change=on_change, on_ended=lambda run: self.state.forget(run), on_drained=on_drained,
@@ -120,9 +113,8 @@ class Controller:
         for engine in self._engines.values():
             await engine.open(self, self._blobs)
         now = self.clock.now()
-        for name, reclaimer in self._reclaimers.items():
-            reclaimer.opened(now)
-            self._follow_capacity(name, reclaimer, now)
+        self._markets.open(now)
+        self._follow_capacities(now)
         self._inbox.open(self._loop)
 
     async def close(self) -> None:
@@ -158,9 +150,9 @@ class Controller:
 
     def _answer_everybody(self) -> None:
         error = self._over
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
         for run, action, waiting in self._desk.everyone():
-            waiting.tell(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
+            message = f"{error} (continue with: flyteish resume {run})"
+            waiting.tell(refused(run, action, type_name(error), message))
         unconfirmed, self._unconfirmed = self._unconfirmed, {}
         for confirm in unconfirmed:
             confirm(str(error))
@@ -182,13 +174,10 @@ class Controller:
     def _refuse(self, take: Callable[..., None], facts: tuple[Any, ...]) -> None:
         """A fact that came after the end: whoever waits for an answer gets one, everything else is too late."""
         error = self._over or SessionClosedError("the session was closed")
-        name = f"{type(error).__module__}.{type(error).__qualname__}"
-        if take == self.take_run:
-            facts[-1].tell(refused(facts[0].run, ROOT_ACTION, name, str(error)))
-        elif take == self.take_resume:
-            facts[-1].tell(refused(facts[1], ROOT_ACTION, name, str(error)))
-        elif take == self.take_call:
-            facts[1].tell(refused(facts[0].key.run, "", name, str(error)))
+        if take in (self.take_run, self.take_resume, self.take_call):
+            (waiting,) = (fact for fact in facts if isinstance(fact, Waiting))
+            run = waiting.link.key.run if waiting.link is not None else ""
+            waiting.tell(refused(run, waiting.action, type_name(error), str(error)))
         elif take == self.take_checkpoint:
             facts[-1](str(error))
         elif take == self.take_question:
@@ -207,6 +196,7 @@ class Controller:
             self._journal()
             self._set_alarm()
         except Exception as error:  # a defect of ours: stop with the story rather than go on with a broken state
+            _log.critical("the controller stops at a defect of its own; its runs can be resumed", exc_info=error)
             self._end(error)
             self._inbox.refuse_all()
 
@@ -215,12 +205,15 @@ class Controller:
         due = self.state.next_due()
         if due is not None and due <= now:
             self._apply(TimePassed(), now)
-        for name, reclaimer in self._reclaimers.items():
-            due = reclaimer.next_due()
-            if due is not None and due <= now:
-                for key, notice in reclaimer.due(now):
-                    self._reclaim(key, notice)
-                self._follow_capacity(name, reclaimer, now)
+        for key, notice in self._markets.due(now):
+            action = self.state.action(ActionKey(key.run, key.action))
+            if action is not None and action.attempts and action.generation == key.generation:
+                self._performer.reclaim(action.attempts[-1].pool, key, notice)
+        self._follow_capacities(now)
+
+    def _follow_capacities(self, now: float) -> None:
+        for pool, available in self._markets.capacities(now):
+            self._apply(PoolCapacityChanged(pool, available, "the pool's market"), now)
 
     def _journal(self) -> None:
         burst = self._burst
@@ -234,8 +227,10 @@ class Controller:
             self._written(burst, None)
 
     def _set_alarm(self) -> None:
-        times = [self.state.next_due(), *(reclaimer.next_due() for reclaimer in self._reclaimers.values())]
-        at = min((time for time in times if time is not None), default=None)
+        due = self.state.next_due()
+        at = min(self._markets.times(), default=due)
+        if due is not None and at is not None:
+            at = min(at, due)
         if self._alarm is not None and at != self._alarm_at:
             self._alarm.cancel()
             self._alarm = None
@@ -353,10 +348,9 @@ class Controller:
     def take_farewell(self, link: AttemptLink, number: int, reason: str) -> None:
         """A caller no longer waits, for its program is ending: what it called is left for whoever resumes the run."""
         waiting = link.calls.pop(number, None) if link.calls is not None else None
-        if waiting is not None and waiting.done is not None:
-            done, waiting.done = waiting.done, None
+        if waiting is not None:
             why = f"the event loop of its program ends: {reason}"
-            done(refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why), None)
+            waiting.tell(refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
 
     def take_abort(self, run: str, action: str, reason: str) -> None:
         """A person wants an action, or a run, ended."""
@@ -368,15 +362,18 @@ class Controller:
             self._apply(event)
             return
         key = AttemptKey(event.run, event.action, event.generation)
-        for reclaimer in self._reclaimers.values():
-            reclaimer.attempt_ended(key)
+        self._markets.ended(key)
         link = self._links.pop(key, None)
         if link is not None:
             self._hang_up(link)
         action = self.state.action(ActionKey(event.run, event.action))
         if action is None:
             return
+        attempt = action.attempts[-1] if action.attempts else None
         self._apply(event)
+        if attempt is not None and attempt.generation == event.generation:
+            over = attempt.ended_at or self.clock.now()
+            self._orders.lifetimes.saw(attempt.pool, over - attempt.admitted_at, reclaimed=attempt.end is End.PREEMPTED)
         if live is not None and action.phase is Phase.FAILED and action.generation == event.generation:
             self._performer.live[event.run, event.action] = live
 
@@ -436,16 +433,3 @@ class Controller:
 
     def log_path(self, key: AttemptKey) -> Path | None:
         return self._log_path(key)
-
-    # -- markets -------------------------------------------------------------------------------------------------
-
-    def _reclaim(self, key: AttemptKey, notice: Notice) -> None:
-        action = self.state.action(ActionKey(key.run, key.action))
-        if action is not None and action.attempts and action.attempts[-1].generation == key.generation:
-            self._performer.reclaim(action.attempts[-1].pool, key, notice)
-
-    def _follow_capacity(self, pool: str, reclaimer: Reclaimer, now: float) -> None:
-        assert self.state.books is not None
-        available = reclaimer.capacity(now)
-        if available != self.state.books.pools[pool].available:
-            self._apply(PoolCapacityChanged(pool, available, "the pool's market"), now)

@@ -13,6 +13,7 @@ from hashlib import blake2b
 
 import msgspec
 
+from flyteish._controller.lifetimes import Lifetimes
 from flyteish._core.actions import Action, Attempt
 from flyteish._core.events import AttemptEnded, Evidence
 from flyteish._core.ids import AttemptKey
@@ -35,13 +36,13 @@ class OrderDesk:
         blobs: BlobStore,
         clock: Clock,
         scopes: Callable[[str], Scope],
-        lifetimes: Callable[[str], float],
+        lifetimes: Lifetimes,
         lookup: SecretLookup,
     ) -> None:
         self._blobs = blobs
         self._clock = clock
         self._scopes = scopes
-        self._lifetimes = lifetimes
+        self.lifetimes = lifetimes
         self._lookup = lookup
 
     def order(self, action: Action, attempt: Attempt, trusted: bool) -> Order | AttemptEnded:
@@ -72,7 +73,7 @@ class OrderDesk:
             preemptions=action.preemptions,
             deadline=action.deadline_at,
             checkpoints=action.checkpoints,
-            pool_lifetime=self._lifetimes(attempt.pool),
+            pool_lifetime=self.lifetimes.of(attempt.pool),
             traced=action.traced or {},
             group=action.group,
             token="" if trusted else secrets.token_urlsafe(16),

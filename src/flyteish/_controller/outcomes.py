@@ -17,6 +17,11 @@ def outcome_of(action: Action) -> Outcome:
     return Outcome(action.run, action.id, action.phase.value, error=_error(action), story=_story(action))
 
 
+def type_name(error: object) -> str:
+    """The qualified name of an error's class."""
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
 def refused(run: str, action: str, error: str, message: str) -> Outcome:
     """The outcome of a call that was not accepted."""
     return Outcome(run, action, "refused", error=ErrorDocument(type=error, message=message, bases=(error,)))

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.desk import Desk
+from flyteish._controller.markets import Markets
 from flyteish._controller.orders import OrderDesk
 from flyteish._controller.outcomes import outcome_of
-from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core.actions import Action, Phase
 from flyteish._core.effects import Deliver, QueueDrained, RunEnded, StartAttempt, StopAttempt
 from flyteish._core.events import AttemptEnded
@@ -38,7 +38,7 @@ class Performer:
         *,
         pools: Mapping[str, Pool],
         engines: Mapping[str, Engine],
-        reclaimers: Mapping[str, Reclaimer],
+        markets: Markets,
         desk: Desk,
         orders: OrderDesk,
         clock: Clock,
@@ -50,7 +50,7 @@ class Performer:
     ) -> None:
         self._pools = pools
         self._engines = engines
-        self._reclaimers = reclaimers
+        self._markets = markets
         self._desk = desk
         self._orders = orders
         self._clock = clock
@@ -96,8 +96,7 @@ class Performer:
         if isinstance(order, AttemptEnded):
             self._report(order)
             return
-        if start.pool in self._reclaimers:
-            self._reclaimers[start.pool].attempt_started(self._clock.now(), order.key)
+        self._markets.started(start.pool, order.key, self._clock.now())
         starts.setdefault(engine, []).append(order)
 
     def deliver(self, action: Action) -> None:

@@ -197,7 +197,10 @@ def _sum(actions: list[Action]) -> Amounts:
 
 
 def exceeded(books: Books) -> dict[str, str]:
-    """Where more runs than limits allow, and what: ``pool NAME``, ``queue NAME``, ``runs of NAME``, ``spot of NAME``."""
+    """Where more runs than limits allow, and what.
+
+    The keys are ``pool NAME``, ``queue NAME``, and of a queue ``runs of NAME`` and ``spot of NAME``.
+    """
     found = {}
     for name, pool in books.pools.items():
         if over := list(_over_pool(pool)):
@@ -253,8 +256,8 @@ def _check_nobody_idles(books: Books, now: float) -> None:
         for name in book.returning:
             action_back = book.next_back(name)
             if action_back is not None:
-                kept = book.no_way_back(action_back, books.pools[name]) or _kept_out(books.pools[name], action_back)
-                _must(kept is not None, action_back, "could go on and does not")
+                refused = book.no_way_back(action_back, books.pools[name]) or _kept_out(books.pools[name], action_back)
+                _must(refused is not None, action_back, "could go on and does not")
 
 
 def _kept_out(pool: PoolBook, action: Action) -> Any:

@@ -38,14 +38,13 @@ def carry_out(argv: Sequence[str] | None) -> int:
 
 def _guarded(given: list[str]) -> int:
     try:
-        try:
-            args = parse(build(), given)
-        except SystemExit as stop:  # argparse has printed help or the version
-            return int(stop.code or 0)
+        args = parse(build(), given)
         args.given = given
         code = int(_command(args)(args))
         sys.stdout.flush()
         return code
+    except SystemExit as stop:  # argparse has printed help or the version
+        return int(stop.code or 0)
     except BrokenPipeError:
         # `flyteish get runs | head`: the interpreter would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -66,9 +67,7 @@ def parse(parser: Parser, given: Sequence[str]) -> argparse.Namespace:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        import flyteish
-
-        print(f"flyteish {flyteish.__version__}")
+        print(f"flyteish {sys.modules['flyteish'].__version__}")
         parser.exit()
 
 

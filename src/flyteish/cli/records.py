@@ -5,6 +5,7 @@ Finds runs by what people type. Reads only; must not know what is shown, nor sta
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 _NAMES = 10_000
 """Runs among which a name that is not exact is looked for."""
+
+_FIRST_PICTURE = 1.0
+"""Seconds that a controller may take to say something of itself for the first time."""
 
 
 class Records:
@@ -87,12 +91,15 @@ class Records:
         return "interrupted" if self.owner is None else "active"
 
     def picture(self) -> Picture | None:
-        """What the live controller last said of itself; None where there is none, or it has said nothing yet."""
+        """What the live controller last said of itself; None where there is none, or it says nothing."""
         from flyteish._controller.mailman import PICTURE, Picture
 
         if self.owner is None:
             return None
-        note = self.store.get_note(PICTURE)
+        note, deadline = self.store.get_note(PICTURE), time.monotonic() + _FIRST_PICTURE
+        while note is None and time.monotonic() < deadline:  # it has just begun
+            time.sleep(0.05)
+            note = self.store.get_note(PICTURE)
         return None if note is None else msgspec.json.decode(note, type=Picture)
 
     def queue_states(self) -> dict[str, str]:

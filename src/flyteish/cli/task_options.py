@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from types import GenericAlias
 from typing import Any, NamedTuple
 
@@ -86,7 +87,7 @@ def _parser(task: Any, parameters: Sequence[Any], options: Sequence[_Option], fi
     for parameter, option in zip(parameters, options, strict=True):
         words = "anything" if option.kind is _P.empty else label(option.kind)
         if parameter.has_default:
-            words += f"; default: {parameter.default!r}"
+            words += f"; default: {_shown(parameter.default)}"
         elif option.required:
             words += "; required"
         words = words.replace("%", "%%")
@@ -95,6 +96,10 @@ def _parser(task: Any, parameters: Sequence[Any], options: Sequence[_Option], fi
         else:
             parser.add_argument(option.option, dest=option.name, metavar="VALUE", help=words)
     return parser
+
+
+def _shown(default: Any) -> str:
+    return default.name if isinstance(default, Enum) else repr(default)
 
 
 def _kebab(given: Sequence[str], options: Sequence[_Option]) -> list[str]:
