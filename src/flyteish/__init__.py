@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flyteish import io, testing
     from flyteish._authoring.mapping import map
     from flyteish._authoring.tracing import trace
+    from flyteish.interfaces import Notice
     from flyteish.session import Run, Session, init, run, with_runcontext
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "Backoff",
     "Cache",
     "Image",
+    "Notice",
     "Pool",
     "Queue",
     "Resources",
@@ -58,6 +60,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Notice": "flyteish.interfaces",
     "Run": "flyteish.session",
     "Session": "flyteish.session",
     "init": "flyteish.session",

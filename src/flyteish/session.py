@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets as chance
-import sys
 import threading
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar, Token, copy_context
+from contextvars import Token, copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from flyteish import _in_use
 from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import cache_digest_of, profile_of
 from flyteish._authoring.payloads import pack
-from flyteish._authoring.reference import needs_value, reference_for
+from flyteish._controller import resuming
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.desk import Waiting
 from flyteish._controller.handles import Inside, Run
@@ -31,9 +31,9 @@ from flyteish._core.events import RunSubmitted
 from flyteish._core.ids import inputs_digest, run_name
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.settings import SILENT, Level, Opinions, Scope, Secret, opinions
-from flyteish._worker.runner import StoreAccess, readable
+from flyteish._worker.runner import StoreAccess
 from flyteish.config import Config, environment_secret, load_config
-from flyteish.errors import ConfigurationError, SerializationError, SessionClosedError
+from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
 from flyteish.interfaces import Call, Clock
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Session:
         self._life = threading.Lock()  # guards the two facts below; held while opening and closing
         self._machinery: Machinery | None = None
         self._closed = False
-        self._tokens: list[Token[Session | None]] = []
+        self._tokens: list[Token[Any]] = []
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._machinery is not None else "not open"
@@ -143,13 +143,13 @@ class Session:
 
     def __enter__(self) -> Self:
         self.open()
-        self._tokens.append(_current.set(self))
+        self._tokens.append(_in_use.enter(self))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        _in_use.leave(self._tokens.pop())
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -158,21 +158,15 @@ class Session:
         except asyncio.CancelledError:
             await asyncio.to_thread(self.close)  # the thread may have opened it all the same
             raise
-        self._tokens.append(_current.set(self))
+        self._tokens.append(_in_use.enter(self))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        _in_use.leave(self._tokens.pop())
         # Closing waits for attempts on this very loop to clean up, so it must not block it.
         await asyncio.to_thread(self.close)
-
-    def _leave(self) -> None:
-        try:
-            _current.reset(self._tokens.pop())
-        except ValueError:
-            pass  # entered in another context (a fixture's, a framework's start-up): nothing to undo in this one
 
     def _secret(self, secret: Secret) -> str | None:
         name = f"{secret.group}/{secret.key}" if secret.group else secret.key
@@ -224,6 +218,7 @@ class Session:
         """
         if mode not in (None, "local"):
             raise ConfigurationError(f"mode={mode!r} in with_runcontext() is not accepted: expected 'local' or None")
+        resuming.check_name(name)
         if overwrite_cache or disable_run_cache:
             cache = "override" if overwrite_cache else "disable"
         said = {
@@ -241,16 +236,18 @@ class Session:
         command: str,
     ) -> Run[R]:
         """What ``run`` does, with the run's own opinions."""
+        if not getattr(task, "__flyteish_task__", False):
+            raise TaskDefinitionError(f"run({task!r}) is not accepted: expected a task, a function made one by @env.task")
         machinery = self._open()
         with at_hand(StoreAccess(machinery.blobs)):
             data = task.signature.encode_inputs(args, kwargs)
-        self._check_size(task, data)
-        scope = self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
+        resuming.check_size(task, data, self.config.max_value_size)
+        scope = self._scope_of(said)
         profile = profile_of(task, scope, machinery.blobs)
         run_id = name or run_name(self._clock.now(), chance.randbits(20))
         digest = cache_digest_of(task, profile, data)
         call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
-        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, _entry(task), said)
+        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, resuming.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))
         with self._lock:
@@ -279,43 +276,29 @@ class Session:
             UnknownQueueError: unfinished work of the run is in a queue that is not configured any more.
             TaskNotImportableError: the root task cannot be found again.
         """
-        from flyteish._controller import resuming
-        from flyteish._core.replay import state_of
-
         machinery = self._open()
-        entries = [entry for _, entry in machinery.store.read(run)]
-        state = state_of(entries)
-        if run not in state.runs or not state.runs[run].root:
-            raise resuming.unknown_run(run, machinery.store, self._runs)
-        record = state.runs[run]
-        resuming.check_task(record, task)
-        root: Task[..., R] = task or resuming.root_task(record, machinery.blobs)
-        handle: Run[R] = Run(run, root, self._inside(machinery))
         controller = machinery.controller
-        outcome = resuming.outcome_on_record(record)
-        if outcome is not None:
-            controller.post(controller.take_ended, record)
-            handle.finish(outcome, None)
-            return handle
-        resuming.check_queues(record, [queue.name for queue in self.config.queues])
-        said = resuming.recorded_opinions(entries)
         with self._lock:
-            known = self._runs.get(run)
-            if known is not None:
-                return known
+            if run in self._runs:
+                return self._runs[run]
+        found = resuming.look_up(run, task, machinery.store, machinery.blobs, self._runs)
+        handle: Run[R] = Run(run, found.task, self._inside(machinery))
+        if found.outcome is not None:
+            controller.post(controller.take_ended, found.state.runs[run])
+            handle.finish(found.outcome, None)
+            return handle
+        resuming.check_queues(found.state.runs[run], [queue.name for queue in self.config.queues])
+        with self._lock:
+            if run in self._runs:
+                return self._runs[run]
             self._runs[run] = handle
-            self._scopes[run] = self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
-        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), root)
-        controller.post(controller.take_resume, state, run, waiting)
+            self._scopes[run] = self._scope_of(found.said)
+        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), found.task)
+        controller.post(controller.take_resume, found.state, run, waiting)
         return handle
 
-    def _check_size(self, task: Task[..., Any], data: bytes) -> None:
-        most = self.config.max_value_size
-        if len(data) > most:
-            raise SerializationError(
-                f"{task.name}(): the arguments take {readable(len(data))}, more than max_value_size accepts "
-                f"({readable(most)}); pass a flyteish.io.File or Dir, which travel by reference"
-            )
+    def _scope_of(self, said: Opinions) -> Scope:
+        return self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
 
     def _finisher(self, handle: Run[Any]) -> Any:
         def finish(outcome: Any, live: BaseException | None) -> None:
@@ -364,28 +347,11 @@ class Runner:
 
 # -- the session in use ------------------------------------------------------------------------------------------
 
-_current: ContextVar[Session | None] = ContextVar("flyteish_session", default=None)
-# The one piece of process-wide state, made on demand only: programs without a session object need it somewhere.
-_default: list[Session] = []
-_default_lock = threading.Lock()
-
 
 def current_session() -> Session:
     """The session of the enclosing ``with Session(...)`` block, else the default one, made at its first use."""
-    session = _current.get()
-    if session is not None:
-        return session
-    with _default_lock:
-        if not _default:
-            _make_default(Session())
-        return _default[0]
-
-
-def _make_default(session: Session) -> None:
-    import atexit
-
-    _default.append(session)
-    atexit.register(session.close)
+    session: Session = _in_use.session_in_use(Session)
+    return session
 
 
 def init(
@@ -401,15 +367,8 @@ def init(
 
     It is closed when the program ends. Programs that never call it get one with the configuration's settings.
     """
-    import atexit
-
     session = Session(queues, pools, home=home, durability=durability, defaults=defaults, secrets=secrets)
-    with _default_lock:
-        for old in _default:
-            atexit.unregister(old.close)
-            old.close()
-        _default.clear()
-        _make_default(session)
+    _in_use.replace_default(session)
     return session
 
 
@@ -435,15 +394,3 @@ def with_runcontext(
         mode, name=name, env_vars=env_vars, interruptible=interruptible, queue=queue, priority=priority, cache=cache,
         overwrite_cache=overwrite_cache, disable_run_cache=disable_run_cache,
     )  # fmt: skip
-
-
-def _entry(task: Task[..., Any]) -> str:
-    """Where a person, and a later process, find the task: ``FILE:name``; ``module:name`` for what has no file.
-
-    Empty for a task of a notebook, of a prompt or inside a function, which no later process can find.
-    """
-    reference = reference_for(task)
-    if needs_value(reference):
-        return ""
-    file = reference.file or getattr(sys.modules.get(reference.module), "__file__", None)
-    return f"{Path(file).resolve() if file else reference.module}:{reference.name}"

@@ -16,14 +16,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+
+import flyteish
+
+if TYPE_CHECKING:
+    from flyteish import Session
 
 ROUNDS = 5
 
 
-def _session(**options: object):
-    from flyteish import Session
-
-    return Session(home=tempfile.mkdtemp(prefix="flyteish-bench-"), **options)
+def _session(durability: str = "process", pools: Any = UNSET, queues: Any = UNSET) -> Session:
+    home = tempfile.mkdtemp(prefix="flyteish-bench-")
+    return flyteish.Session(queues, pools, home=home, durability=durability)
 
 
 def _best(measure: Callable[[], float], rounds: int = ROUNDS) -> dict[str, float]:

@@ -11,6 +11,7 @@ from flyteish._core.events import (
     AttemptEnded,
     CancelRequested,
     CheckpointCommitted,
+    Configured,
     Evidence,
     LimitReached,
     PoolCapacityChanged,
@@ -267,6 +268,32 @@ def test_no_patience_at_all() -> None:
     world.tell(PoolCapacityChanged("spot", 0))
     world.advance(0)
     assert root.attempts[0].medium == "on-demand"
+
+
+def test_a_machine_that_comes_up_does_not_end_a_stock_out_that_the_market_reports() -> None:
+    """What the market says counts, until it says otherwise."""
+    pools = (Pool("spot", medium="spot"), Pool("od"))
+    world = World([Queue("default")], pools)
+    world.submit(profile(PATIENT, task="e.first"))
+    [early] = world.live
+    world.tell(PoolCapacityChanged("spot", 0))
+    world.submit(profile(PATIENT))
+    world.begin(early)
+    world.advance(5)
+    assert world.state.runs["r2"].root_action.attempts[0].rule == "stock-out"
+
+
+def test_a_new_configuration_does_not_send_it_back_to_wait_for_spot() -> None:
+    """Whoever has waited long enough stays in the on-demand line."""
+    one_place = (Pool("spot", medium="spot"), Pool("od", capacity=1))
+    world = World([Queue("default")], one_place)
+    world.submit(profile(task="e.first"))
+    world.tell(PoolCapacityChanged("spot", 0))
+    world.submit(profile(PATIENT))
+    world.advance(5)
+    world.configure(Configured((Queue("default"),), one_place))
+    second = world.state.runs["r2"].root_action
+    assert (second.wanted, second.rule) == ("on-demand", "stock-out")
 
 
 def test_never_means_never() -> None:

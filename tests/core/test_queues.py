@@ -270,6 +270,35 @@ def test_held_roots_do_not_keep_a_full_queue_closed_to_children() -> None:
     assert world.state.runs[second].phase == "succeeded"
 
 
+def test_a_held_run_begins_only_when_the_queue_has_room() -> None:
+    """Where a full queue holds callers back, the next run waits for the last attempt of the one before."""
+    world = World([Queue("default", depth=1, run_concurrency=1, on_full="wait")])
+    world.submit(profile())
+    world.submit(profile())
+    caller = next(iter(world.live))
+    world.call(caller, profile(task="e.child"))
+    world.end(caller, DONE)  # its child has been told to stop, and still runs
+    assert reason(world, "r2") == (Reason.RUN_CONCURRENCY, 1)
+    world.end(next(iter(world.live)), Evidence(stopped=True))
+    assert running(world) == ["r2"]
+
+
+def test_large_work_that_returns_is_not_starved_by_small_work() -> None:
+    """In a pool with resources nobody takes what a returning parent waits for; when it is back, others may start."""
+    queues = [Queue("default"), Queue("small"), Queue("tiny", action_concurrency=1)]
+    world = World(queues, [Pool("od", resources=Resources(cpu=4))])
+    world.submit(sized(3))
+    parent = next(iter(world.live))
+    child = world.call(parent, sized(2, queue="small"))
+    filler = world.submit(sized(2, queue="small"))
+    finish(world, "r1", child)
+    assert reason(world, "r1") == (Reason.RESOURCES, 1)
+    late = world.submit(sized(1, queue="tiny"))
+    assert reason(world, late) == (Reason.RETURNING_FIRST, 1)
+    finish(world, filler)
+    assert running(world) == ["r1", late]
+
+
 @pytest.mark.parametrize("overlap, phases", [("skip", ["succeeded"]), ("replace", ["aborted", "succeeded"])])
 def test_overlap_skips_or_replaces(overlap: Any, phases: list[str]) -> None:
     """A second run of the same task is not started, or takes the first one's place; other tasks do not mind."""

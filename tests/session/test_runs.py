@@ -10,6 +10,7 @@ import pytest
 
 import flyteish
 from flyteish import Pool, Queue, Session, TaskEnvironment, Timeout, errors
+from flyteish.config import load_config
 
 env = TaskEnvironment(name="runs")
 
@@ -368,7 +369,7 @@ def test_def_tasks_that_call_each_other_never_exhaust_the_threads(local: TaskEnv
     def down(n: int) -> int:
         return 0 if n == 0 else 1 + down(n - 1)
 
-    with Session(config=flyteish.session.load_config(max_threads=2, durability="memory")) as session:
+    with Session(config=load_config(max_threads=2, durability="memory")) as session:
         assert session.run(down, n=12).result(30) == 12
 
 
@@ -626,3 +627,12 @@ def test_the_output_of_inline_attempts_is_kept(tmp_path, local: TaskEnvironment,
         assert f"WARNING logged {n}\n" in log
     assert "printed 1\n" in capsys.readouterr().out
     assert sys.stdout is not before
+
+
+def test_a_plain_function_is_not_a_task(session: Session) -> None:
+    """``run`` says what it expects."""
+
+    def plain() -> None: ...
+
+    with pytest.raises(errors.TaskDefinitionError, match="expected a task"):
+        session.run(plain)  # type: ignore[arg-type]

@@ -23,7 +23,7 @@ Callback = Callable[..., object]
 #: Told of what can't be delivered any more, because its loop is closed: the callback and its arguments.
 Dropped = Callable[[Callback, tuple[Any, ...]], None]
 
-SLICE = 1000
+SLICE = 64
 """Callbacks run in one go; then the loop gets its turn, so that a huge burst doesn't starve it."""
 
 

@@ -1,4 +1,4 @@
-"""Time and chance for the controller: the real ones, and a hand-held twin for tests.
+"""Time and chance for the controller: the real ones, a hand-held twin for tests, and an alarm.
 
 Seconds since the epoch that never go back, whatever is done to the machine's clock. Must not know what the
 time is asked for.
@@ -6,8 +6,10 @@ time is asked for.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
+from collections.abc import Callable
 
 
 class SystemClock:
@@ -48,3 +50,32 @@ class HandClock:
         if seconds < 0:
             raise ValueError(f"seconds={seconds!r} is not accepted: time never goes back")
         self._now += seconds
+
+
+class Alarm:
+    """Rings once, at the time that it was last set to. Lives on one event loop."""
+
+    __slots__ = ("_at", "_ring", "_timer")
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._timer: asyncio.TimerHandle | None = None
+        self._at: float | None = None
+
+    def set(self, seconds: float | None, at: float | None) -> None:
+        """Ring in ``seconds``, which is at ``at`` on the caller's clock; None: not at all. Setting it anew is cheap."""
+        if self._timer is not None:
+            if at == self._at:
+                return
+            self._timer.cancel()
+            self._timer = None
+        self._at = at
+        if seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._go_off)
+
+    def _go_off(self) -> None:
+        self._timer = None
+        self._ring()
+
+    def __repr__(self) -> str:
+        return f"<Alarm {'off' if self._timer is None else f'at {self._at}'}>"

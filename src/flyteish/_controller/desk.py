@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
-from flyteish._core.events import CheckpointSkipped
+from flyteish._core.events import CheckpointSkipped, ValueTraced
 from flyteish._core.ids import ROOT_ACTION, AttemptKey
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish.interfaces import Call, OnOutcome, Origin, Outcome
@@ -57,7 +57,8 @@ class AttemptLink:
         self._controller.post(self._controller.take_fact, event)
 
     def traced(self, key: str, result: Payload) -> None:
-        self._controller.post(self._controller.take_traced, self.key, key, result)
+        fact = ValueTraced(self.key.run, self.key.action, self.key.generation, key, result)
+        self._controller.post(self._controller.take_fact, fact)
 
     def __repr__(self) -> str:
         return f"<AttemptLink {self.key} {len(self.calls or ())} calls waiting>"

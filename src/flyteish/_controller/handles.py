@@ -18,6 +18,8 @@ from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import conclude
 from flyteish._authoring.payloads import unpack, unpack_beside
 from flyteish._core.cost import CostSummary
+from flyteish._core.events import CancelRequested
+from flyteish._core.ids import ROOT_ACTION
 from flyteish._core.values import Payload
 from flyteish._worker.runner import StoreAccess
 from flyteish.errors import RunNotFoundError
@@ -154,7 +156,7 @@ class Run(Generic[R]):
     def abort(self, reason: str = "aborted by the program") -> None:
         """Ask for the run to be ended: its attempts are stopped, what waits is dropped. Returns at once."""
         controller = self._inside.controller
-        controller.post(controller.take_abort, self.name, "a0", reason)
+        controller.post(controller.take_fact, CancelRequested(self.name, ROOT_ACTION, reason))
 
     # -- looking into it ------------------------------------------------------------------------------------------
 

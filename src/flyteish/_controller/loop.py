@@ -12,9 +12,12 @@ import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from flyteish._controller.burst import Burst
+from flyteish._controller.clock import Alarm
 from flyteish._controller.desk import AttemptLink, Desk, Waiting
 from flyteish._controller.inbox import Inbox
 from flyteish._controller.markets import Markets
@@ -35,22 +38,16 @@ from flyteish._core.events import (
     ControllerRestarted,
     Event,
     PoolCapacityChanged,
-    QueueStateSet,
     RunSubmitted,
     TaskDeclared,
     TimePassed,
-    ValueTraced,
 )
 from flyteish._core.ids import ROOT_ACTION, ActionKey, AttemptKey
 from flyteish._core.state import State
-from flyteish._core.values import CheckpointRecord, Payload
+from flyteish._core.values import CheckpointRecord
 from flyteish.errors import SessionClosedError
 from flyteish.interfaces import BlobStore, Call, Clock, Engine, Order, Origin, RunStore
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -82,15 +79,17 @@ class Controller:
         self._store = store
         self._blobs = blobs
         self._orders = orders
-        self._log_path = log_path
+        self.log_path = log_path
         self.loop_ends = loop_ends
         """Whether the event loop that a run was started on is being shut down; any thread."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox = Inbox(self._turn, self._refuse)
         self.post = self._inbox.post
+        self.refuse_rest = self._inbox.refuse_all
+        """Called once its loop has ended: answers what came too late to be taken."""
         self._desk = Desk()
         self._links: dict[AttemptKey, AttemptLink] = {}
-        self._unconfirmed: dict[Callable[[str | None], None], None] = {}
+        self._unconfirmed: set[Callable[[str | None], None]] = set()
         """Who waits to hear that a checkpoint is durable."""
         self._performer = Performer(
             pools={pool.name: pool for pool in configured.pools}, engines=engines, markets=markets,
@@ -100,9 +99,9 @@ class Controller:
         )  # fmt: skip
         self._burst = Burst()
         self._unwritten: deque[Burst] = deque()
-        self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_at = float("inf")
-        self._over: BaseException | None = None
+        self._alarm = Alarm(self._turn)
+        self.over: BaseException | None = None
+        """Why the controller no longer works, or None."""
         self._closing: list[asyncio.Future[None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -130,18 +129,13 @@ class Controller:
         if failures:
             raise failures[0]
 
-    def refuse_rest(self) -> None:
-        """Called once its loop has ended: answer what came too late to be taken."""
-        self._inbox.refuse_all()
-
     def _end(self, reason: BaseException) -> None:
         """Nothing is recorded any more; the engines end their attempts."""
-        if self._over is not None:
+        if self.over is not None:
             return
-        self._over = reason
+        self.over = reason
         self._unwritten.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        self._alarm.set(None, None)
         assert self._loop is not None
         self._closing = [asyncio.ensure_future(engine.close()) for engine in self._engines.values()]
         # After the first step of the engines' closing, so that attempts are told to end before their calls are
@@ -149,18 +143,12 @@ class Controller:
         self._loop.call_soon(self._answer_everybody)
 
     def _answer_everybody(self) -> None:
-        error = self._over
+        name, error = type_name(self.over), str(self.over)
         for run, action, waiting in self._desk.everyone():
-            message = f"{error} (continue with: flyteish resume {run})"
-            waiting.tell(refused(run, action, type_name(error), message))
-        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+            waiting.tell(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
+        unconfirmed, self._unconfirmed = self._unconfirmed, set()
         for confirm in unconfirmed:
-            confirm(str(error))
-
-    @property
-    def over(self) -> BaseException | None:
-        """Why the controller no longer works, or None."""
-        return self._over
+            confirm(error)
 
     def knows_queue(self, queue: str) -> bool:
         """Whether a queue of that name is configured."""
@@ -173,7 +161,7 @@ class Controller:
 
     def _refuse(self, take: Callable[..., None], facts: tuple[Any, ...]) -> None:
         """A fact that came after the end: whoever waits for an answer gets one, everything else is too late."""
-        error = self._over or SessionClosedError("the session was closed")
+        error = self.over or SessionClosedError("the session was closed")
         if take in (self.take_run, self.take_resume, self.take_call):
             (waiting,) = (fact for fact in facts if isinstance(fact, Waiting))
             run = waiting.link.key.run if waiting.link is not None else ""
@@ -187,9 +175,9 @@ class Controller:
 
     def _turn(self) -> None:
         try:
-            if self._over is None:
+            if self.over is None:
                 self._inbox.take_all()
-            if self._over is not None:
+            if self.over is not None:
                 self._inbox.refuse_all()
                 return
             self._take_due()
@@ -231,20 +219,11 @@ class Controller:
         at = min(self._markets.times(), default=due)
         if due is not None and at is not None:
             at = min(at, due)
-        if self._alarm is not None and at != self._alarm_at:
-            self._alarm.cancel()
-            self._alarm = None
-        if at is not None and self._alarm is None and self._loop is not None:
-            self._alarm_at = at
-            self._alarm = self._loop.call_later(max(0.0, at - self.clock.now()), self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        self._turn()
+        self._alarm.set(None if at is None else at - self.clock.now(), at)
 
     def _written(self, burst: Burst, error: BaseException | None) -> None:
         """The burst is durable: its effects may be seen, in the order of the bursts."""
-        if self._over is not None:
+        if self.over is not None:
             return
         if error is not None:
             self._end(error)
@@ -269,15 +248,12 @@ class Controller:
             else:
                 burst.orders.append(effect)
                 if kind is RunEnded:
-                    self._row(effect.run)  # type: ignore[union-attr]
+                    burst.rows[effect.run] = row_of(self.state.runs[effect.run])  # type: ignore[union-attr]
                 elif kind is StartAttempt or kind is Deliver:
                     action = effect.action  # type: ignore[union-attr]
                     if action.parent is None:
-                        self._row(action.run)
+                        burst.rows[action.run] = row_of(self.state.runs[action.run])
         return refusal  # type: ignore[return-value]
-
-    def _row(self, run: str) -> None:
-        self._burst.rows[run] = row_of(self.state.runs[run])
 
     # -- facts ---------------------------------------------------------------------------------------------------
 
@@ -290,14 +266,14 @@ class Controller:
             self._burst.forget(event.run)
             waiting.tell(refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
             return
-        self._row(event.run)
+        self._burst.rows[event.run] = row_of(self.state.runs[event.run])
 
     def take_resume(self, state: State, run: str, waiting: Waiting) -> None:
         """Take over a run whose controller died: ``state`` is its journal, replayed."""
         self.state.runs[run] = state.runs[run]
         self._desk.wait(run, waiting)
         self._apply(ControllerRestarted(run))
-        self._row(run)
+        self._burst.rows[run] = row_of(self.state.runs[run])
 
     def take_ended(self, record: RunRecord) -> None:
         """A run of another controller is over; if that one died before it could say so in the list of runs, say it."""
@@ -352,10 +328,6 @@ class Controller:
             why = f"the event loop of its program ends: {reason}"
             waiting.tell(refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
 
-    def take_abort(self, run: str, action: str, reason: str) -> None:
-        """A person wants an action, or a run, ended."""
-        self._apply(CancelRequested(run, action, reason))
-
     def take_report(self, event: AttemptRunning | AttemptNoticed | AttemptEnded, live: BaseException | None) -> None:
         """An engine tells how an attempt goes."""
         if type(event) is not AttemptEnded:
@@ -363,9 +335,8 @@ class Controller:
             return
         key = AttemptKey(event.run, event.action, event.generation)
         self._markets.ended(key)
-        link = self._links.pop(key, None)
-        if link is not None:
-            self._hang_up(link)
+        if key in self._links:
+            self._hang_up(self._links.pop(key))
         action = self.state.action(ActionKey(event.run, event.action))
         if action is None:
             return
@@ -390,28 +361,18 @@ class Controller:
         if refusal is not None:
             done(refusal.message)
         else:
-            self._unconfirmed[done] = None
-            self._burst.orders.append(lambda: self._confirm(done))
+            self._unconfirmed.add(done)
+            self._burst.orders.append(partial(self._confirm, done))
 
     def _confirm(self, done: Callable[[str | None], None]) -> None:
-        del self._unconfirmed[done]
+        self._unconfirmed.remove(done)
         done(None)
 
-    def take_traced(self, key: AttemptKey, name: str, result: Payload) -> None:
-        """A traced helper returned."""
-        self._apply(ValueTraced(key.run, key.action, key.generation, name, result))
-
     def take_fact(self, event: Event) -> None:
-        """Any other fact, as it is."""
+        """Any other fact, as it is: an order to cancel, a queue's state, a traced value."""
         self._apply(event)
 
-    def take_queue_state(self, queue: str, state: str) -> None:
-        """An operator holds, drains or activates a queue."""
-        self._apply(QueueStateSet(queue, state))
-
-    def take_question(
-        self, ask: Callable[[State, float], T], answer: Callable[[T | None, BaseException | None], None]
-    ) -> None:
+    def take_question(self, ask: Callable[[State, float], Any], answer: Callable[[Any, Any], None]) -> None:
         """Somebody wants to know something of the state as it is now."""
         try:
             found = ask(self.state, self.clock.now())
@@ -430,6 +391,3 @@ class Controller:
 
     def origin(self, key: AttemptKey) -> Origin | None:
         return self._desk.origin(key.run, key.action)
-
-    def log_path(self, key: AttemptKey) -> Path | None:
-        return self._log_path(key)

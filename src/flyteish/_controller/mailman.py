@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flyteish._core.events import CancelRequested, QueueStateSet
+from flyteish._core.ids import ROOT_ACTION
 from flyteish._core.state import State
 from flyteish.errors import StoreError
 from flyteish.interfaces import Command, Mailbox
@@ -80,7 +82,7 @@ class Mailman:
         self._states = msgspec.json.decode(kept, type=dict[str, str]) if kept else {}
         for queue, state in self._states.items():
             if self._controller.knows_queue(queue):
-                self._controller.post(self._controller.take_queue_state, queue, state)
+                self._controller.post(self._controller.take_fact, QueueStateSet(queue, state))
         self._mailbox.take()  # commands left for a controller that is gone
         self._poll()
 
@@ -94,7 +96,7 @@ class Mailman:
 
     def _set(self, queue: str, state: str) -> None:
         self.keep(queue, state)
-        self._controller.take_queue_state(queue, state)
+        self._controller.take_fact(QueueStateSet(queue, state))
 
     def keep(self, queue: str, state: str) -> None:
         """Remember a queue's state across restarts."""
@@ -123,9 +125,8 @@ class Mailman:
         controller = self._controller
         if command.kind == "abort":
             run, _, action = command.target.partition("/")
-            controller.post(
-                controller.take_abort, run, action or "a0", command.reason or "aborted from the command line"
-            )
+            reason = command.reason or "aborted from the command line"
+            controller.post(controller.take_fact, CancelRequested(run, action or ROOT_ACTION, reason))
             return
         state = {"hold": "held", "drain": "draining", "activate": "active"}.get(command.kind)
         if state is not None and controller.knows_queue(command.target):

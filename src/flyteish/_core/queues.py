@@ -6,6 +6,7 @@ next* is decided in ``admission`` (spec: queues).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -45,7 +46,7 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     name: str
-    pools: tuple[str, ...] = ()
+    pools: Sequence[str] = ()
     action_concurrency: int = 0
     run_concurrency: int = 0
     depth: int = 0
