@@ -6,8 +6,11 @@ The only place that knows every implementation. Must not know runs, nor who uses
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -64,11 +67,13 @@ class Machinery:
         self._config = config
         self._logs = ("", config.paths.logs)
         """The run whose log folder was asked for last, and that folder."""
+        self._scratch = _scratch(config)
         self.store, self._mailbox = _stores(config)
         self._portal: BlockingPortal | None = None
         self._exit_portal: AbstractContextManager[BlockingPortal] | None = None
         self.store.open()
         try:
+            self._clear_scratch()  # of a session that was killed
             self.blobs = _blobs(config)
             self.feeds = Feeds(lambda callback, arguments: self._inline.dropped(callback, arguments))
             self._inline = InlineEngine(
@@ -80,7 +85,7 @@ class Machinery:
             )
             self.controller = Controller(
                 configured=Configured(config.queues, _sized(config)),
-                engines=_engines(config, self._inline),
+                engines=_engines(config, self._inline, self._scratch),
                 markets=Markets({pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market}),
                 store=self.store,
                 blobs=self.blobs,
@@ -133,7 +138,12 @@ class Machinery:
         finally:
             self._exit_portal.__exit__(None, None, None)
             self.controller.refuse_rest()
+            self._clear_scratch()  # while the store is claimed: the next session may be waiting to open
             self.store.close()
+
+    def _clear_scratch(self) -> None:
+        if self._scratch is not None and self._scratch.is_dir():
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _log_path(self, key: AttemptKey) -> Path | None:
         config = self._config
@@ -172,13 +182,24 @@ def _blobs(config: Config) -> BlobStore:
     return FileBlobStore(config.paths.make(config.paths.blobs))
 
 
-def _engines(config: Config, inline: InlineEngine) -> dict[str, Engine]:
+def _scratch(config: Config) -> Path | None:
+    """Where attempts have their private files; None: this session does not touch its home."""
+    if config.durability != "memory":
+        return config.paths.scratch / "claimed"  # nobody else has it while the store is claimed
+    if any(pool.engine != "inline" for pool in config.pools):
+        return config.paths.scratch / f"memory-{os.getpid()}-{token_hex(4)}"
+    return None
+
+
+def _engines(config: Config, inline: InlineEngine, scratch: Path | None) -> dict[str, Engine]:
     engines: dict[str, Engine] = {"inline": inline}
     kinds = {pool.engine for pool in config.pools}
     if "processes" in kinds:
         from flyteish.engines.processes import ProcessesEngine
 
-        engines["processes"] = ProcessesEngine(max_workers=config.max_workers, max_result=config.max_value_size)
+        engines["processes"] = ProcessesEngine(
+            max_workers=config.max_workers, max_result=config.max_value_size, scratch=scratch
+        )
     if "kubernetes" in kinds:
         raise ConfigurationError("engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed")
     return engines

@@ -48,6 +48,11 @@ class Paths(NamedTuple):
         """The folder of the attempts' output."""
         return self.home / "logs"
 
+    @property
+    def scratch(self) -> Path:
+        """The folder of running attempts' private files: notices, restored checkpoints, downloads."""
+        return self.home / "scratch"
+
     def make(self, folder: Path | None = None) -> Path:
         """Create a folder in the home (default: the home itself) where it is missing; returns it.
 

@@ -137,7 +137,7 @@ class Dir(Content, Generic[T]):
         return await asyncio.to_thread(self.get_file_sync, file_name)
 
     def _here(self) -> tuple[Path, Scratch | None]:
-        if self._copy is None:
+        if self._copy is None or not self._copy.path.is_dir():  # it may have gone with an attempt
             path, scratch = super()._here()
             self._copy = scratch if isinstance(self.path, BlobAddress) else None
             return path, scratch

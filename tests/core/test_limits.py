@@ -246,7 +246,7 @@ def test_capacity_in_between_begins_the_patience_anew() -> None:
     world.advance(60)
     assert root.phase is Phase.QUEUED  # the pool is full, which is no stock-out
     world.tell(PoolCapacityChanged("spot", 0))
-    world.advance(4)
+    world.advance(3)
     world.tell(PoolCapacityChanged("spot", 1))
     world.advance(1)
     world.tell(PoolCapacityChanged("spot", 0))

@@ -272,15 +272,17 @@ def test_held_roots_do_not_keep_a_full_queue_closed_to_children() -> None:
 
 def test_a_held_run_begins_only_when_the_queue_has_room() -> None:
     """Where a full queue holds callers back, the next run waits for the last attempt of the one before."""
-    world = World([Queue("default", depth=1, run_concurrency=1, on_full="wait")])
+    world = World([Queue("default", depth=2, run_concurrency=1, on_full="wait")])
     world.submit(profile())
     world.submit(profile())
-    caller = next(iter(world.live))
-    world.call(caller, profile(task="e.child"))
-    world.end(caller, DONE)  # its child has been told to stop, and still runs
     assert reason(world, "r2") == (Reason.RUN_CONCURRENCY, 1)
+    caller = next(iter(world.live))
+    for name in (b"1", b"2"):
+        world.call(caller, profile(task="e.child"), name)
+    world.end(caller, DONE)  # its children have been told to stop, and still run
+    assert reason(world, "r2") == (Reason.DEPTH, 1)
     world.end(next(iter(world.live)), Evidence(stopped=True))
-    assert running(world) == ["r2"]
+    assert running(world) == ["r1", "r2"]
 
 
 def test_large_work_that_returns_is_not_starved_by_small_work() -> None:

@@ -14,11 +14,11 @@ from flyteish.config import load_config
 
 env = TaskEnvironment(name="runs")
 
+
 @pytest.fixture
 def local() -> TaskEnvironment:
     """For the tasks that a test defines itself."""
     return TaskEnvironment(name="local")
-
 
 
 @pytest.fixture
@@ -478,7 +478,9 @@ def test_map_and_group(session: Session, local: TaskEnvironment) -> None:
     @local.task
     async def root() -> list[int]:
         with flyteish.group("batch"):
-            return [value async for value in flyteish.map.aio(tracked, range(20), concurrency=4)]
+            return [
+                value async for value in flyteish.map.aio(tracked, range(20), concurrency=4, return_exceptions=False)
+            ]
 
     run = session.run(root)
     assert run.result(20) == list(range(1, 21))

@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from flyteish._authoring.local_copies import (
     fetch_remote,
     remote_exists,
     size_of,
+    temporary_folder,
 )
 from flyteish._authoring.local_copies import (
     local_path as as_local,
@@ -107,7 +107,7 @@ class Content:
         if local_path is None:
             if here is not None:
                 return str(here.absolute())
-            local_path = Path(tempfile.mkdtemp(prefix="flyteish-")) / self._file_name
+            local_path = temporary_folder() / self._file_name
         target = self._target(os.fspath(local_path)).absolute()
         if here is None or here.absolute() != target:
             self._copy_to(target)

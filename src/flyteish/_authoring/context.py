@@ -43,7 +43,7 @@ class AttemptContext:
         feeds: the ways into event loops; one per session or worker.
         clock: seconds that never go back, for durations. Default: ``time.monotonic``.
         wall: seconds since the epoch, for dates. Default: ``time.time``.
-        scratch: existing folder below which the attempt's private one is made. Default: the system's.
+        scratch: folder below which the attempt's private one is made. Default: the system's.
 
     The engine calls ``close`` when the attempt is over. Thread-safe.
     """
@@ -235,6 +235,8 @@ class AttemptContext:
             if self._scratch is None:
                 from tempfile import mkdtemp
 
+                if self._scratch_parent is not None:
+                    self._scratch_parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._scratch = Path(mkdtemp(prefix="flyteish-", dir=self._scratch_parent))
             return self._scratch
 

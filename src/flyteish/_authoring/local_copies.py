@@ -16,15 +16,23 @@ from pathlib import Path
 from typing import IO, Any
 
 from flyteish._authoring.blobspace import BlobAccess
+from flyteish._authoring.context import current_attempt
+
+
+def temporary_folder() -> Path:
+    """A new folder: of the running attempt, with which it goes, or where none runs in the system's place."""
+    attempt = current_attempt()
+    parent = attempt.scratch() if attempt is not None and attempt.active else None
+    return Path(tempfile.mkdtemp(prefix="flyteish-", dir=parent))
 
 
 class Scratch:
-    """A temporary directory that lives as long as anybody refers to it."""
+    """A temporary directory that lives as long as anybody refers to it, and no longer than the attempt it is made in."""
 
     __slots__ = ("__weakref__", "path")
 
     def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="flyteish-"))
+        self.path = temporary_folder()
         weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def __repr__(self) -> str:

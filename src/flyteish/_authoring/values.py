@@ -14,6 +14,8 @@ Must not know about annotations, parameters or tasks beyond the owner's name tha
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -26,6 +28,7 @@ from msgspec.msgpack import Ext
 from flyteish._authoring import foreign, value_kinds
 from flyteish._authoring.blobspace import shelve, unshelve
 from flyteish._authoring.names import Names
+from flyteish._authoring.reference import SCRIPT_MODULE
 from flyteish._authoring.value_kinds import (
     BIG_INT,
     BLOB_ADDRESS,
@@ -275,9 +278,19 @@ class Codec:
     def _unpickled(self, state: Any) -> Any:
         if not current_pickle_policy.get().allow_pickle:
             raise SerializationError(f"{self.owner}: the value was pickled, and pickling is refused by configuration")
-        import pickle
+        return _unpickle(unshelve(state))
 
-        return pickle.loads(unshelve(state))
+
+def _unpickle(data: bytes) -> Any:
+    import pickle
+
+    class Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            # A worker knows the program's script by that name; here, in the program, it is the main module.
+            absent = module == SCRIPT_MODULE and module not in sys.modules
+            return super().find_class("__main__" if absent else module, name)
+
+    return Unpickler(io.BytesIO(data)).load()
 
 
 def full_name_of(value: Any) -> str:

@@ -261,7 +261,9 @@ class Books(Ledger):
             case "door":
                 return Reason.DEPTH, _place(action, book.door)
             case "hold":
-                return Reason.RUN_CONCURRENCY, _place(action, book.hold)
+                limit = book.config.run_concurrency
+                over = Reason.RUN_CONCURRENCY if limit and book.active_runs >= limit else Reason.DEPTH
+                return over, _place(action, book.hold)
             case "overlap":
                 return Reason.OVERLAP, 0
             case "return":

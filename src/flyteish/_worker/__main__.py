@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
@@ -134,6 +135,7 @@ class Worker:
         sys.path[:] = hello.sys_path
         sys.argv[:] = hello.argv
         self._max_result = hello.max_result
+        self._scratch = None if hello.scratch is None else Path(hello.scratch, str(os.getpid()))
         self._blobs = open_blobs(hello.blobs_url)
         self._loader = Loader(lambda: self._blobs)
         self._feeds = Feeds()
@@ -165,7 +167,7 @@ class Worker:
     def _perform(self, order: Order, log: str | None) -> None:
         began = time.perf_counter()
         link = WorkerLink(order, self._connection.send, self._callbacks)
-        current = Current(order, AttemptContext(order, link, self._blobs, self._feeds))
+        current = Current(order, AttemptContext(order, link, self._blobs, self._feeds, scratch=self._scratch))
         self._current = current
         self._output.begin(log)
         self._variables.begin(order)

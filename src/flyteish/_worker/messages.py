@@ -35,6 +35,8 @@ class Hello(_Message, frozen=True):
     argv: list[str]
     blobs_url: str
     max_result: int
+    scratch: str | None = None
+    """Below it attempts have their private folders, in one named after the process; None: the system's place."""
 
 
 class Run(_Message, frozen=True):

@@ -268,8 +268,12 @@ class _Attempt(Stopping):
     # -- on a thread ---------------------------------------------------------------------------------------------
 
     def begin_on_thread(self) -> None:
-        if not self.over:
+        if self.over:
+            return
+        try:
             self.surroundings.run(self._on_thread)
+        except BaseException as error:  # a defect of ours, or an attempt that was told to end in its last instant
+            self.report(Evidence(error=document(error)), error)
 
     def _on_thread(self) -> None:
         self._began()

@@ -9,10 +9,12 @@ its place to another worker, so parents cannot starve their children.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flyteish._authoring.feed import LoopFeed
@@ -49,12 +51,19 @@ class ProcessesEngine:
         batch: attempts that a worker may have waiting at most. Default 32; how many it gets
             follows from how long they take.
         max_result: bytes of a result beyond which it is refused. Default 5 GiB.
+        scratch: folder for the attempts' private files. Default None: the system's place for such.
 
     Raises:
         ConfigurationError: a number is out of range; names it.
     """
 
-    def __init__(self, max_workers: int | None = None, batch: int = 32, max_result: int = MAX_RESULT) -> None:
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        batch: int = 32,
+        max_result: int = MAX_RESULT,
+        scratch: Path | None = None,
+    ) -> None:
         for name, value in (("max_workers", max_workers), ("batch", batch), ("max_result", max_result)):
             if value is None and name == "max_workers":
                 continue
@@ -63,6 +72,7 @@ class ProcessesEngine:
         self._places = max_workers or processors()
         self._pace = Pace(batch)
         self._max_result = max_result
+        self._scratch = scratch
         self._open = False
         self._waiting = Line()
         self._attempts: dict[AttemptKey, Attempt] = {}
@@ -89,7 +99,8 @@ class ProcessesEngine:
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._requests = Requests(LoopFeed(self._loop), self._waits)
-        self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result)
+        scratch = None if self._scratch is None else str(self._scratch)
+        self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result, scratch)
         self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
 
@@ -237,6 +248,7 @@ class ProcessesEngine:
             self._idle.remove(member)
         if not member.ready:
             self._failed_to_start(member, code)
+        self._clear_after(member)
         current, member.current = member.current, None
         log = current.log if current is not None else member.log
         if log is not None:
@@ -248,6 +260,11 @@ class ProcessesEngine:
         if not self._members:
             self._all_gone.set()
         self._dispatch()
+
+    def _clear_after(self, member: Member) -> None:
+        """A worker that was killed could not remove its attempts' private files."""
+        if self._scratch is not None and (folder := self._scratch / str(member.process.pid)).is_dir():
+            self._loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))
 
     def _failed_to_start(self, member: Member, code: int) -> None:
         self._starting -= 1

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO
 
 from flyteish._worker import messages as m
@@ -207,8 +208,15 @@ class WorkerProcess:
         except RuntimeError:
             pass  # the loop is closed: nobody asks any more
 
+    def _end_group(self) -> None:
+        """What tasks started and left behind ends with the process that they ran in."""
+        if hasattr(os, "waitid"):  # else it is reaped already, and its number may be somebody else's by now
+            with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of the dead
+                os.killpg(self.pid, signal.SIGKILL)
+
     def _exit(self) -> None:
         self.drain()
+        self._end_group()
         self._exited = True
         code = self._process.wait()
         if self._deadline is not None:
