@@ -198,7 +198,9 @@ def _engines(config: Config, inline: InlineEngine, scratch: Path | None) -> dict
         from flyteish.engines.processes import ProcessesEngine
 
         engines["processes"] = ProcessesEngine(
-            max_workers=config.max_workers, max_result=config.max_value_size, scratch=scratch
+            max_workers=config.max_workers,
+            max_result=config.max_value_size,
+            scratch=None if scratch is None else str(scratch),
         )
     if "kubernetes" in kinds:
         raise ConfigurationError("engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed")

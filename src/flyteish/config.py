@@ -195,15 +195,15 @@ def _objects(source: str, section: str, items: Sequence[Queue] | Sequence[Pool])
     """Queues and pools that were given as objects, as the values that a file would have said."""
     kind, said = (Queue if section == "queues" else Pool), dict[_Key, Any]()
     silent = {each.name: each.default for each in msgspec.structs.fields(kind)}
+    if not items:
+        raise wrong(source, section, items, f"at least one {kind.__name__}(...)")
     for item in items:
         if not isinstance(item, kind) or (section, item.name, "name") in said:
             given = getattr(item, "name", item)
             raise wrong(source, section, given, f"{kind.__name__}(...)s with different names")
         fields = {name: v for name in silent if (v := getattr(item, name)) != silent[name]}
-        if section == "queues":
-            said |= _queue_values(source, fields)
-        else:
-            said |= {(section, item.name, name): value for name, value in fields.items()}
+        plain = {(section, item.name, name): value for name, value in fields.items()}
+        said |= _queue_values(source, fields) if section == "queues" else plain
     return {key: (value, source) for key, value in said.items()}
 
 

@@ -237,7 +237,9 @@ class Session:
     ) -> Run[R]:
         """What ``run`` does, with the run's own opinions."""
         if not getattr(task, "__flyteish_task__", False):
-            raise TaskDefinitionError(f"run({task!r}) is not accepted: expected a task, a function made one by @env.task")
+            raise TaskDefinitionError(
+                f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
+            )
         machinery = self._open()
         with at_hand(StoreAccess(machinery.blobs)):
             data = task.signature.encode_inputs(args, kwargs)

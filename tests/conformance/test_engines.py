@@ -184,7 +184,7 @@ def test_a_task_that_ends_its_process_ends_nothing_else(session: Session) -> Non
 def test_max_runtime_ends_an_attempt_and_pays_from_retries(session: Session, tmp_path: Path, task: Any) -> None:
     """A ``def`` task that can't be killed is given up all the same."""
     run = session.run(task, folder=str(tmp_path))
-    with pytest.raises(errors.TaskTimeoutError, match="max runtime"):
+    with pytest.raises(errors.TaskTimeoutError, match="max_runtime="):
         run.result(PATIENCE)
     tasks.mark(str(tmp_path), "leave")
     assert ends(run) == [End.MAX_RUNTIME] * 2

@@ -163,9 +163,7 @@ def test_events_come_back_as_they_were(store: Store) -> None:
 def test_large_bursts_and_large_entries_are_kept(store: Store) -> None:
     """Neither thousands of entries at once nor an entry of a megabyte is cut."""
     big = Entry(0.0, ActionSubmitted("r1", "a1", None, 0, "k", Payload(data=b"x" * 2**20), b""))
-    entries = (
-        [running(number) for number in range(5000)] + [big] + [running(number) for number in range(5000)]
-    )
+    entries = [running(number) for number in range(5000)] + [big] + [running(number) for number in range(5000)]
     commit(store, *(("r1", entry) for entry in entries))
     assert list(store.read("r1")) == list(enumerate(entries, 1))
     assert list(store.read("r1", 5000)) == list(enumerate(entries, 1))[5000:]

@@ -50,9 +50,7 @@ def modules(folder: str = "src") -> tuple[Source, ...]:
 def texts(*places: str) -> tuple[Source, ...]:
     """Every file of text in the given folders and files of the project; a place that is missing has none."""
     return tuple(
-        Source(_name(path), path.read_text(encoding="utf-8"))
-        for place in places
-        for path in _files(place, TEXTS)
+        Source(_name(path), path.read_text(encoding="utf-8")) for place in places for path in _files(place, TEXTS)
     )
 
 

@@ -43,12 +43,8 @@ def impurities(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
             case ast.Import(names=names):
-                yield from (
-                    f"{node.lineno}: imports {alias.name}" for alias in names if not _may_import(alias.name)
-                )
-            case ast.ImportFrom(module=module) if not _may_import(
-                module or ".", [a.name for a in node.names]
-            ):
+                yield from (f"{node.lineno}: imports {alias.name}" for alias in names if not _may_import(alias.name))
+            case ast.ImportFrom(module=module) if not _may_import(module or ".", [a.name for a in node.names]):
                 yield f"{node.lineno}: imports from {module}"
             case ast.Call(func=ast.Name(id="hash")) if id(node) in own_hashes:
                 pass
@@ -66,9 +62,7 @@ def impurities(tree: ast.Module) -> Iterator[str]:
 def _may_import(module: str, names: list[str] | None = None) -> bool:
     if module == "flyteish":
         return all(_may_import(f"flyteish.{name}") for name in names or [""])
-    return module.partition(".")[0] in PURE or any(
-        module == ours or module.startswith(f"{ours}.") for ours in OURS
-    )
+    return module.partition(".")[0] in PURE or any(module == ours or module.startswith(f"{ours}.") for ours in OURS)
 
 
 def _is_hash_method(node: ast.AST) -> bool:

@@ -45,12 +45,8 @@ def test_every_module_says_what_it_decides_and_what_it_must_not_know() -> None:
 def test_no_file_is_too_long_to_read() -> None:
     """A module of the library has at most 400 lines, or a reason in the list above."""
     lengths = {source.name: source.text.count("\n") for source in modules()}
-    assert {
-        name: lines for name, lines in lengths.items() if lines > FILE_LINES and name not in LONG_FILES
-    } == {}
-    assert [name for name in LONG_FILES if lengths.get(name, 0) <= FILE_LINES] == [], (
-        "a reason that is needed no more"
-    )
+    assert {name: lines for name, lines in lengths.items() if lines > FILE_LINES and name not in LONG_FILES} == {}
+    assert [name for name in LONG_FILES if lengths.get(name, 0) <= FILE_LINES] == [], "a reason that is needed no more"
 
 
 def test_no_function_is_too_long_to_read() -> None:
@@ -73,9 +69,7 @@ def test_nothing_is_left_undone() -> None:
 def test_only_the_configuration_reads_the_environment() -> None:
     """`os.environ` and `os.getenv` appear in the configuration and in nothing below or above it."""
     environment = re.compile(r"\b(environ|getenvb?|environb)\b")
-    readers = {
-        source.name for source in modules() if any(environment.search(name) for name in names(source.tree))
-    }
+    readers = {source.name for source in modules() if any(environment.search(name) for name in names(source.tree))}
     assert readers - ENVIRONMENT_READERS.keys() == set()
 
 

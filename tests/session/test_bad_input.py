@@ -20,7 +20,6 @@ from typing import Any
 
 import pytest
 
-import flyteish
 from flyteish import Backoff, Pool, Queue, Resources, RetryStrategy, Session, TaskEnvironment, Timeout, errors
 from flyteish.config import load_config
 from flyteish.stores.sqlite import SqliteStore
@@ -181,7 +180,7 @@ def test_a_config_file_with_an_unknown_key_says_which(tmp_path: Path, monkeypatc
         Session()
     file.write_text("[pools.spot\n")
     with pytest.raises(errors.ConfigurationError, match=r"flyteish\.toml"):
-        flyteish.run(trivial)
+        Session()
 
 
 # -- values --------------------------------------------------------------------------------------------------------

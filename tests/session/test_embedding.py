@@ -25,7 +25,7 @@ import pytest
 from fastapi import FastAPI
 
 import flyteish
-from flyteish import Session, TaskEnvironment, errors
+from flyteish import Session, TaskEnvironment, _in_use, errors
 from flyteish.stores.sqlite import SqliteStore
 
 PATIENCE = 30.0
@@ -569,8 +569,9 @@ async def test_cancelling_the_await_of_a_handle_leaves_the_run_alone() -> None:
         assert set(await asyncio.gather(run, run)) == {"through"}
 
 
-def test_init_twice_closes_the_session_before(tmp_path: Path) -> None:
+def test_init_twice_closes_the_session_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The later one serves; the same home is free again, and its runs are there."""
+    monkeypatch.setattr(_in_use, "_default", [])  # this test's own: other tests are other programs
     first = flyteish.init(home=tmp_path)
     run = flyteish.run(add_one, x=1)
     assert run.result(PATIENCE) == 2

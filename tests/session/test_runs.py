@@ -401,7 +401,7 @@ def test_max_runtime_ends_an_attempt_and_pays_from_retries(session: Session, loc
         tries.append(1)
         await asyncio.sleep(60)
 
-    with pytest.raises(errors.TaskTimeoutError, match="max runtime"):
+    with pytest.raises(errors.TaskTimeoutError, match="max_runtime="):
         session.run(slow).result(20)
     assert len(tries) == 2
 

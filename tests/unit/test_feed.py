@@ -63,13 +63,13 @@ async def test_a_burst_wakes_the_loop_once() -> None:
     feed, seen = LoopFeed(loop), []  # type: ignore[arg-type, var-annotated]
 
     def burst(_: int) -> None:
-        for value in range(100):
+        for value in range(SLICE - 1):
             feed.put(seen.append, value)
 
     (thread,) = in_threads(1, burst)
     thread.join()
     await asyncio.sleep(0)
-    assert (seen, loop.wakes) == (list(range(100)), 1)
+    assert (seen, loop.wakes) == (list(range(SLICE - 1)), 1)
     feed.put(seen.append, "next burst")
     await asyncio.sleep(0)
     assert (seen[-1], loop.wakes) == ("next burst", 2)

@@ -451,9 +451,7 @@ def test_readers_on_other_threads_see_whole_batches(store: SqliteStore) -> None:
     for thread in threads:
         thread.start()
     for number in range(1, 3001, 3):
-        store.append(
-            Batch(entries=[("r1", running(n)) for n in range(number, number + 3)]), lambda error: None
-        )
+        store.append(Batch(entries=[("r1", running(n)) for n in range(number, number + 3)]), lambda error: None)
     for thread in threads:
         thread.join(LIMIT)
     assert counts == [3000] * 3
@@ -487,9 +485,7 @@ def test_a_burst_becomes_few_rows(path: Path, store: SqliteStore) -> None:
 @pytest.mark.benchmark
 def test_ten_thousand_appends_take_no_time(store: SqliteStore) -> None:
     """Until 30,000 small entries in 10,000 batches are committed, both threads work 150 ms at most."""
-    batches = [
-        Batch(entries=[("r1", running(n)), ("r1", running(n)), ("r1", running(n))]) for n in range(10_000)
-    ]
+    batches = [Batch(entries=[("r1", running(n)), ("r1", running(n)), ("r1", running(n))]) for n in range(10_000)]
     last, began = Answer(), time.process_time()
     for batch in batches[:-1]:
         store.append(batch, lambda error: None)

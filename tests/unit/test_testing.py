@@ -9,11 +9,11 @@ from flyteish import TaskEnvironment, ctx, errors, testing
 
 env = TaskEnvironment(name="tested")
 
+
 @pytest.fixture
 def local() -> TaskEnvironment:
     """For the tasks that a test defines itself."""
     return TaskEnvironment(name="local")
-
 
 
 @env.task(interruptible=True, retries=1)

@@ -6,7 +6,6 @@ Decides what a declaration may say and under which name a task is known. Must no
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 import warnings
@@ -298,7 +297,7 @@ class TaskEnvironment:
     def _declare(self, function: Any, declared: Opinions) -> Task[..., Any]:
         kind = AsyncTask if check_function(function, self.name) == "async" else SyncTask
         task: Task[..., Any] = kind(function, self, declared)
-        _check_ignored_inputs(task)
+        task.check_cache(declared.cache)
         earlier = self._tasks.get(task.name)
         if earlier is not None and not _replaces_silently(function):
             warnings.warn(
@@ -352,17 +351,6 @@ def _checked_name(name: object) -> str:
         f"name={name!r} of a TaskEnvironment is not accepted: expected snake_case or kebab-case "
         "(lower-case letters, digits, single _ or -), such as 'my_env' or 'my-env'"
     )
-
-
-def _check_ignored_inputs(task: Task[..., Any]) -> None:
-    cache = task.settings().cache
-    parameters = inspect.signature(task.function).parameters
-    # An environment's cache is shared by tasks with other parameters; a task's own names its own.
-    if task.declared.cache is not UNSET and (strangers := [n for n in cache.ignored_inputs if n not in parameters]):
-        raise ConfigurationError(
-            f"Cache.ignored_inputs names {', '.join(map(repr, strangers))}, which {task.name} does not have; "
-            f"its parameters are {', '.join(parameters) or 'none'}"
-        )
 
 
 def _replaces_silently(function: Any) -> bool:

@@ -27,7 +27,7 @@ def temporary_folder() -> Path:
 
 
 class Scratch:
-    """A temporary directory that lives as long as anybody refers to it, and no longer than the attempt it is made in."""
+    """A temporary directory that lives as long as anybody refers to it, or the attempt that it was made in."""
 
     __slots__ = ("__weakref__", "path")
 

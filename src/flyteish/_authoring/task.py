@@ -31,6 +31,7 @@ from flyteish._authoring.declarations import (
 )
 from flyteish._core.resources import Resources
 from flyteish._core.settings import SILENT, Cache, Level, Opinions, Scope, Settings, opinions, resolve
+from flyteish.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from flyteish._authoring.environment import TaskEnvironment
@@ -144,7 +145,22 @@ class Task(Generic[P, R]):
                 "links": links,
             },
         )
+        self.check_cache(said.cache)
         return _derived(self, Opinions(**{**self.overridden.said(), **said.said()}))
+
+    def check_cache(self, cache: Cache | UnsetType) -> None:
+        """Refuse a cache that ignores parameters which the function does not have.
+
+        Only one said for this very task: an environment's is shared by tasks with other parameters.
+        """
+        if cache is UNSET or not cache.ignored_inputs:
+            return
+        parameters = inspect.signature(self.function).parameters
+        if strangers := [name for name in cache.ignored_inputs if name not in parameters]:
+            raise ConfigurationError(
+                f"Cache.ignored_inputs names {', '.join(map(repr, strangers))}, which {self.name} does not have; "
+                f"its parameters are {', '.join(parameters) or 'none'}"
+            )
 
     @functools.cached_property
     def profile_key(self) -> object:

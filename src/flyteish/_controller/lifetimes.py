@@ -1,6 +1,7 @@
 """How long machines of a pool last, learned from the attempts that ran there; ``checkpoint.due()`` goes by it.
 
-The estimate is machine time per reclaim; until one was seen, what is assumed of the medium. Must not know how often anybody saves.
+The estimate is machine time per reclaim; until one was seen, what is assumed of the medium. Must not know how often
+anybody saves.
 """
 
 from __future__ import annotations

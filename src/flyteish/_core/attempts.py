@@ -119,6 +119,8 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     attempt.ended_at = now
     attempt.running_at = attempt.running_at or event.running_at
     attempt.end, attempt.cause = endings.classify(event.evidence, attempt)
+    if attempt.end is End.MAX_RUNTIME:
+        attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
     if attempt.end is End.SUCCEEDED:
         action.result = event.evidence.result
         end(state, action, Phase.SUCCEEDED, now, effects)

@@ -18,7 +18,7 @@ DEFAULT_SYSTEM_RETRIES = 3
 DEFAULT_PREEMPTIONS_WITHOUT_PROGRESS = 3
 
 
-class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
+class Backoff(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """The wait before the next user attempt: ``min(cap, base * factor**n)`` for the n-th retry from 0.
 
     Args:
@@ -52,7 +52,7 @@ class Backoff(msgspec.Struct, frozen=True, omit_defaults=True):
         return wait * (1.0 - self.jitter * chance)
 
 
-class RetryStrategy(msgspec.Struct, frozen=True, omit_defaults=True):
+class RetryStrategy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """How often and how patiently a task is tried again when it fails itself.
 
     Args:
@@ -86,7 +86,7 @@ class RetryStrategy(msgspec.Struct, frozen=True, omit_defaults=True):
         return tuple(given) if isinstance(given, tuple | list) else (given,)
 
 
-class Timeout(msgspec.Struct, frozen=True, omit_defaults=True):
+class Timeout(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """Bounds in time; each in seconds or timedelta, and 0 or None means unlimited.
 
     Args:
@@ -111,7 +111,7 @@ class Timeout(msgspec.Struct, frozen=True, omit_defaults=True):
             msgspec.structs.force_setattr(self, field, seconds)
 
 
-class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True):
+class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """When an interruptible task may run on spot; ``interruptible=True`` means ``SpotPolicy()``.
 
     Args:

@@ -21,7 +21,7 @@ ON_DEMAND: Final[Medium] = "on-demand"
 ENGINES: Final = ("inline", "processes", "kubernetes")
 
 
-class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
+class Queue(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """A named line that work waits in. Where a limit is a number, 0 means unlimited.
 
     Args:
@@ -79,7 +79,7 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True):
         force(self, "pools", say.names("pools", self.pools))
 
 
-class Pool(msgspec.Struct, frozen=True, omit_defaults=True):
+class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """A named capacity of one medium in one engine (and cluster).
 
     Args:

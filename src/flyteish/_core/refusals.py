@@ -61,9 +61,9 @@ def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
         why = f"lets nothing on spot (spot_share={book.config.spot_share:g})" if book.spot else "feeds no spot pool"
         return Refusal("ConfigurationError", f"{task}: queue {queue!r} {why}, but SpotPolicy(fallback='never')")
     if not only_spot and not book.on_demand:
-        why = "its final attempt must be" if policy is not None else "it is not interruptible, so it must be"
-        cure = "add an on-demand pool to the queue or set SpotPolicy(fallback='never')"
-        return Refusal("ConfigurationError", f"{task}: queue {queue!r} feeds no on-demand pool, but {why}; {cure}")
+        why = "which its final attempt needs" if policy is not None else "and the task is not interruptible"
+        cure = "give the queue an on-demand pool, or the task interruptible=SpotPolicy(fallback='never')"
+        return Refusal("ConfigurationError", f"{task}: queue {queue!r} feeds no on-demand pool, {why}; {cure}")
     pools = book.spot if only_spot else book.on_demand
     fitting = [pool for pool in pools if settings.amounts.within(pool.limit)]
     if not fitting or not settings.amounts.within(book.limit):

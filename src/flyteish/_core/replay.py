@@ -22,6 +22,7 @@ from flyteish._core.events import (
     CheckpointSkipped,
     ControllerRestarted,
     Entry,
+    Evidence,
     LimitReached,
     RunEvent,
     RunSubmitted,
@@ -110,9 +111,10 @@ def describe(event: RunEvent) -> tuple[str, str]:
         case AttemptNoticed():
             return event.action, f"attempt {event.generation}: {event.kind} notice, {event.seconds:g} s left"
         case AttemptEnded():
-            return event.action, f"attempt {event.generation} ended"
+            return event.action, f"attempt {event.generation} ended: {_seen(event.evidence)}"
         case CheckpointCommitted():
-            return event.action, f"attempt {event.generation} committed checkpoint {event.record.sequence}"
+            progress = "" if event.record.progress is None else f", progress {event.record.progress:.0%}"
+            return event.action, f"attempt {event.generation} committed checkpoint {event.record.sequence}{progress}"
         case CheckpointSkipped():
             return event.action, f"checkpoint {event.sequence} skipped: {event.why}"
         case CancelRequested():
@@ -123,3 +125,18 @@ def describe(event: RunEvent) -> tuple[str, str]:
             return "", "taken over by a new controller"
         case ValueTraced():
             return event.action, f"traced {event.key}"
+
+
+def _seen(evidence: Evidence) -> str:
+    """What was seen of an attempt's end; what it counts as is for ``why`` to say."""
+    if evidence.result is not None:
+        return "returned"
+    if evidence.error is not None:
+        error = evidence.error
+        return f"raised {error.type.rpartition('.')[2]}" + (f": {error.message}" if error.message else "")
+    said = evidence.reclaimed or evidence.vanished or evidence.unmendable or evidence.denied
+    if said is not None:
+        return said
+    if evidence.stopped:
+        return "stopped"
+    return "out of memory" if evidence.out_of_memory else f"exit code {evidence.exit_code}"

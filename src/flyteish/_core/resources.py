@@ -18,7 +18,7 @@ _MEMORY_UNITS = {
 _QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([A-Za-z]*)\Z")
 
 
-class Resources(msgspec.Struct, frozen=True, omit_defaults=True):
+class Resources(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """What one attempt needs (or what a pool has).
 
     Args:

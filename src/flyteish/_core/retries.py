@@ -64,7 +64,7 @@ def decide(end: End, action: Action, medium: str, error: ErrorDocument | None, c
         return _from_retries(end, action, error, chance)
     if budget == "system_retries":
         return _from_system(action, chance)
-    return Verdict(False, "", spent=f"{end.value}: no retry can mend it" if budget == "fails" else end.value)
+    return Verdict(False, "", spent="no retry can mend it" if budget == "fails" else end.value)
 
 
 def _from_retries(end: End, action: Action, error: ErrorDocument | None, chance: float) -> Verdict:

@@ -34,7 +34,7 @@ class Level(StrEnum):
     DEFAULT = "built-in default"
 
 
-class Cache(msgspec.Struct, frozen=True, omit_defaults=True):
+class Cache(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """Whether a task's result is kept and reused for equal inputs.
 
     Args:
@@ -59,7 +59,7 @@ class Cache(msgspec.Struct, frozen=True, omit_defaults=True):
         msgspec.structs.force_setattr(self, "ignored_inputs", names)
 
 
-class Secret(msgspec.Struct, frozen=True, omit_defaults=True):
+class Secret(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """The *name* of a secret; its value is looked up when an attempt starts and is never stored.
 
     Args:
@@ -102,7 +102,7 @@ class Opinions(msgspec.Struct, frozen=True):
         return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not UNSET}
 
     def __repr__(self) -> str:
-        return "Opinions(" + ", ".join(f"{k}={_show(k, v)}" for k, v in self.said().items()) + ")"
+        return "Opinions(" + ", ".join(f"{k}={show(k, v)}" for k, v in self.said().items()) + ")"
 
 
 SILENT: Final = Opinions()
@@ -147,17 +147,23 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
         return self.sources.get(field, Level.DEFAULT.value)
 
     def __repr__(self) -> str:
-        shown = [f"{name}={_show(name, getattr(self, name))}" for name in self.sources]
+        shown = [f"{name}={show(name, getattr(self, name))}" for name in self.sources]
         return f"Settings({', '.join(shown)})"
 
 
 _NO_RESOURCES = Resources()
 
 
-def _show(name: str, value: object) -> str:
-    """For people: environment variables by name only, since their values may be secrets."""
-    if name == "env_vars" and isinstance(value, dict):
+def show(name: str, value: object) -> str:
+    """A setting as its author would write it; environment variables by name only, since values may be secrets."""
+    if name == "env_vars" and isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}=***" for key in value) + "}"
+    if name == "interruptible" and (value is None or value == SpotPolicy()):
+        return str(value is not None)
+    if name == "retries" and isinstance(value, RetryStrategy) and value == RetryStrategy(count=value.count):
+        return str(value.count)
+    if name == "cache" and isinstance(value, Cache) and value == Cache(behavior=value.behavior):
+        return repr(value.behavior)
     return repr(value)
 
 
@@ -322,7 +328,7 @@ def opinions(level: Level, where: str, said: Mapping[str, object]) -> Opinions:
         try:
             checked[name] = field.accept(value)
         except Refused as refused:
-            shown = _show(name, value)
+            shown = show(name, value)
             raise ConfigurationError(f"{name}={shown} in {where} is not accepted: expected {refused}") from None
     return Opinions(**checked) if checked else SILENT
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from flyteish._core.actions import TERMINAL, Action, Attempt, End, Phase
-from flyteish._core.settings import Level
+from flyteish._core.settings import Level, show
 
 _WAITS: Final = {
     "HELD": "an operator holds the queue",
@@ -82,7 +82,7 @@ def why(action: Action, now: float, reason: tuple[str, int] | None = None) -> li
 def _settings(action: Action) -> list[str]:
     settings = action.profile.settings
     shown = [
-        f"{name}={getattr(settings, name)!r} (from {settings.source(name)})"
+        f"{name}={show(name, getattr(settings, name))} (from {settings.source(name)})"
         for name in _SHOWN
         if name == "queue" or settings.source(name) != Level.DEFAULT.value
     ]
@@ -132,7 +132,7 @@ def _times_of(attempt: Attempt) -> str:
         if attempt.ended_at:
             parts.append(f"running {_span(attempt.ended_at - attempt.running_at)}")
     elif attempt.pool and attempt.ended_at:
-        parts.append(f"start-up {_span(attempt.ended_at - attempt.admitted_at)}")
+        parts.append(f"start-up and running {_span(attempt.ended_at - attempt.admitted_at)}")
     return ", ".join(parts)
 
 

@@ -66,6 +66,8 @@ def actions(args: Namespace) -> int:
         Column("submitted_at", "CALLED", stamp),
         Column("seconds", "TOOK", duration),
     ]
+    if any(row["short_name"] for row in rows):
+        columns.insert(3, Column("short_name", "NAME", dash))
     return _out(args, columns, rows, "no actions")
 
 
@@ -75,6 +77,9 @@ def _action(action: Action, live: bool) -> Row:
         "action": action.id,
         "parent": action.parent,
         "task": action.profile.task,
+        "short_name": action.profile.settings.short_name,
+        "links": list(action.profile.settings.links),
+        "docs": action.profile.settings.docs,
         "phase": action.phase.value if over or live else "interrupted",
         "cached": action.cached,
         "group": action.group,

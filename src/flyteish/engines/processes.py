@@ -9,12 +9,10 @@ its place to another worker, so parents cannot starve their children.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sys
 import time
 from collections.abc import Coroutine, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flyteish._authoring.feed import LoopFeed
@@ -58,11 +56,7 @@ class ProcessesEngine:
     """
 
     def __init__(
-        self,
-        max_workers: int | None = None,
-        batch: int = 32,
-        max_result: int = MAX_RESULT,
-        scratch: Path | None = None,
+        self, max_workers: int | None = None, batch: int = 32, max_result: int = MAX_RESULT, scratch: str | None = None
     ) -> None:
         for name, value in (("max_workers", max_workers), ("batch", batch), ("max_result", max_result)):
             if value is None and name == "max_workers":
@@ -99,8 +93,7 @@ class ProcessesEngine:
         self._reports = reports
         self._loop = asyncio.get_running_loop()
         self._requests = Requests(LoopFeed(self._loop), self._waits)
-        scratch = None if self._scratch is None else str(self._scratch)
-        self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result, scratch)
+        self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result, self._scratch)
         self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
 
@@ -248,7 +241,6 @@ class ProcessesEngine:
             self._idle.remove(member)
         if not member.ready:
             self._failed_to_start(member, code)
-        self._clear_after(member)
         current, member.current = member.current, None
         log = current.log if current is not None else member.log
         if log is not None:
@@ -260,11 +252,6 @@ class ProcessesEngine:
         if not self._members:
             self._all_gone.set()
         self._dispatch()
-
-    def _clear_after(self, member: Member) -> None:
-        """A worker that was killed could not remove its attempts' private files."""
-        if self._scratch is not None and (folder := self._scratch / str(member.process.pid)).is_dir():
-            self._loop.run_in_executor(None, partial(shutil.rmtree, folder, ignore_errors=True))
 
     def _failed_to_start(self, member: Member, code: int) -> None:
         self._starting -= 1

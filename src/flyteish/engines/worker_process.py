@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,8 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import IO
 
 from flyteish._worker import messages as m
@@ -70,6 +73,7 @@ class WorkerProcess:
         name = f"flyteish wait for worker {self.pid}"
         self._waiter = threading.Thread(target=self._wait, name=name, daemon=True)
         self._waiter.start()
+        self._folder = None if hello.scratch is None else Path(hello.scratch, str(self.pid))
         self.send(hello)
 
     def __repr__(self) -> str:
@@ -203,26 +207,24 @@ class WorkerProcess:
             os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         else:
             self._process.wait()
+        # What tasks started and left behind ends with the process that they ran in.
+        with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of the dead
+            os.killpg(self.pid, signal.SIGKILL)
         try:
             self._loop.call_soon_threadsafe(self._exit)
         except RuntimeError:
             pass  # the loop is closed: nobody asks any more
 
-    def _end_group(self) -> None:
-        """What tasks started and left behind ends with the process that they ran in."""
-        if hasattr(os, "waitid"):  # else it is reaped already, and its number may be somebody else's by now
-            with suppress(ProcessLookupError, PermissionError):  # macOS says the latter of a group of the dead
-                os.killpg(self.pid, signal.SIGKILL)
-
     def _exit(self) -> None:
         self.drain()
-        self._end_group()
         self._exited = True
         code = self._process.wait()
         if self._deadline is not None:
             self._deadline.cancel()
         self.hang_up()
         self._waiter.join()
+        if self._folder is not None and self._folder.is_dir():  # killed, it could not remove its private files
+            self._loop.run_in_executor(None, partial(shutil.rmtree, self._folder, ignore_errors=True))
         try:
             self._gone(code)
         finally:
