@@ -202,7 +202,7 @@ def _objects(source: str, section: str, items: Sequence[Queue] | Sequence[Pool])
             given = getattr(item, "name", item)
             raise wrong(source, section, given, f"{kind.__name__}(...)s with different names")
         fields = {name: v for name in silent if (v := getattr(item, name)) != silent[name]}
-        plain = {(section, item.name, name): value for name, value in fields.items()}
+        plain: dict[_Key, Any] = {(section, item.name, name): value for name, value in fields.items()}
         said |= _queue_values(source, fields) if section == "queues" else plain
     return {key: (value, source) for key, value in said.items()}
 

@@ -1,7 +1,7 @@
 """The program that is killed: a root over four parents over eight children each, and notes of all that they do.
 
-``python program.py HOME NOTES RUN`` starts the run, or resumes it where it is on record, and prints the result. Notes
-are lines of words, appended and synced: an execution, a traced call or a delivery is noted before anything follows.
+``python program.py HOME NOTES RUN ENGINE`` starts the run, or resumes it where it is on record, and prints the result.
+Notes are lines of words, appended and synced: executions, traced calls and deliveries, before anything follows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import flyteish
-from flyteish import Queue, Session, TaskEnvironment, ctx, errors
+from flyteish import Pool, Queue, Session, TaskEnvironment, ctx, errors
 
 PARENTS = 4
 CHILDREN = 8
@@ -109,8 +109,8 @@ async def root() -> int:
     return sum(await asyncio.gather(*[parent(i) for i in range(PARENTS)]))
 
 
-def main(home: str, run: str) -> int:
-    with Session([Queue("default", action_concurrency=3)], home=home) as session:
+def main(home: str, run: str, engine: str) -> int:
+    with Session([Queue("default", action_concurrency=3)], [Pool("only", engine=engine)], home=home) as session:
         try:
             handle = session.resume(run, root)
         except errors.RunNotFoundError:
@@ -121,4 +121,4 @@ def main(home: str, run: str) -> int:
 if __name__ == "__main__":
     os.environ["PROGRAM_NOTES"] = sys.argv[2]
     Path(sys.argv[2]).touch()
-    print(main(sys.argv[1], sys.argv[3]), flush=True)
+    print(main(sys.argv[1], *sys.argv[3:]), flush=True)

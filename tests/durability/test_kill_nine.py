@@ -28,7 +28,8 @@ from tests.durability import program
 
 SEED_VARIABLE = "FLYTEISH_KILL_SEED"
 """Set to one of the printed seeds, it repeats that run only."""
-RUNS = 12
+RUNS = 10
+RUNS_IN_WORKERS = 2
 KILLS = 6
 AT_ONCE = 2
 PATIENCE = 60.0
@@ -38,27 +39,28 @@ RUN = "killed"
 pytestmark = pytest.mark.slow
 
 
-def seeds() -> list[int]:
+def seeds(count: int) -> list[int]:
     one = os.environ.get(SEED_VARIABLE)
-    return [int(one)] if one else random.Random(SEED).sample(range(2**32), RUNS)
+    return [int(one)] if one else random.Random(SEED).sample(range(2**32), count)
 
 
-def test_a_run_survives_kill_nine_at_any_moment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine, runs, enough", [("inline", RUNS, 50), ("processes", RUNS_IN_WORKERS, 8)])
+def test_a_run_survives_kill_nine_at_any_moment(tmp_path: Path, engine: str, runs: int, enough: int) -> None:
     """Right result; finished children are never run again; no result is lost; none is delivered twice."""
-    chosen = seeds()
+    chosen = seeds(runs)
     print(f"seeds (repeat one with {SEED_VARIABLE}): {chosen}")
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        stories = list(pool.map(lambda seed: Killed(tmp_path / str(seed), seed).story(), chosen))
-    kills = sum(stories)
+        kills = sum(pool.map(lambda seed: Killed(tmp_path / str(seed), seed, engine).story(), chosen))
     print(f"{kills} kills")
-    assert len(chosen) < RUNS or kills >= 50, f"only {kills} kills: the program got too fast for this test"
+    assert len(chosen) < runs or kills >= enough, f"only {kills} kills: the program got too fast for this test"
 
 
 class Killed:
     """One run, killed up to ``KILLS`` times and then left to end."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, engine: str) -> None:
         folder.mkdir()
+        self.engine = engine
         self.chance = random.Random(seed)
         self.seed = seed
         self.home = folder / "home"
@@ -94,7 +96,7 @@ class Killed:
     def _spawn(self) -> subprocess.Popen[str]:
         self.life += 1
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, program.__file__, str(self.home), str(self.notes), RUN]
+        command = [sys.executable, program.__file__, str(self.home), str(self.notes), RUN, self.engine]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
 
     def _kill_one(self) -> bool:
