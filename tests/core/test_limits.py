@@ -343,3 +343,18 @@ def test_an_end_that_is_reported_twice_counts_once() -> None:
     world.advance(5)
     assert not world.tell(AttemptEnded(*key, Evidence(exit_code=1)))
     assert (action.phase, action.user_attempt) == (Phase.RUNNING, 2)
+
+
+def test_long_limits_on_short_tasks_keep_no_timers() -> None:
+    """A timer that nobody waits for is dropped long before it is due; those still needed stay."""
+    world = World([Queue("default")], [Pool("od")])
+    waiting = profile(Settings(timeout=Timeout(deadline=3600.0)))
+    world.submit(waiting)
+    root = next(iter(world.live))
+    for _ in range(5000):
+        world.submit(profile(Settings(timeout=Timeout(deadline=3600.0))))
+        key = next(key for key in world.live if key != root)
+        world.end(key, DONE)
+    assert len(world.state.timers) < 2500
+    world.advance(3600)
+    assert world.state.runs[root.run].phase == "timed_out"

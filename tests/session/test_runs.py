@@ -638,3 +638,55 @@ def test_a_plain_function_is_not_a_task(session: Session) -> None:
 
     with pytest.raises(errors.TaskDefinitionError, match="expected a task"):
         session.run(plain)  # type: ignore[arg-type]
+
+
+def test_a_plain_call_in_an_asyncio_task_of_its_own_is_refused(session: Session, local: TaskEnvironment) -> None:
+    """It would block the loop, and might wait for ever for what the loop holds; the error names the awaitable form."""
+
+    @local.task
+    def plain(x: int) -> int:
+        return x
+
+    async def helper(awaitable: bool) -> int:
+        return await plain.aio(1) if awaitable else plain(2)
+
+    @local.task
+    async def root(awaitable: bool) -> list[int]:
+        return [await helper(awaitable=False), *await asyncio.gather(helper(awaitable))]
+
+    assert session.run(root, awaitable=True).result(20) == [2, 1]
+    with pytest.raises(RuntimeError, match=r"write `await plain\.aio\(\.\.\.\)`"):
+        session.run(root, awaitable=False).result(20)
+
+
+def test_a_sync_map_in_an_async_task_lets_the_loop_go_on(session: Session, local: TaskEnvironment) -> None:
+    """Results in order, early exit cancels, and other work of the loop is not held up."""
+
+    @local.task
+    async def echo(x: int) -> int:
+        await asyncio.sleep(60 if x == 9 else 0)
+        return x
+
+    @local.task
+    async def root() -> list[int]:
+        ticks = [0]
+
+        async def tick() -> None:
+            while True:
+                ticks[0] += 1
+                await asyncio.sleep(0)
+
+        ticker = asyncio.ensure_future(tick())
+        found = []
+        results = flyteish.map(echo, [1, 2, 3, 9], return_exceptions=False)
+        for value in results:
+            found.append(value)
+            if value == 3:
+                break
+        results.close()
+        ticker.cancel()
+        return [*found, min(ticks[0], 3)]
+
+    run = session.run(root)
+    assert run.result(20) == [1, 2, 3, 3]
+    assert sorted(action.phase for action in run.actions()) == ["aborted", *["succeeded"] * 4]

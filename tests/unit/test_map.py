@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import flyteish as flyte
+from flyteish._authoring.bridge import Bridged
 from flyteish.errors import InputTypeError
 from tests.unit.fake_link import FakeLink
 
@@ -285,9 +286,14 @@ def test_every_row_is_an_action_with_the_groups_label() -> None:
 
 
 async def test_the_sync_form_works_where_a_loop_runs(place: str) -> None:
-    """Called in async code it blocks that code but never waits for the loop that it blocks."""
+    """In an async task the loop goes on; elsewhere it is blocked, but never what the map waits for."""
+
+    async def task() -> None:
+        assert list(flyte.map(double_async, range(5))) == [0, 2, 4, 6, 8]
+        assert doubles([1, 2]) == [2, 4]
+
+    await Bridged(task(), [])
     assert list(flyte.map(double_async, range(5))) == [0, 2, 4, 6, 8]
-    assert doubles([1, 2]) == [2, 4]
 
 
 def test_context_variables_reach_the_calls(place: str) -> None:

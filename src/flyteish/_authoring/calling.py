@@ -66,14 +66,24 @@ def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 
 def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The value of the call. In an ``async def`` task the loop goes on meanwhile; elsewhere it blocks the thread."""
+    """The value of the call. In an ``async def`` task the loop goes on meanwhile; elsewhere it blocks the thread.
+
+    Raises:
+        RuntimeError: it is made where it would block an event loop (see ``bridge``); names the awaitable form.
+    """
     context = CURRENT.get(None)
     if context is None:
         task.signature.bind(args, kwargs)
         return task.function(*args, **kwargs)
-    call, large = prepare(task, args, kwargs, context)
     if can_wait_here():
-        return wait_here(_submitted(task, context, call, large))
+        return wait_here(_submitted(task, context, *prepare(task, args, kwargs, context)))
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            f"{task.name}() was called without await in a coroutine that runs as an asyncio task of its own (gather, "
+            "create_task): waiting there would block the event loop, and with it what is waited for; "
+            f"write `await {task.function.__name__}.aio(...)`"
+        )
+    call, large = prepare(task, args, kwargs, context)
     if large is not None:
         call = msgspec.structs.replace(call, inputs=pack(large, context.blobs))
     link = context.link

@@ -18,6 +18,7 @@ from contextvars import Context, copy_context
 from queue import SimpleQueue
 from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar, overload
 
+from flyteish._authoring.bridge import can_wait_here, wait_here
 from flyteish._authoring.feed import LoopFeed
 from flyteish._authoring.grouping import group
 from flyteish._authoring.task import Task
@@ -80,7 +81,7 @@ class Mapper:
     ) -> Generator[Any, None, None]:
         """Call the task with the first item of each iterable, then with the second, and so on; results in order.
 
-        For ``def`` tasks and scripts; in ``async def`` code use ``map.aio``. Rows are taken as they are needed,
+        For ``def`` tasks and scripts; ``async def`` code has ``map.aio``. Rows are taken as they are needed,
         and only while a result is waited for. Leaving early (``break`` and ``close()``) cancels what is in flight.
 
         Args:
@@ -95,7 +96,8 @@ class Mapper:
             TypeError: ``task`` is no task, or does not take that many arguments.
             ValueError: ``concurrency`` is negative, or the iterables differ in length.
         """
-        return _blocking(_checked(task, iterables, group_name, concurrency), return_exceptions)
+        give = _in_place if can_wait_here() else _blocking
+        return give(_checked(task, iterables, group_name, concurrency), return_exceptions)
 
     @overload
     def aio(
@@ -171,6 +173,21 @@ class _Window(Generic[Pending]):
                 self.calls.append(self._start(row))
                 self.running += 1
         return bool(self.calls)
+
+
+def _in_place(mapped: _Mapped, return_exceptions: bool) -> Generator[Any, None, None]:
+    """In an ``async def`` task: the loop awaits each result while the consumer stands still."""
+    results = _awaiting(mapped, return_exceptions)
+    try:
+        while True:
+            try:
+                result = wait_here(anext(results))
+            except StopAsyncIteration:
+                return
+            yield result
+    finally:
+        if can_wait_here():
+            wait_here(results.aclose())
 
 
 def _blocking(mapped: _Mapped, return_exceptions: bool) -> Generator[Any, None, None]:

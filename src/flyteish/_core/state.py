@@ -6,13 +6,17 @@ not know what its rules are.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
-from typing import NamedTuple
+from heapq import heapify, heappop, heappush
+from typing import Final, NamedTuple
 
-from flyteish._core.actions import Action, RunRecord
+from flyteish._core.actions import TERMINAL, Action, RunRecord
 from flyteish._core.admission import Books
 from flyteish._core.ids import ActionKey
 from flyteish._core.queues import Pool, Queue
+
+
+_FEW: Final = 1024
+"""So many timers are never worth a look at whether somebody still waits for them."""
 
 
 class Timer(NamedTuple):
@@ -34,13 +38,14 @@ class State:
     ``books`` is None in replay: a journal is read for what happened, and admission has already decided.
     """
 
-    __slots__ = ("_numbers", "books", "runs", "timers")
+    __slots__ = ("_compact_at", "_numbers", "books", "runs", "timers")
 
     def __init__(self, books: Books | None = None) -> None:
         self.runs: dict[str, RunRecord] = {}
         self.books = books
         self.timers: list[Timer] = []
         self._numbers = 0
+        self._compact_at = _FEW
 
     @classmethod
     def configured(cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> State:
@@ -56,6 +61,24 @@ class State:
         if self.books is not None:
             self._numbers += 1
             heappush(self.timers, Timer(at, self._numbers, kind, action.key if action else None, guard, pool))
+            if len(self.timers) > self._compact_at:
+                self._compact()
+
+    def _compact(self) -> None:
+        """Drop what nobody waits for any more: a long limit on short tasks must not keep a timer for each of them."""
+        self.timers = [timer for timer in self.timers if not self._is_void(timer)]
+        heapify(self.timers)
+        self._compact_at = max(_FEW, 2 * len(self.timers))  # so that each timer pays for a bounded share
+
+    def _is_void(self, timer: Timer) -> bool:
+        if timer.key is None:
+            return False
+        action = self.action(timer.key)
+        if action is None or action.phase in TERMINAL:
+            return True
+        if timer.kind == "deadline":
+            return False
+        return timer.guard != (action.generation if timer.kind == "max_runtime" else action.wait)
 
     def next_due(self) -> float | None:
         """When ``apply(state, TimePassed(), now)`` has something to do next."""
