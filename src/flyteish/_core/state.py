@@ -14,7 +14,6 @@ from flyteish._core.admission import Books
 from flyteish._core.ids import ActionKey
 from flyteish._core.queues import Pool, Queue
 
-
 _FEW: Final = 1024
 """So many timers are never worth a look at whether somebody still waits for them."""
 
