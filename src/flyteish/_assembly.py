@@ -78,7 +78,7 @@ class Machinery:
             self.feeds = Feeds(lambda callback, arguments: self._inline.dropped(callback, arguments))
             self._inline = InlineEngine(
                 feeds=self.feeds, clock=clock, max_threads=config.max_threads, inline_limit=config.inline_limit,
-                max_result=config.max_value_size, print_to_log=print_to_log,
+                max_result=config.max_value_size, print_to_log=print_to_log, scratch=self._scratch,
             )  # fmt: skip
             orders = OrderDesk(
                 blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=Lifetimes(config.pools), lookup=secrets

@@ -274,7 +274,7 @@ class Config:
         """The defaults of session and queues, as tasks inherit them."""
         said = [(queue.name, queue.defaults) for queue in self.queues if queue.defaults]
         queues = {name: opinions(Level.QUEUE, f"queue {name!r}", defaults) for name, defaults in said}
-        return Scope(session=self.defaults, queues=queues)
+        return Scope(session=self.defaults, queues=queues, allow_pickle=self.allow_pickle)
 
     def provenance(self) -> list[Origin]:
         """Each value that was said, or is built in, with its source; secrets are masked."""

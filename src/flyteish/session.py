@@ -22,6 +22,7 @@ from flyteish import _in_use
 from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import cache_digest_of, profile_of
 from flyteish._authoring.payloads import pack
+from flyteish._authoring.values import pickling
 from flyteish._controller import resuming
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.desk import Waiting
@@ -241,7 +242,7 @@ class Session:
                 f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
             )
         machinery = self._open()
-        with at_hand(StoreAccess(machinery.blobs)):
+        with at_hand(StoreAccess(machinery.blobs)), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
         resuming.check_size(task, data, self.config.max_value_size)
         scope = self._scope_of(said)

@@ -28,6 +28,26 @@ def plain(number: int) -> Plain:
 
 
 @env.task
+def take(value: object) -> None:
+    """Does nothing with it."""
+
+
+@env.task
+def give() -> object:
+    return Plain(1)
+
+
+@env.task
+async def pass_on() -> None:
+    await take.aio(Plain(1))
+
+
+@env.task
+def notice_file() -> str:
+    return flyteish.current.spot_termination_notice
+
+
+@env.task
 def hoard(ready: str) -> None:
     """Uses its private folder in every way, and is never done."""
     attempt = flyteish.ctx()

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import flyteish
-from flyteish import Cache, Session
+from flyteish import Cache, Pool, Session
 from flyteish._authoring.values import PickleWarning
-from flyteish.errors import ConfigurationError
+from flyteish.config import load_config
+from flyteish.errors import ConfigurationError, SerializationError
 from tests.audit import program
 
 PATIENCE = 30.0
@@ -72,6 +73,32 @@ def test_a_killed_program_litters_nothing_but_its_home(tmp_path: Path) -> None:
     assert list((home / "scratch").rglob("checkpoint"))
     with Session(home=home):
         assert not list((home / "scratch").rglob("checkpoint"))
+
+
+class Opaque:
+    """Nothing but cloudpickle carries it."""
+
+
+@pytest.mark.parametrize("engine", ["inline", "processes"])
+def test_pickle_is_refused_where_the_configuration_says_so(engine: str, tmp_path: Path) -> None:
+    """With ``allow_pickle=False`` neither an argument, nor a result, nor a child's argument travels by cloudpickle."""
+    config = load_config(home=tmp_path, allow_pickle=False, pools=[Pool("only", engine=engine)])
+    with Session(config=config) as session:
+        with pytest.raises(SerializationError, match=r"parameter 'value'.*refused by configuration"):
+            session.run(program.take, Opaque())
+        with pytest.raises(SerializationError, match=r"result.*refused by configuration"):
+            session.run(program.give).result(PATIENCE)
+        with pytest.raises(SerializationError, match=r"parameter 'value'.*refused by configuration"):
+            session.run(program.pass_on).result(PATIENCE)
+        assert session.run(program.take, 1).result(PATIENCE) is None
+
+
+def test_private_files_of_inline_attempts_lie_in_the_home(tmp_path: Path) -> None:
+    """The notice's file of an inline attempt is below the home, and gone after it."""
+    with Session(home=tmp_path / "home") as session:
+        path = Path(session.run(program.notice_file).result(PATIENCE))
+    assert (tmp_path / "home") in path.parents
+    assert not path.parent.exists()
 
 
 def test_an_override_may_not_ignore_a_parameter_that_is_not_there() -> None:

@@ -8,6 +8,7 @@ from flyteish._core.actions import End, Phase
 from flyteish._core.admission import Reason
 from flyteish._core.effects import StopAttempt
 from flyteish._core.events import (
+    ActionSubmitted,
     AttemptEnded,
     CancelRequested,
     CheckpointCommitted,
@@ -16,11 +17,16 @@ from flyteish._core.events import (
     LimitReached,
     PoolCapacityChanged,
     QueueStateSet,
+    RunSubmitted,
+    TaskDeclared,
+    TimePassed,
 )
 from flyteish._core.ids import AttemptKey
+from flyteish._core.lifecycle import apply
 from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.settings import Settings
+from flyteish._core.state import State
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
 from tests.core.world import ROOT, World, profile
 
@@ -347,14 +353,19 @@ def test_an_end_that_is_reported_twice_counts_once() -> None:
 
 def test_long_limits_on_short_tasks_keep_no_timers() -> None:
     """A timer that nobody waits for is dropped long before it is due; those still needed stay."""
-    world = World([Queue("default")], [Pool("od")])
-    waiting = profile(Settings(timeout=Timeout(deadline=3600.0)))
-    world.submit(waiting)
-    root = next(iter(world.live))
-    for _ in range(5000):
-        world.submit(profile(Settings(timeout=Timeout(deadline=3600.0))))
-        key = next(key for key in world.live if key != root)
-        world.end(key, DONE)
-    assert len(world.state.timers) < 2500
-    world.advance(3600)
-    assert world.state.runs[root.run].phase == "timed_out"
+    limits = profile(Settings(timeout=Timeout(deadline=3600.0)))
+    state = State.configured((Queue("default"),), (Pool("od"),))
+    for number in range(5000):
+        run = f"r{number}"
+        for event in (
+            RunSubmitted(run, limits.task, "default"),
+            TaskDeclared(run, limits),
+            ActionSubmitted(run, "a0", None, 0, limits.key, Payload(b""), b""),
+        ):
+            state, _ = apply(state, event, 0.0)
+        if number:
+            state, _ = apply(state, AttemptEnded(run, "a0", 1, DONE), 0.0)
+            state.forget(run)
+    assert len(state.timers) < 2500
+    state, _ = apply(state, TimePassed(), 3600.0)
+    assert state.runs["r0"].phase == "timed_out"

@@ -17,9 +17,10 @@ import importlib
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -79,6 +80,25 @@ class PicklePolicy:
 
 _DEFAULT_POLICY = PicklePolicy()
 current_pickle_policy: ContextVar[PicklePolicy] = ContextVar("flyteish_pickle", default=_DEFAULT_POLICY)
+
+
+def let_pickle(allowed: bool) -> Token[PicklePolicy] | None:
+    """Follow a session's configuration from here on; returns what undoes it, None where nothing had to change."""
+    policy = current_pickle_policy.get()
+    if policy.allow_pickle is allowed:
+        return None
+    return current_pickle_policy.set(replace(policy, allow_pickle=allowed))
+
+
+@contextmanager
+def pickling(allowed: bool) -> Iterator[None]:
+    """Within it, values travel by cloudpickle only where ``allowed``."""
+    token = let_pickle(allowed)
+    try:
+        yield
+    finally:
+        if token is not None:
+            current_pickle_policy.reset(token)
 
 
 class Unserialisable(Exception):  # noqa: N818 - travels inside this package, and becomes a SerializationError

@@ -74,6 +74,7 @@ class Performer:
             elif kind is Deliver:
                 self.deliver(order.action)
             elif kind is StopAttempt:
+                self._start(starts)  # an engine takes no notice of a stop of what it does not know yet
                 self._engine(order.pool).stop(order.key, order.reason, self._stop_grace)
             elif kind is RunEnded:
                 self._on_ended(order.run)
@@ -81,10 +82,15 @@ class Performer:
                 self._on_drained(order.queue)
             else:
                 order()
-        for engine, orders in starts.items():
-            self._engines[engine].start(orders)
+        self._start(starts)
         for run in burst.runs():
             self._on_change(run)
+
+    def _start(self, starts: dict[str, list[Order]]) -> None:
+        """Hand over what was gathered: many at once, for engines send them on in one go."""
+        for engine, orders in starts.items():
+            self._engines[engine].start(orders)
+        starts.clear()
 
     def _prepare(self, start: StartAttempt, starts: dict[str, list[Order]]) -> None:
         action = start.action

@@ -114,6 +114,8 @@ class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
     session: Opinions = SILENT
     queues: dict[str, Opinions] = {}
     run: Opinions = SILENT
+    allow_pickle: bool = True
+    """Whether values of the run may travel by cloudpickle: no setting, but inherited in the same way."""
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):

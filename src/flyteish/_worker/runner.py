@@ -15,6 +15,7 @@ from flyteish._authoring.blobspace import current_blobs
 from flyteish._authoring.context import CURRENT, AttemptContext
 from flyteish._authoring.error_documents import document
 from flyteish._authoring.payloads import INLINE_BYTES
+from flyteish._authoring.values import current_pickle_policy, let_pickle
 from flyteish._core.events import Evidence
 from flyteish._core.values import Payload
 from flyteish.errors import BlobError, SerializationError
@@ -112,6 +113,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
     blobs = attempt.blobs
     CURRENT.set(attempt)
     current_blobs.set(StoreAccess(blobs))
+    let_pickle(attempt.order.scope.allow_pickle)
     user_code = False
     try:
         args, kwargs = task.signature.decode_inputs(_inputs(attempt.order.inputs, blobs))
@@ -152,6 +154,7 @@ async def perform_async(
 
     attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
     outer = (CURRENT.set(attempt), current_blobs.set(StoreAccess(blobs)))
+    pickling = let_pickle(order.scope.allow_pickle)
     user_code = False
     try:
         inputs = order.inputs
@@ -174,6 +177,8 @@ async def perform_async(
     finally:
         CURRENT.reset(outer[0])
         current_blobs.reset(outer[1])
+        if pickling is not None:
+            current_pickle_policy.reset(pickling)
         attempt.close()
 
 

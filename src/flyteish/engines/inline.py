@@ -54,9 +54,11 @@ class InlineEngine:
         inline_limit: int = INLINE_LIMIT,
         max_result: int = MAX_RESULT,
         print_to_log: bool = False,
+        scratch: Path | None = None,
     ) -> None:
         self._output = Output(prints=print_to_log)
         self._feeds = feeds
+        self._scratch = scratch
         self._clock = clock
         self._limits = (inline_limit, max_result)
         self._threads = Threads(max_threads, "flyteish-def")
@@ -222,7 +224,7 @@ class _Attempt(Stopping):
             engine, order = self._engine, self.order
             link = engine._reports.link(order)
             used = link if order.is_async else _ThreadLink(link, engine._threads)
-            self._context = AttemptContext(order, used, engine._blobs, engine._feeds)
+            self._context = AttemptContext(order, used, engine._blobs, engine._feeds, scratch=engine._scratch)
         return self._context
 
     @property
