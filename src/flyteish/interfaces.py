@@ -221,10 +221,10 @@ class RunStore(Protocol):
         """
 
     def append(self, batch: Batch, done: Callable[[BaseException | None], None]) -> None:
-        """Commit soon, together with what else is waiting; batches are committed in order.
+        """Commit now or soon, together with what else is waiting; batches are committed in order.
 
-        ``done`` is called on the writer's thread: with None when durable, else with the StoreError. After an
-        error nothing more is committed: later batches get the same error.
+        ``done`` is called on the writer's thread, or within ``append`` where that is quicker: with None when durable,
+        else with the StoreError. After an error nothing more is committed: later batches get the same error.
         """
 
     def read(self, run: str, after: int = 0) -> Iterator[tuple[int, Entry]]:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -392,7 +393,7 @@ def test_waiting_for_the_store_on_its_own_thread_is_refused(store: SqliteStore) 
                 errors.append(str(refused))
         answer(error)
 
-    store.append(Batch(entries=()), done)
+    store.append(Batch(entries=[("r1", running(n)) for n in range(1000)]), done)
     assert answer.error() is None
     assert len(errors) == 2
     assert all("wait for the store" in error for error in errors)
@@ -810,3 +811,36 @@ def test_another_programs_database_is_left_alone(path: Path) -> None:
         with pytest.raises(StoreError, match="not a flyteish store"):
             use()
     assert path.read_bytes() == before
+
+
+def test_a_small_batch_is_committed_at_once_when_nothing_waits(store: SqliteStore) -> None:
+    """Its ``done`` is called within ``append``; behind a large one it takes its turn, and the order is kept."""
+    answers: list[int] = []
+
+    def told(number: int, error: BaseException | None) -> None:
+        answers.append(number)
+
+    store.append(Batch(entries=[("r1", running(1))]), partial(told, 1))
+    assert answers == [1]
+    large = Batch(entries=[("r1", running(n)) for n in range(2, 5002)])
+    last = Answer()
+    store.append(large, partial(told, 2))
+    for number in range(3, 200):
+        store.append(Batch(entries=[("r1", running(5000 + number))]), partial(told, number))
+    store.append(Batch(entries=[("r1", running(9999))]), last)
+    assert last.error() is None
+    assert answers == [*range(1, 200)]
+    assert [number for number, _ in store.read("r1")] == [*range(1, 5000 + 200)]
+
+
+def test_a_busy_file_does_not_hold_the_submitter_up(store: SqliteStore, path: Path) -> None:
+    """While another process writes, a batch goes to the thread, which has the patience."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    answer = Answer()
+    store.append(Batch(entries=[("r1", running(1))]), answer)
+    assert not answer._called.is_set()
+    other.execute("ROLLBACK")
+    other.close()
+    assert answer.error() is None
+    assert len(list(store.read("r1"))) == 1

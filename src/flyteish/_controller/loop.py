@@ -210,9 +210,16 @@ class Controller:
         self._burst = Burst()
         self._unwritten.append(burst)
         if burst.entries or burst.rows:
-            self._store.append(burst.batch(), lambda error: self.post(self._written, burst, error))
+            self._store.append(burst.batch(), partial(self._recorded, burst))
         else:
             self._written(burst, None)
+
+    def _recorded(self, burst: Burst, error: BaseException | None) -> None:
+        """The store's answer, on its thread or, where it answers at once, on ours."""
+        if asyncio._get_running_loop() is self._loop:
+            self._written(burst, error)
+        else:
+            self.post(self._written, burst, error)
 
     def _set_alarm(self) -> None:
         due = self.state.next_due()

@@ -1,7 +1,8 @@
-"""The one thread that writes a store: it takes everything that is waiting and commits it as one transaction.
+"""What writes a store: a thread that takes everything that is waiting and commits it as one transaction.
 
-Decides how bursts become transactions, in order, and what happens after a failed one: nothing more is
-committed. Must not know the claim, the migrations, or what entries mean.
+A small batch that finds nothing waiting is committed where it is submitted: handing it to another thread and back
+costs several times what the commit does. Decides how bursts become transactions, in order, and what happens after a
+failed one: nothing more is committed. Must not know the claim, the migrations, or what entries mean.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _PATIENCE = 60.0  # seconds: a poster is done in milliseconds; a person's SQLite
 _CHECKPOINT_BYTES = 4 * 1024 * 1024
 _COMMIT_BYTES = 16 * 1024  # the pages that even the smallest commit adds to the log
 _WAL_BYTES_KEPT = 16 * 1024 * 1024
+_SMALL = 64  # entries; more are worth a thread of their own, which encodes them while the submitter goes on
 
 _INSERT_SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, ?, ?)"
 _NEXT_NUMBER = "SELECT first + count FROM segments WHERE run = ? ORDER BY first DESC LIMIT 1"
@@ -44,8 +46,8 @@ _UPSERT_RUN = f"""
 class Writer:
     """Owns the connection that writes. ``submit`` and ``submit_work`` may be called from any thread.
 
-    ``done`` is called on the writer's thread, in the order of submission, after the commit; once the writer
-    has ended, on the caller's. ``power`` waits for the disk in every commit. Raises sqlite3.Error.
+    ``done`` is called in the order of submission, after the commit: on the writer's thread, or within ``submit``; once
+    the writer has ended, on the caller's. ``power`` waits for the disk in every commit. Raises sqlite3.Error.
     """
 
     def __init__(self, path: Path, *, power: bool) -> None:
@@ -56,6 +58,11 @@ class Writer:
         self._unchecked = 0  # about how many bytes the log got since the last checkpoint
         self._failure: StoreError | None = None
         self._ended = False
+        self._direct = not power  # a commit that waits for the disk would hold the submitter up
+        self._turn = threading.Lock()  # held by whoever uses the connection
+        self._counting = threading.Lock()
+        self._queued = 0  # batches and works that were given to the thread; guarded by ``_counting``
+        self._finished = 0  # of these, how many it is done with; changed by the thread only
         self._db = connect(path, write=True, patience=_PATIENCE)
         try:
             _configure(self._db, power)
@@ -76,8 +83,29 @@ class Writer:
         return self._failure
 
     def submit(self, batch: Batch, done: Done) -> None:
-        """Commit the batch, which must not change any more, soon. Costs the caller a microsecond or less."""
+        """Commit the batch, which must not change any more: here and now, or soon, at a microsecond's cost."""
+        if self._direct and len(batch.entries) <= _SMALL and self._commits_here(batch, done):
+            _call(done, self._failure)
+            return
         self._put((batch, None, done))
+
+    def _commits_here(self, batch: Batch, done: Done) -> bool:
+        """Whether it was committed (or failed for good): not if others are before it, or the file is busy."""
+        if self._queued != self._finished or not self._turn.acquire(blocking=False):
+            return False
+        try:
+            if self._ended or self._failure is not None or self._queued != self._finished:
+                return False
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False  # another process is writing, or worse: the thread has the patience, and the words
+            self._commit_begun([(batch, None, done)])
+        finally:
+            self._turn.release()
+        if self._unchecked >= _CHECKPOINT_BYTES:
+            self.submit_work(lambda db: None, lambda error: None)
+        return True
 
     def submit_work(self, work: Work, done: Done) -> None:
         """Do something else than journalling within the writer's transactions, in its turn.
@@ -119,6 +147,8 @@ class Writer:
         self._thread.join()
 
     def _put(self, item: _Item) -> None:
+        with self._counting:
+            self._queued += 1
         self._waiting.put(item)
         # The flag is looked at after the put, and set before the writer's last look at the queue: so one of
         # the two sees the item.
@@ -145,29 +175,46 @@ class Writer:
                 items += [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]
                 burst = [item for item in items if item is not None]
                 going_on = len(burst) == len(items)
-                self._commit(burst)
+                with self._turn:
+                    self._commit(burst)
+                # Counted only once all were told: a batch that its submitter commits must not be told of before them.
                 for _, _, done in burst:
                     _call(done, self._failure)
-                self._checkpoint()
+                self._finished += len(burst)
+                with self._turn:
+                    self._checkpoint()
         finally:
-            self._ended = True
-            self._refuse_leftovers()
-            self._db.close()
+            with self._turn:
+                self._ended = True
+                self._refuse_leftovers()
+                self._db.close()
 
     def _commit(self, burst: list[_Item]) -> None:
         if self._failure is not None or not burst:
             return
         try:
+            self._db.execute(f"PRAGMA busy_timeout = {_PATIENCE * 1000:.0f}").fetchall()
             self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("PRAGMA busy_timeout = 0").fetchall()
+        except BaseException as error:
+            self._fail(burst, error)
+        else:
+            self._commit_begun(burst)
+
+    def _commit_begun(self, burst: list[_Item]) -> None:
+        try:
             self._forget_numbers_if_others_wrote()
             self._write(burst)
             self._db.execute("COMMIT")
             self._unchecked += _COMMIT_BYTES
         except BaseException as error:  # whatever it is, it must reach those who wait for `done`
-            run = next((run for batch, _, _ in burst if batch for run, _ in batch.entries), "RUN")
-            self._failure = store_error(error, self._path, "write to", run)
-            self._failure.__cause__ = error if error is not self._failure else None
-            self._roll_back()
+            self._fail(burst, error)
+
+    def _fail(self, burst: list[_Item], error: BaseException) -> None:
+        run = next((run for batch, _, _ in burst if batch for run, _ in batch.entries), "RUN")
+        self._failure = store_error(error, self._path, "write to", run)
+        self._failure.__cause__ = error if error is not self._failure else None
+        self._roll_back()
 
     def _write(self, burst: list[_Item]) -> None:
         journal: dict[str, list[Entry]] = {}
@@ -242,6 +289,7 @@ def _configure(db: sqlite3.Connection, power: bool) -> None:
     db.execute(f"PRAGMA fullfsync = {int(power)}")  # macOS: its fsync does not reach the platter
     db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
     db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES_KEPT}").fetchall()
+    db.execute("PRAGMA busy_timeout = 0").fetchall()  # only the writer's thread has time to wait
 
 
 def _call(done: Done, error: BaseException | None) -> None:
