@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
+from flyteish._authoring.bridge import Bridged
 from flyteish._authoring.context import CURRENT, AttemptContext
 from flyteish._authoring.error_documents import document
 from flyteish._authoring.feed import Feeds
@@ -143,7 +145,7 @@ class FakeLink:
             try:
                 value = task.function(*args, **kwargs)
                 if asyncio.iscoroutine(value):
-                    value = asyncio.run(value)
+                    value = asyncio.run(bridged(value))
             except BaseException as error:
                 answers.append((failed(number, document(error)), error))
             else:
@@ -162,3 +164,18 @@ class FakeLink:
 
 def failed(number: int, error: ErrorDocument, *story: str) -> Outcome:
     return Outcome(RUN, f"a{number}", "failed", error=error, story=story)
+
+
+async def bridged(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await it as an attempt does: plain calls of tasks in it wait without blocking the loop."""
+    return await Bridged(coroutine, [])
+
+
+def as_task(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A test whose body runs as an ``async def`` task's does."""
+
+    @functools.wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        await bridged(test(*args, **kwargs))
+
+    return run

@@ -38,7 +38,7 @@ from flyteish.errors import (
     UnknownQueueError,
 )
 from flyteish.interfaces import Outcome
-from tests.unit.fake_link import RUN, FakeLink, failed
+from tests.unit.fake_link import RUN, FakeLink, as_task, failed
 
 env = flyte.TaskEnvironment("calls", queue="cpu", retries=2, interruptible=True)
 
@@ -166,8 +166,9 @@ async def test_pythons_own_ways_to_wait_work(inside: FakeLink) -> None:
     assert await asyncio.wait_for(add_async(3), 10) == 4
 
 
+@as_task
 async def test_a_sync_task_may_be_called_in_async_code_without_await(inside: FakeLink) -> None:
-    """As the source documents show: it blocks the loop and returns its value."""
+    """As the source documents show: it returns its value, and the loop goes on meanwhile."""
     assert add(1) == 2
     assert await add.aio(1) == 2
     assert len(inside.calls) == 2
@@ -208,6 +209,7 @@ def test_equal_calls_are_counted(inside: FakeLink) -> None:
     assert other.digest != first.digest
 
 
+@as_task
 async def test_large_inputs_and_results_go_through_the_blob_store(inside: FakeLink) -> None:
     """What is larger than 64 KiB travels as an address, with its size; the value arrives all the same."""
     data = bytes(INLINE_BYTES + 1)
@@ -329,6 +331,7 @@ def test_the_code_stands_in_cache_keys_where_results_are_kept() -> None:
 # -- failures --------------------------------------------------------------------------------------------------------
 
 
+@as_task
 async def test_the_exception_object_itself_arrives_in_the_same_process(inside: FakeLink) -> None:
     """Type, arguments and traceback are those of the exception that the task raised."""
     for call in (fail, fail_async, fail.aio):
@@ -362,6 +365,7 @@ class ReferableError(Exception):
 
 
 @pytest.mark.parametrize("form", ["blocking", "awaited"])
+@as_task
 async def test_no_frame_keeps_its_error_alive(inside: FakeLink, form: str) -> None:
     """A failed call leaves no cycle behind that only the garbage collector could undo."""
 
@@ -406,6 +410,7 @@ def test_other_ends_have_errors_of_their_own(inside: FakeLink, phase: str, kind:
     assert ("because" if kind else "calls.add (r0/a1)") in str(caught.value)
 
 
+@as_task
 async def test_stop_iteration_comes_out_as_itself(inside: FakeLink) -> None:
     """From a blocking call it is the very exception; in a coroutine Python makes it a RuntimeError; nothing hangs."""
     with pytest.raises(StopIteration) as caught:
@@ -415,6 +420,7 @@ async def test_stop_iteration_comes_out_as_itself(inside: FakeLink) -> None:
         await stop.aio()
 
 
+@as_task
 async def test_a_tasks_exit_does_not_end_its_caller(inside: FakeLink) -> None:
     """`SystemExit` in a task is an error for whoever called it, with the original as its cause."""
     with pytest.raises(RemoteTaskError, match="SystemExit") as caught:

@@ -10,7 +10,7 @@ import pytest
 import flyteish as flyte
 from flyteish._authoring.payloads import INLINE_BYTES
 from flyteish.errors import InputTypeError, TaskDefinitionError
-from tests.unit.fake_link import FakeLink
+from tests.unit.fake_link import FakeLink, as_task
 
 env = flyte.TaskEnvironment("traces")
 ran: list[Any] = []
@@ -128,6 +128,7 @@ def test_helpers_inside_helpers_have_keys_of_their_own() -> None:
     assert len(ran) == 3
 
 
+@as_task
 async def test_tasks_cannot_be_called_inside_a_helper() -> None:
     """A later attempt would skip them; the error says what to do instead, and nothing is submitted."""
     link = FakeLink()
@@ -163,6 +164,7 @@ def test_what_cannot_be_traced_is_refused(thing: Any) -> None:
         flyte.trace(thing)
 
 
+@as_task
 async def test_a_group_labels_the_actions_inside_it() -> None:
     """The innermost label counts, in `with` and `async with`; after the block the one before is back."""
     link = FakeLink()

@@ -76,7 +76,13 @@ def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         task.signature.bind(args, kwargs)
         return task.function(*args, **kwargs)
     if can_wait_here():
-        return wait_here(_submitted(task, context, *prepare(task, args, kwargs, context)))
+        call, large = prepare(task, args, kwargs, context)
+        outcome, live, data = wait_here(_submitted(task, context, call, large, conclusive=False))
+        try:
+            # Here and not in the coroutine, out of which a StopIteration could not come as itself.
+            return conclude(task, outcome, live, data)
+        finally:
+            del live  # or the exception and this frame would keep each other alive
     if asyncio._get_running_loop() is not None:
         raise RuntimeError(
             f"{task.name}() was called without await in a coroutine that runs as an asyncio task of its own (gather, "
@@ -121,7 +127,9 @@ class _Wait:
             self.future.set_result(None)
 
 
-async def _submitted(task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None) -> Any:
+async def _submitted(
+    task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None, conclusive: bool = True
+) -> Any:
     # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
     if large is not None:
         call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
@@ -145,8 +153,10 @@ async def _submitted(task: Task[..., Any], context: AttemptContext, call: Call, 
     payload = outcome.result
     try:
         if payload is not None and payload.data is not None:
-            return conclude(task, outcome, live, payload.data)
-        return conclude(task, outcome, live, await unpack_beside(payload or _NOTHING, context.blobs, context.feeds))
+            data = payload.data
+        else:
+            data = await unpack_beside(payload or _NOTHING, context.blobs, context.feeds)
+        return conclude(task, outcome, live, data) if conclusive else (outcome, live, data)
     finally:
         del live, wait  # as above
 
