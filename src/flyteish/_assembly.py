@@ -209,7 +209,7 @@ def _engines(config: Config, inline: InlineEngine, scratch: Path | None) -> dict
 
 def _sized(config: Config) -> tuple[Pool, ...]:
     """Pools of worker processes without a capacity get one: the workers stay busy, and the order is kept."""
-    several = config.max_workers * 16
+    several = config.max_workers * 64
     return tuple(
         msgspec.structs.replace(pool, capacity=several) if pool.engine == "processes" and not pool.capacity else pool
         for pool in config.pools

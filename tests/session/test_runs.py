@@ -690,3 +690,37 @@ def test_a_sync_map_in_an_async_task_lets_the_loop_go_on(session: Session, local
     run = session.run(root)
     assert run.result(20) == [1, 2, 3, 3]
     assert sorted(action.phase for action in run.actions()) == ["aborted", *["succeeded"] * 4]
+
+
+def test_a_refused_run_says_so_when_asked(session: Session) -> None:
+    """Nothing of it is on record; whoever looks is told why."""
+    run = session.run(square.override(queue="nowhere"), x=1)
+    with pytest.raises(errors.UnknownQueueError):
+        run.result(20)
+    assert run.phase == "refused"
+    with pytest.raises(errors.RunNotFoundError, match=r"was refused.*unknown queue 'nowhere'"):
+        run.why()
+
+
+def test_work_left_behind_by_an_attempt_ends_quietly(session: Session, local: TaskEnvironment) -> None:
+    """An asyncio task that still awaits a child when its attempt returns is cancelled, without a complaint."""
+
+    @local.task
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    left = []
+
+    @local.task
+    async def root() -> int:
+        left.append(asyncio.ensure_future(slow()))
+        await asyncio.sleep(0.05)
+        return 1
+
+    run = session.run(root)
+    assert run.result(20) == 1
+    assert session.run(square, x=2).result(20) == 4
+    deadline = time.monotonic() + 20
+    while not left[0].done() and time.monotonic() < deadline:
+        session.run(square, x=3).result(20)
+    assert left[0].cancelled()

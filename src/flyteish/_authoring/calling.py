@@ -150,6 +150,9 @@ async def _submitted(
         raise
     outcome, live = wait.outcome, wait.live
     assert outcome is not None
+    if outcome.phase == "refused" and not context.active:
+        # An asyncio task that its attempt left behind: it ends like any other work of something that is over.
+        raise asyncio.CancelledError(f"attempt {context.order.key} is over")
     payload = outcome.result
     try:
         if payload is not None and payload.data is not None:

@@ -165,10 +165,19 @@ class Run(Generic[R]):
         return self._inside.store.read(self.name, after)
 
     def record(self) -> RunRecord:
-        """Everything that is on record: the journal, replayed."""
+        """Everything that is on record: the journal, replayed.
+
+        Raises:
+            RunNotFoundError: nothing is: the run was refused (the message says why), or has only just been started.
+        """
         from flyteish._core.replay import record_of
 
         record = record_of(self.name, (entry for _, entry in self._inside.store.read(self.name)))
+        outcome = self._outcome
+        if record is None and outcome is not None and outcome.error is not None:
+            raise RunNotFoundError(
+                f"run {self.name} was refused, so nothing of it is on record: {outcome.error.message}"
+            )
         if record is None:
             raise RunNotFoundError(f"run {self.name} is not in the store yet")
         return record

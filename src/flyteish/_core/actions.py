@@ -213,9 +213,12 @@ class RunRecord(msgspec.Struct, gc=False):
 
     @property
     def phase(self) -> str:
-        """The root's phase, in the words of a run."""
+        """The root's phase, in the words of a run: ``queued``, ``running``, or how it ended."""
         root = self.actions.get(self.root)
-        return root.phase.value if root is not None else Phase.QUEUED.value
+        phase = root.phase if root is not None else Phase.QUEUED
+        if phase in TERMINAL:
+            return phase.value
+        return (Phase.RUNNING if phase in WITH_ATTEMPT else Phase.QUEUED).value
 
     @property
     def root_action(self) -> Action:

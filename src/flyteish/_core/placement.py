@@ -81,7 +81,7 @@ def trip_wire_fired(action: Action) -> bool:
 
 def stock_out(waited: float) -> Placement:
     """Rule 4: the spot pools reported no capacity for longer than ``max_spot_wait``."""
-    return Placement(ON_DEMAND, "stock-out", f"the spot pools had no capacity for {waited:.0f} s (max_spot_wait)")
+    return Placement(ON_DEMAND, "stock-out", f"the spot pools had no capacity for {waited:.3g} s (max_spot_wait)")
 
 
 def no_spot_pool(queue: str) -> Placement:

@@ -74,6 +74,7 @@ class Queue(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=
         say.number("spot_share", self.spot_share, most=1.0)
         say.number("spend_limit", self.spend_limit)
         say.kind("max_resources", self.max_resources, Resources)
+        say.kind("defaults", self.defaults, dict)
         force = msgspec.structs.force_setattr
         force(self, "priority", say.priority("priority", self.priority))
         force(self, "pools", say.names("pools", self.pools))

@@ -54,6 +54,10 @@ class Cache(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=
             raise ConfigurationError(
                 f"Cache.behavior={self.behavior!r} is not accepted: expected 'auto', 'override' or 'disable'"
             )
+        if self.version_override is not None and not isinstance(self.version_override, str):
+            raise ConfigurationError(
+                f"Cache.version_override={self.version_override!r} is not accepted: expected a str or None"
+            )
         given: object = self.ignored_inputs
         names = (given,) if isinstance(given, str) else tuple(self.ignored_inputs)
         msgspec.structs.force_setattr(self, "ignored_inputs", names)
