@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from flyteish._core.effects import Record
-from flyteish._core.events import Entry
 from flyteish.interfaces import Batch, RunRow
 
 
@@ -29,7 +28,7 @@ class Burst:
 
     def batch(self) -> Batch:
         """What the store is given."""
-        entries = [(record.event.run, Entry(record.at, record.event)) for record in self.entries]
+        entries = [(record.event.run, record) for record in self.entries]
         return Batch(entries, tuple(self.rows.values()))
 
     def forget(self, run: str) -> None:

@@ -6,22 +6,19 @@ are journalled.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from flyteish._core.events import RunEvent
+from flyteish._core.events import Entry
 from flyteish._core.ids import ActionKey, AttemptKey
 
 if TYPE_CHECKING:
     from flyteish._core.actions import Action
 
 
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """Journal this fact of the run, at this time."""
-
-    at: float
-    event: RunEvent
+Record: TypeAlias = Entry
+"""Journal this fact of the run, at this time: the order is the journal's line itself."""
 
 
 class StartAttempt(msgspec.Struct, frozen=True, gc=False):

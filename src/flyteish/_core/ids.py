@@ -47,7 +47,7 @@ def child_action(parent: str, task: str, inputs_digest: bytes, occurrence: int, 
     must get a new try of a child that failed, and the recorded result of one that succeeded.
     """
     text = f"{parent}\0{task}\0{occurrence}\0{incarnation}\0".encode()
-    return _base32(int.from_bytes(blake2b(text + inputs_digest, digest_size=10).digest(), "big"), 16)
+    return blake2b(text + inputs_digest, digest_size=10).hexdigest()
 
 
 def inputs_digest(payload: bytes) -> bytes:
