@@ -19,9 +19,7 @@ nox.options.sessions = ["lint", "types", "layers", "tests", "examples"]
 
 HERE = Path(__file__).parent
 LOCK = "requirements.lock"
-LOCK_COMMENT = (
-    "# Every extra, for every platform. Regenerate: nox -s lock (newer versions: nox -s lock -- --upgrade)"
-)
+LOCK_COMMENT = "# Every extra, for every platform. Regenerate: nox -s lock (newer versions: nox -s lock -- --upgrade)"
 
 
 def install(session: nox.Session, extra: str) -> None:
