@@ -125,10 +125,11 @@ class InlineEngine:
         if attempt is None or attempt.leaving:
             return
         attempt.leaving = True
-        attempt.context.interruption.notify(notice, time.monotonic())
+        # On record before the task hears of it: what it raises then must find that it was noticed.
         self._reports.report(
             AttemptNoticed(key.run, key.action, key.generation, notice.kind, notice.seconds, notice.source)
         )
+        attempt.context.interruption.notify(notice, time.monotonic())
         evidence = Evidence(
             reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice"
         )
