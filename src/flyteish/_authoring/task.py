@@ -250,11 +250,12 @@ class SyncTask(Task[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Inside a running attempt an action of the run, waited for; outside one the plain function.
 
-        In an ``async def`` task this blocks the caller's event loop until the value is there; ``.aio()`` is
-        the form to await. Ctrl-C while it blocks cancels the action.
+        In an ``async def`` task the event loop goes on until the value is there; in a thread the call blocks, and
+        Ctrl-C cancels the action. ``.aio()`` is the form to await.
 
         Raises:
             TypeError: arguments do not fit the signature; ``InputTypeError`` where one is of the wrong type.
+            RuntimeError: made in a coroutine that asyncio runs as a task of its own, where it would block the loop.
         """
         from flyteish._authoring.calling import call_blocking
 

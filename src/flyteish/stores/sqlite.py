@@ -74,7 +74,7 @@ class SqliteStore:
         self._opened = opened
 
     def append(self, batch: Batch, done: Callable[[BaseException | None], None]) -> None:
-        """Queue the batch. Where the store is not open, ``done`` gets a StoreError on the caller's thread."""
+        """Commit the batch, now or in its turn. Where the store is not open, ``done`` gets a StoreError at once."""
         opened = self._opened_here()
         if opened is None:
             done(self._not_open("append to"))
