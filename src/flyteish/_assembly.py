@@ -19,13 +19,13 @@ from flyteish._authoring.feed import Feeds
 from flyteish._controller.lifetimes import Lifetimes
 from flyteish._controller.loop import Controller
 from flyteish._controller.mailman import Mailman
-from flyteish._controller.markets import Markets
 from flyteish._controller.orders import OrderDesk, SecretLookup
-from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core.events import Configured
 from flyteish._core.ids import AttemptKey
 from flyteish._core.queues import Pool
 from flyteish._core.settings import Scope
+from flyteish._markets.markets import Markets
+from flyteish._markets.reclaimer import Reclaimer
 from flyteish.config import Config
 from flyteish.engines.inline import InlineEngine
 from flyteish.errors import ConfigurationError

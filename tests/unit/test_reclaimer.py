@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flyteish._controller.reclaimer import Reclaimer
 from flyteish._core.ids import AttemptKey
 from flyteish._core.queues import SPOT, Pool
+from flyteish._markets.reclaimer import Reclaimer
 from flyteish.interfaces import Market, Notice
 from flyteish.simulation.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
 from flyteish.simulation.traces import Trace

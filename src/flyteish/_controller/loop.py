@@ -20,7 +20,6 @@ from flyteish._controller.burst import Burst
 from flyteish._controller.clock import Alarm
 from flyteish._controller.desk import AttemptLink, Desk, Waiting
 from flyteish._controller.inbox import Inbox
-from flyteish._controller.markets import Markets
 from flyteish._controller.orders import OrderDesk
 from flyteish._controller.outcomes import refused, row_of, type_name
 from flyteish._controller.performer import Performer
@@ -45,6 +44,7 @@ from flyteish._core.events import (
 from flyteish._core.ids import ROOT_ACTION, ActionKey, AttemptKey
 from flyteish._core.state import State
 from flyteish._core.values import CheckpointRecord
+from flyteish._markets.markets import Markets
 from flyteish.errors import SessionClosedError
 from flyteish.interfaces import BlobStore, Call, Clock, Engine, Order, Origin, RunStore
 

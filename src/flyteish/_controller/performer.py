@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.desk import Desk
-from flyteish._controller.markets import Markets
 from flyteish._controller.orders import OrderDesk
 from flyteish._controller.outcomes import outcome_of
 from flyteish._core.actions import Action, Phase
@@ -18,6 +17,7 @@ from flyteish._core.effects import Deliver, QueueDrained, RunEnded, StartAttempt
 from flyteish._core.events import AttemptEnded
 from flyteish._core.ids import AttemptKey
 from flyteish._core.queues import Pool
+from flyteish._markets.markets import Markets
 from flyteish.interfaces import Clock, Engine, Notice, Order
 
 _ActionName = tuple[str, str]

@@ -1,4 +1,4 @@
-"""The markets of a controller's pools: which machines they take away now, and how much their pools can hold.
+"""The markets of a shell's pools: which machines they take away now, and how much their pools can hold.
 
 Facts in (attempts that started or ended, the time), words out; one ``Reclaimer`` for each pool that has a market.
 Must not know engines, nor what becomes of an attempt whose machine goes.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from flyteish._controller.reclaimer import Reclaimer, ToReclaim
 from flyteish._core.ids import AttemptKey
+from flyteish._markets.reclaimer import Reclaimer, ToReclaim
 
 
 class Markets:
