@@ -10,7 +10,16 @@ from collections.abc import Iterable
 
 from flyteish._core import invariants
 from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Attempt, Phase, RunRecord
-from flyteish._core.effects import Deliver, Effect, Record, Refuse, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.effects import (
+    Deliver,
+    Effect,
+    Record,
+    Refuse,
+    RelocateAttempt,
+    RunEnded,
+    StartAttempt,
+    StopAttempt,
+)
 from flyteish._core.events import (
     ActionSubmitted,
     AttemptEnded,
@@ -72,6 +81,8 @@ class World:
         self.delivered: list[Deliver] = []
         self.exempt: set[str] = set()
         self.late: set[ActionKey] = set()
+        self.moving: dict[AttemptKey, float] = {}
+        """Attempts that were told to move, with their grace."""
         self.reconfigured = False
         self.runs = 0
 
@@ -110,6 +121,10 @@ class World:
             if effect.key in self.live:  # else it ended just now
                 assert self.live[effect.key].pool == effect.pool
                 self.live[effect.key].stopped = effect.reason
+        elif type(effect) is RelocateAttempt:
+            assert effect.key in self.live, "an attempt that is not there is moved"
+            assert effect.key not in self.moving, "an attempt is moved twice"
+            self.moving[effect.key] = effect.seconds
         elif type(effect) is Deliver:
             self._deliver(effect)
         elif type(effect) is Refuse:

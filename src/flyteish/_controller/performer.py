@@ -13,7 +13,7 @@ from flyteish._controller.desk import Desk
 from flyteish._controller.orders import OrderDesk
 from flyteish._controller.outcomes import outcome_of
 from flyteish._core.actions import Action, Phase
-from flyteish._core.effects import Deliver, QueueDrained, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
 from flyteish._core.events import AttemptEnded
 from flyteish._core.ids import AttemptKey
 from flyteish._core.queues import Pool
@@ -76,6 +76,10 @@ class Performer:
             elif kind is StopAttempt:
                 self._start(starts)  # an engine takes no notice of a stop of what it does not know yet
                 self._engine(order.pool).stop(order.key, order.reason, self._stop_grace)
+            elif kind is RelocateAttempt:
+                self._start(starts)
+                notice = Notice(kind="relocate", seconds=order.seconds, source="placement")
+                self.reclaim(order.pool, order.key, notice)
             elif kind is RunEnded:
                 self._on_ended(order.run)
             elif kind is QueueDrained:

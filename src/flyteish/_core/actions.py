@@ -56,6 +56,7 @@ class End(StrEnum):
     CANCELLED = "cancelled"
     DEADLINE = "deadline exceeded"
     NO_CAPACITY = "no capacity"
+    RELOCATED = "moved"
     ABANDONED = "controller stopped"
 
 
@@ -83,6 +84,9 @@ class Attempt(msgspec.Struct, gc=False):
     stop: str = ""
     """Why the core told it to end, if it did."""
     last_checkpoint_at: float = 0.0
+    moving: str = ""
+    """Where placement moves it to while it runs: ``spot``, ``on-demand`` or ``wait``."""
+    moving_why: str = ""
 
 
 class Action(msgspec.Struct, gc=False):
@@ -111,6 +115,10 @@ class Action(msgspec.Struct, gc=False):
     """Starts that a pool without capacity turned away."""
     abandoned: int = 0
     """Attempts that died with their controller."""
+    work: float = 0.0
+    """Seconds that it takes on an undisturbed machine, where the deadline rule asked for it; 0: not known."""
+    kept: float = 0.0
+    """Running time that committed checkpoints have kept, seconds."""
 
     result: Payload | None = None
     error: ErrorDocument | None = None
@@ -128,6 +136,8 @@ class Action(msgspec.Struct, gc=False):
     rule: str = ""
     why: str = ""
     queued_at: float = 0.0
+    review_at: float = 0.0
+    """When the deadline rule looks at its running attempt again."""
     wait: int = 0
     """Grows with every wait; timers of an earlier one are void."""
     ticket: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flyteish._core import endings, placement, retries
+from flyteish._core import endings, placement, relocations, retries
 from flyteish._core.actions import CHAIN_KEPT, WITH_ATTEMPT, Action, Attempt, End, Phase
 from flyteish._core.admission import Start
 from flyteish._core.effects import Effect, Record, Refuse, StartAttempt
@@ -61,6 +61,7 @@ def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects)
     action.attempts.append(attempt)
     action.outstanding = 0
     action.held = ()
+    action.review_at = 0.0
     if action.phase is not Phase.QUEUED:  # in replay: how it came back into the line is not recorded
         move(state, action, Phase.QUEUED)
     move(state, action, Phase.RUNNING)
@@ -91,7 +92,10 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
         since = pool.no_capacity_since
         if since is not None and pool.available != 0 and attempt.admitted_at >= since:
             pool.no_capacity_since = None  # it got a machine after the stock-out began
+        state.experience.started(action.profile.task, attempt.pool, now - attempt.admitted_at)
     effects.append(Record(now, event))
+    if action.profile.settings.timeout.deadline is not None:
+        relocations.review(state, action, now, effects)
 
 
 def noticed(state: State, event: AttemptNoticed, now: float, effects: Effects) -> None:
@@ -117,12 +121,18 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         state.books.withdraw(action)
         state.books.vacate(action)
     attempt.ended_at = now
-    attempt.running_at = attempt.running_at or event.running_at
+    if not attempt.running_at and event.running_at:
+        attempt.running_at = event.running_at
+        if state.books is not None:
+            state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.admitted_at)
     attempt.end, attempt.cause = endings.classify(event.evidence, attempt)
     if attempt.end is End.MAX_RUNTIME:
         attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
     if attempt.end is End.SUCCEEDED:
         action.result = event.evidence.result
+        if state.books is not None and attempt.running_at:
+            since = max(attempt.running_at, attempt.last_checkpoint_at)
+            state.experience.finished(action.profile.task, action.kept + now - since)
         end(state, action, Phase.SUCCEEDED, now, effects)
     elif attempt.end is End.CANCELLED:
         end(state, action, Phase.ABORTED, now, effects)
@@ -206,7 +216,7 @@ def _denied(state: State, action: Action, attempt: Attempt, now: float) -> None:
         state.remind(pool.cooling_until, "cooldown", None, pool=attempt.pool)
         ran_out(state, attempt.pool, now)
     move(state, action, Phase.QUEUED)
-    go_on(state, action, attempt.queued_at)
+    go_on(state, action, attempt.queued_at, now)
 
 
 # -- what a running attempt leaves behind ---------------------------------------------------------------------------
@@ -224,8 +234,11 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
     if not placement.trip_wire_fired(action):  # a fired one sends all the rest of the user attempt on-demand
         action.preemptions_in_row = 0
+    action.kept += now - max(attempt.running_at or attempt.admitted_at, attempt.last_checkpoint_at)
     attempt.last_checkpoint_at = now
     effects.append(Record(now, event))
+    if action.profile.settings.timeout.deadline is not None:
+        relocations.review(state, action, now, effects)
 
 
 def checkpoint_skipped(state: State, event: CheckpointSkipped, now: float, effects: Effects) -> None:

@@ -37,6 +37,8 @@ class Situation(NamedTuple):
     """d: start-up and restore on another machine."""
     reserve: float = 0.0
     """What a sudden loss costs beyond ``changeover``: the usual time between two checkpoints, and the grace."""
+    grace: float = 0.0
+    """What a planned move takes at most before the change-over begins."""
     mean_up: float = 0.0
     """Mean seconds that spot could be had at a stretch, as far as observed; 0: not known."""
     mean_down: float = 0.0
@@ -85,9 +87,10 @@ def uniform_progress(s: Situation) -> Decision:
 
 def _on_spot(s: Situation, left: float) -> Decision:
     """Stay until preempted, as long as a sudden loss could still be made good on on-demand."""
-    last_call = s.budget - (s.work - s.saved) - s.changeover
+    last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace
     if s.elapsed >= last_call:
-        why = f"{_hours(left)} left and {_hours(s.work - s.saved)} of work unsaved: a sudden loss would miss the deadline"
+        unsaved = _hours(s.work - s.saved)
+        why = f"{_hours(left)} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"
         return Decision(ON_DEMAND, "deadline-safety", why)
     return Decision(SPOT, "spot-while-it-lasts", "on spot until preempted", last_call)
 

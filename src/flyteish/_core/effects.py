@@ -42,6 +42,14 @@ class StopAttempt(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+class RelocateAttempt(msgspec.Struct, frozen=True, gc=False):
+    """Move this attempt elsewhere: a ``relocate`` notice, ``seconds`` in which it may save, then its end."""
+
+    key: AttemptKey
+    pool: str
+    seconds: float
+
+
 class Deliver(msgspec.Struct, frozen=True, gc=False):
     """The action has its final outcome and its caller may go on with it."""
 
@@ -70,4 +78,4 @@ class QueueDrained(msgspec.Struct, frozen=True, gc=False):
     queue: str
 
 
-Effect = Record | StartAttempt | StopAttempt | Deliver | Refuse | RunEnded | QueueDrained
+Effect = Record | StartAttempt | StopAttempt | RelocateAttempt | Deliver | Refuse | RunEnded | QueueDrained

@@ -43,6 +43,8 @@ def classify(evidence: Evidence, attempt: Attempt) -> Ending:
         return Ending(End.UNMENDABLE, evidence.unmendable)
     if evidence.out_of_memory:
         return Ending(End.OUT_OF_MEMORY, "killed: out of memory")
+    if attempt.moving and attempt.notice in ("", "relocate") and (evidence.reclaimed is not None or attempt.notice):
+        return _moved(attempt)
     if evidence.reclaimed is not None:
         return Ending(End.PREEMPTED, evidence.reclaimed)
     if attempt.notice:
@@ -52,6 +54,8 @@ def classify(evidence: Evidence, attempt: Attempt) -> Ending:
 
 def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
     said = f"{error.type.rpartition('.')[2]}: {error.message}" if error.message else error.type.rpartition(".")[2]
+    if attempt.moving and attempt.notice == "relocate":
+        return _moved(attempt)
     if attempt.notice:
         return Ending(End.PREEMPTED, f"raised {said} after its {attempt.notice} notice")
     if error.final:
@@ -59,6 +63,11 @@ def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
     if "builtins.MemoryError" in error.bases or error.type == "builtins.MemoryError":
         return Ending(End.OUT_OF_MEMORY, said)
     return Ending(End.USER_ERROR, said)
+
+
+def _moved(attempt: Attempt) -> Ending:
+    where = "to wait for spot" if attempt.moving == "wait" else f"to {attempt.moving}"
+    return Ending(End.RELOCATED, f"{where}: {attempt.moving_why}")
 
 
 def _exited(evidence: Evidence) -> Ending:

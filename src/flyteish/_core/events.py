@@ -129,6 +129,18 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     out_of_memory: bool = False
 
 
+class RelocationOrdered(_Fact, frozen=True):
+    """The deadline rule moves a running attempt: it is noticed, may save, and is started again elsewhere."""
+
+    run: str
+    action: str
+    generation: int
+    to: str
+    """``spot``, ``on-demand``, or ``wait`` for a spot machine."""
+    rule: str
+    why: str
+
+
 class CheckpointCommitted(_Fact, frozen=True):
     """A checkpoint is in the blob store and becomes part of the action's chain."""
 
@@ -226,6 +238,7 @@ RunEvent = Union[  # noqa: UP007 - msgspec reads the union at run time, and it i
     LimitReached,
     ControllerRestarted,
     ValueTraced,
+    RelocationOrdered,
 ]
 SessionEvent = PoolCapacityChanged | QueueStateSet | Configured | TimePassed
 Event = RunEvent | SessionEvent

@@ -74,7 +74,7 @@ def end(state: State, action: Action, phase: Phase, now: float, effects: Effects
     for gone in ended:
         child_ended(state, gone, effects)
         if state.books is not None:
-            _leave_queue(state, run, gone, effects)
+            _leave_queue(state, run, gone, now, effects)
     if not run.open:
         run.ended_at = now
         effects.append(RunEnded(run.id, run.phase))
@@ -109,7 +109,7 @@ def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: floa
         run.zombies += 1
 
 
-def _leave_queue(state: State, run: RunRecord, action: Action, effects: Effects) -> None:
+def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effects: Effects) -> None:
     books = state.books
     assert books is not None
     books.strike_off(action)
@@ -119,7 +119,7 @@ def _leave_queue(state: State, run: RunRecord, action: Action, effects: Effects)
     if action.parent is None:
         forget_overlap(state, run)
         books.finish_run(run, book)
-        release_roots(state, book)
+        release_roots(state, book, now)
     if book.state == "draining":
         note_drained(state, book, effects)
 

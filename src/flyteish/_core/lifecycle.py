@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from flyteish._core import attempts, limits, operations, submissions, waits
+from flyteish._core import attempts, limits, operations, relocations, submissions, waits
 from flyteish._core.effects import Effect
 from flyteish._core.events import (
     ActionSubmitted,
@@ -26,6 +26,7 @@ from flyteish._core.events import (
     LimitReached,
     PoolCapacityChanged,
     QueueStateSet,
+    RelocationOrdered,
     RunEvent,
     RunSubmitted,
     TaskDeclared,
@@ -55,7 +56,7 @@ def apply(state: State, event: Event, now: float) -> tuple[State, list[Effect]]:
     books = state.books
     if books is not None and books.restless:
         while books.roomy:
-            waits.let_in(state)
+            waits.let_in(state, now)
         for start in books.starts(now):
             attempts.start(state, start, now, effects)
     return state, effects
@@ -88,6 +89,7 @@ _ROOMS: Final[dict[type, Callable[[State, Any, float, list[Effect]], None]]] = {
     CheckpointSkipped: attempts.checkpoint_skipped,
     ValueTraced: attempts.value_traced,
     LimitReached: limits.limit_reached,
+    RelocationOrdered: relocations.relocation_ordered,
     ControllerRestarted: operations.controller_restarted,
     PoolCapacityChanged: operations.pool_capacity_changed,
     QueueStateSet: operations.queue_state_set,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from flyteish._core import placement
+from flyteish._core import placement, relocations
 from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Attempt, End, Phase
 from flyteish._core.attempts import failed
 from flyteish._core.effects import Effect, Record, StopAttempt
@@ -18,7 +18,7 @@ from flyteish._core.families import end
 from flyteish._core.ids import ActionKey
 from flyteish._core.moves import move
 from flyteish._core.state import State, Timer
-from flyteish._core.waits import begin, patience_ends
+from flyteish._core.waits import begin, patience_ends, review
 
 Effects = list[Effect]
 _AT_THE_DOOR_OR_IN_LINE: Final = frozenset((Phase.ENTERING, Phase.QUEUED))
@@ -61,12 +61,24 @@ def _backoff_due(state: State, action: Action, timer: Timer, now: float, effects
         begin(state, state.runs[action.run], action, now)
 
 
+def _review_due(state: State, action: Action, timer: Timer, now: float, effects: Effects) -> None:
+    if action.wait == timer.guard:
+        review(state, action, now)
+
+
+def _pace_due(state: State, action: Action, timer: Timer, now: float, effects: Effects) -> None:
+    if action.generation == timer.guard and action.phase in WITH_ATTEMPT and action.review_at <= now:
+        relocations.review(state, action, now, effects)
+
+
 _DUE: Final[dict[str, Callable[[State, Action, Timer, float, Effects], None]]] = {
     "deadline": _deadline_due,
     "max_runtime": _max_runtime_due,
     "max_queued_time": _waiting_due,
     "max_spot_wait": _waiting_due,
     "backoff": _backoff_due,
+    "review": _review_due,
+    "pace": _pace_due,
 }
 
 

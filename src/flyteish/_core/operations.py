@@ -12,8 +12,9 @@ from flyteish._core.events import Configured, ControllerRestarted, PoolCapacityC
 from flyteish._core.families import end, note_drained
 from flyteish._core.ids import ActionKey
 from flyteish._core.moves import move
+from flyteish._core.relocations import spot_came
 from flyteish._core.state import State
-from flyteish._core.waits import begin, ran_out, release_roots, relocate
+from flyteish._core.waits import begin, change_lines, ran_out, release_roots
 
 Effects = list[Effect]
 
@@ -68,6 +69,8 @@ def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, 
         ran_out(state, event.pool, now)
     else:
         pool.no_capacity_since = None
+        if state.watchers:
+            spot_came(state, event.pool, now, effects)
     state.books.touch_pool(event.pool)
 
 
@@ -93,7 +96,7 @@ def configured(state: State, event: Configured, now: float, effects: Effects) ->
         for task in list(book.blocked):
             while task in book.blocked:
                 books.unblock_root(book, task)
-        release_roots(state, book)
-        relocate(state, book)
+        release_roots(state, book, now)
+        change_lines(state, book, now)
         books.roomy[book.config.name] = None
         note_drained(state, book, effects)

@@ -15,6 +15,9 @@ import msgspec
 from flyteish.errors import ConfigurationError
 
 DEFAULT_SYSTEM_RETRIES = 3
+DEADLINE_POLICIES = ("uniform-progress",)
+"""Names of the rules in ``deadlines.POLICIES``, which a test compares."""
+DEFAULT_DEADLINE_POLICY = "uniform-progress"
 DEFAULT_PREEMPTIONS_WITHOUT_PROGRESS = 3
 
 
@@ -124,8 +127,11 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
             before it goes on-demand. Default None: waits.
         budget: ``"uncharged"`` (default): preemptions never pay from ``retries``. ``"single"``: they do, and
             the last one runs on-demand (the Flyte 1 document's rule).
-        work: the author's estimate of the work on an undisturbed machine, seconds or timedelta. Recorded with
-            the action; used where placement follows a deadline. Default None.
+        work: the author's estimate of the work on an undisturbed machine, seconds or timedelta; together with
+            ``Timeout(deadline=...)`` it turns deadline-aware placement on. Default None: learned from earlier
+            actions of the task; not known, no deadline-aware placement.
+        deadline_policy: the rule by which placement follows a deadline, a name in ``deadlines.POLICIES``.
+            Default ``"uniform-progress"`` ("Can't Be Late", NSDI 2024).
 
     Raises:
         ConfigurationError: a value is not accepted; names it and what is.
@@ -136,10 +142,12 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
     max_spot_wait: float | int | timedelta | None = None
     budget: Literal["uncharged", "single"] = "uncharged"
     work: float | int | timedelta | None = None
+    deadline_policy: str = DEFAULT_DEADLINE_POLICY
 
     def __post_init__(self) -> None:
         _one_of("SpotPolicy.fallback", self.fallback, ("final", "first-preemption", "never"))
         _one_of("SpotPolicy.budget", self.budget, ("uncharged", "single"))
+        _one_of("SpotPolicy.deadline_policy", self.deadline_policy, DEADLINE_POLICIES)
         _whole("SpotPolicy.preemptions_without_progress", self.preemptions_without_progress, least=1)
         for field in ("max_spot_wait", "work"):
             value = getattr(self, field)

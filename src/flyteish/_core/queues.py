@@ -19,6 +19,9 @@ Medium = Literal["spot", "on-demand"]
 SPOT: Final[Medium] = "spot"
 ON_DEMAND: Final[Medium] = "on-demand"
 ENGINES: Final = ("inline", "processes", "kubernetes")
+KUBERNETES_STARTUP: Final = 180.0
+"""Seconds assumed for a node and an image, until a start was measured."""
+LOCAL_STARTUP: Final = 1.0
 
 
 class Queue(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
@@ -93,6 +96,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         cluster, context, namespace, preset: Kubernetes only.
         cooldown: seconds that the pool is left alone after it reported no capacity. Default 30.
         grace: seconds between an interruption notice and the kill. Default 120 (the EC2 notice).
+        startup: seconds from an attempt's admission until its code begins, assumed until it was measured; the
+            deadline rule and the simulator go by it. Default None: 180 on Kubernetes, 1 elsewhere.
         market: who reclaims spot attempts of a local pool: a market object, or None for nobody.
 
     Raises:
@@ -112,6 +117,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     cooldown: float = 30.0
     grace: float = 120.0
     market: Any = None
+    startup: float | None = None
 
     def __post_init__(self) -> None:
         say = _Checker(f"Pool({self.name!r})")
@@ -122,6 +128,15 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         say.kind("resources", self.resources, Resources)
         for field in ("price_per_hour", "cooldown", "grace"):
             say.number(field, getattr(self, field))
+        if self.startup is not None:
+            say.number("startup", self.startup)
+
+    @property
+    def assumed_startup(self) -> float:
+        """Seconds until an attempt's code begins, as long as nobody has measured it."""
+        if self.startup is not None:
+            return self.startup
+        return KUBERNETES_STARTUP if self.engine == "kubernetes" else LOCAL_STARTUP
 
     @property
     def amounts(self) -> Amounts:

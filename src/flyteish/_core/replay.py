@@ -24,6 +24,7 @@ from flyteish._core.events import (
     Entry,
     Evidence,
     LimitReached,
+    RelocationOrdered,
     RunEvent,
     RunSubmitted,
     TaskDeclared,
@@ -119,6 +120,9 @@ def describe(event: RunEvent) -> tuple[str, str]:
             return event.action, f"checkpoint {event.sequence} skipped: {event.why}"
         case CancelRequested():
             return event.action, f"to be cancelled: {event.reason}"
+        case RelocationOrdered():
+            where = "to wait for spot" if event.to == "wait" else f"to {event.to}"
+            return event.action, f"attempt {event.generation} is moved {where}: {event.why}"
         case LimitReached():
             return event.action, f"{event.limit} reached"
         case ControllerRestarted():

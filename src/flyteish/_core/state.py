@@ -11,11 +11,15 @@ from typing import Final, NamedTuple
 
 from flyteish._core.actions import TERMINAL, Action, RunRecord
 from flyteish._core.admission import Books
+from flyteish._core.experience import Experience
 from flyteish._core.ids import ActionKey
 from flyteish._core.queues import Pool, Queue
 
 _FEW: Final = 1024
 """So many timers are never worth a look at whether somebody still waits for them."""
+
+
+_OF_ATTEMPTS: Final = frozenset(("max_runtime", "pace"))
 
 
 class Timer(NamedTuple):
@@ -24,7 +28,8 @@ class Timer(NamedTuple):
     at: float
     number: int
     kind: str
-    """``deadline``, ``max_runtime``, ``max_queued_time``, ``max_spot_wait``, ``backoff`` or ``cooldown``."""
+    """``deadline``, ``max_runtime``, ``max_queued_time``, ``max_spot_wait``, ``backoff``, ``cooldown``; ``review`` of a
+    waiting and ``pace`` of a running action under the deadline rule."""
     key: ActionKey | None
     guard: int
     """Generation or wait that it belongs to; void if the action has moved on."""
@@ -37,12 +42,15 @@ class State:
     ``books`` is None in replay: a journal is read for what happened, and admission has already decided.
     """
 
-    __slots__ = ("_compact_at", "_numbers", "books", "runs", "timers")
+    __slots__ = ("_compact_at", "_numbers", "books", "experience", "runs", "timers", "watchers")
 
     def __init__(self, books: Books | None = None) -> None:
         self.runs: dict[str, RunRecord] = {}
         self.books = books
         self.timers: list[Timer] = []
+        self.experience = Experience()
+        self.watchers: dict[ActionKey, None] = {}
+        """Actions on-demand that the deadline rule would move to spot, if there were any."""
         self._numbers = 0
         self._compact_at = _FEW
 
@@ -77,7 +85,7 @@ class State:
             return True
         if timer.kind == "deadline":
             return False
-        return timer.guard != (action.generation if timer.kind == "max_runtime" else action.wait)
+        return timer.guard != (action.generation if timer.kind in _OF_ATTEMPTS else action.wait)
 
     def next_due(self) -> float | None:
         """When ``apply(state, TimePassed(), now)`` has something to do next."""

@@ -111,11 +111,12 @@ def _ending(attempt: Attempt) -> str:
     if attempt.end is End.SUCCEEDED:
         return "succeeded"
     paid = _PAID.get(attempt.charged, "no budget pays")
-    verb = "was preempted" if attempt.end is End.PREEMPTED else f"ended: {attempt.end.value}"
+    verb = _VERBS.get(attempt.end) or f"ended: {attempt.end.value}"
     cause = attempt.cause if attempt.cause not in ("", attempt.end.value) else ""
     return f"{verb} ({cause}, {paid})" if cause else f"{verb} ({paid})"
 
 
+_VERBS: Final = {End.PREEMPTED: "was preempted", End.RELOCATED: "was moved"}
 _PAID: Final = {
     "retries": "1 charged to retries",
     "system_retries": "1 charged to system_retries",

@@ -6,12 +6,14 @@ chose. Must not know why it waits again, nor who goes next (``admission``).
 
 from __future__ import annotations
 
-from flyteish._core import placement
+import math
+
+from flyteish._core import pacing, placement
 from flyteish._core.actions import Action, Phase, RunRecord
 from flyteish._core.admission import Books, QueueBook
 from flyteish._core.moves import move
 from flyteish._core.policies import SpotPolicy
-from flyteish._core.queues import SPOT
+from flyteish._core.queues import ON_DEMAND, SPOT
 from flyteish._core.state import State
 
 
@@ -39,11 +41,14 @@ def begin(state: State, run: RunRecord, action: Action, now: float, at_head: boo
     if limit is not None:
         state.remind(now + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
     if action.phase is Phase.QUEUED:
-        _stand(state, run, action, at_head)
+        _stand(state, run, action, at_head, now)
 
 
-def go_on(state: State, action: Action, since: float) -> None:
-    """The same wait, interrupted by a vain try: its limits run from its beginning, its medium stays."""
+def go_on(state: State, action: Action, since: float, now: float) -> None:
+    """The same wait, interrupted by a vain try: its limits run from its beginning, its medium stays.
+
+    Unless a deadline says otherwise: what the try has shown may be what it went by.
+    """
     action.queued_at = since
     if state.books is None:
         return
@@ -52,25 +57,64 @@ def go_on(state: State, action: Action, since: float) -> None:
         state.remind(since + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
     state.books.line_up(action, at_head=True)
     watch_stock(state, action)
+    if action.profile.settings.timeout.deadline is not None:
+        review(state, action, now)
 
 
-def _stand(state: State, run: RunRecord, action: Action, at_head: bool) -> None:
+def _stand(state: State, run: RunRecord, action: Action, at_head: bool, now: float) -> None:
     assert state.books is not None
     if action.parent is not None or run.active:
-        line_up(state, action, at_head)
+        line_up(state, action, at_head, now)
     else:
         state.books.hold_root(action)
-        release_roots(state, state.books.queues[action.profile.settings.queue])
+        release_roots(state, state.books.queues[action.profile.settings.queue], now)
 
 
-def line_up(state: State, action: Action, at_head: bool) -> None:
+def line_up(state: State, action: Action, at_head: bool, now: float) -> None:
     """In line for the medium of the next attempt."""
     books = state.books
     assert books is not None
-    action.wanted, action.rule, action.why = _placement(books, action)
+    chosen = _placement(books, action)
+    again = math.inf
+    if chosen.medium == SPOT and action.profile.settings.timeout.deadline is not None:
+        chosen, again = _by_deadline(state, action, chosen, now, pacing.spot_is_free(state, action, now))
+    action.wanted, action.rule, action.why = chosen
     books.line_up(action, at_head)
     if action.profile.settings.interruptible is not None:
         watch_stock(state, action)
+        if again < math.inf:
+            state.remind(again, "review", action, action.wait)
+
+
+def _by_deadline(
+    state: State, action: Action, chosen: placement.Placement, now: float, free: bool
+) -> tuple[placement.Placement, float]:
+    """Rule 5, where it applies: the medium to wait for, and when to look again if it is still waiting."""
+    if not pacing.is_paced(state, action):
+        return chosen, math.inf
+    decision = pacing.decide(state, action, now, free)
+    medium = ON_DEMAND if decision.go == ON_DEMAND else SPOT
+    again = math.inf if medium == ON_DEMAND else decision.review
+    if decision.go == SPOT:
+        again = now + pacing.SHORTEST_REVIEW  # by then it has its place, or somebody else had it
+    return placement.Placement(medium, decision.rule, decision.why), max(again, now + pacing.SHORTEST_REVIEW)
+
+
+def review(state: State, action: Action, now: float) -> None:
+    """It still waits for spot under the deadline rule: whether it should, and until when."""
+    if action.stands != "line" or action.wanted != SPOT or action.rule == "stock-out":
+        return
+    books = state.books
+    assert books is not None
+    standing = placement.Placement(action.wanted, action.rule, action.why)
+    chosen, again = _by_deadline(state, action, standing, now, free=False)
+    action.rule, action.why = chosen.rule, chosen.why
+    if chosen.medium != SPOT:  # it has waited, so it goes to the head of the other line
+        books.withdraw(action)
+        action.wanted = chosen.medium
+        books.line_up(action, at_head=True)
+    elif again < math.inf:
+        state.remind(again, "review", action, action.wait)
 
 
 def _placement(books: Books, action: Action) -> placement.Placement:
@@ -84,7 +128,7 @@ def _placement(books: Books, action: Action) -> placement.Placement:
     return chosen
 
 
-def let_in(state: State) -> None:
+def let_in(state: State, now: float) -> None:
     """Queues that are no longer full: those at the door come in, in order."""
     books = state.books
     assert books is not None
@@ -95,11 +139,11 @@ def let_in(state: State) -> None:
             continue
         while not book.is_full() and (action := books.next_inside(book)) is not None:
             move(state, action, Phase.QUEUED)
-            _stand(state, state.runs[action.run], action, at_head=False)
-        release_roots(state, book)
+            _stand(state, state.runs[action.run], action, at_head=False, now=now)
+        release_roots(state, book, now)
 
 
-def release_roots(state: State, book: QueueBook) -> None:
+def release_roots(state: State, book: QueueBook, now: float) -> None:
     """Let the next runs of a queue begin, as far as ``run_concurrency`` and ``overlap`` allow."""
     books, config = state.books, book.config
     assert books is not None
@@ -113,10 +157,10 @@ def release_roots(state: State, book: QueueBook) -> None:
             books.block_root(root, book, run.task)
             continue
         books.begin_run(root, run, book)
-        line_up(state, root, at_head=False)
+        line_up(state, root, at_head=False, now=now)
 
 
-def relocate(state: State, book: QueueBook) -> None:
+def change_lines(state: State, book: QueueBook, now: float) -> None:
     """The queue may feed other pools now: whoever waits for a medium that it has lost, or got, changes lines."""
     books = state.books
     assert books is not None
@@ -125,7 +169,7 @@ def relocate(state: State, book: QueueBook) -> None:
         if action.rule != "stock-out" and _placement(books, action).medium != action.wanted:
             at_head = action.ticket < 0
             books.withdraw(action)
-            line_up(state, action, at_head)
+            line_up(state, action, at_head, now)
 
 
 # -- stock-outs: rule 4 of placement -----------------------------------------------------------------------------

@@ -297,7 +297,7 @@ class _Attempt(Stopping):
         self._speaker = Speaker(self)
         SPEAKER.set(self._speaker)
         self._running_at = engine._clock.now()
-        if order.settings.timeout.max_runtime is not None:
+        if order.settings.timeout.max_runtime is not None or order.deadline is not None:
             key = order.key
             engine._reports.report(AttemptRunning(key.run, key.action, key.generation))
 

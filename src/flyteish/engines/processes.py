@@ -297,7 +297,8 @@ class ProcessesEngine:
         if running:
             attempt.running_at = time.time()
             # The end of a short one says soon enough when it began, unless its running time is being watched.
-            watched = attempt.order.settings.timeout.max_runtime is not None
+            order = attempt.order
+            watched = order.settings.timeout.max_runtime is not None or order.deadline is not None
             self._loop.call_later(0.0 if watched else _SHORT_SECONDS, self._still_runs, attempt)
         if first and attempt.doomed is not None:
             # It began while it was being asked back.

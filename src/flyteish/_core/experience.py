@@ -1,0 +1,89 @@
+"""What has been seen of tasks and pools: how much work a task is, and how long it takes to begin in a pool.
+
+Remembers the latest observations and answers with the careful end of them; ``pacing`` and forecasts go by it. Must not
+know actions, queues, or what follows from its answers (spec: attempts, "measured change-over time").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+KEPT = 32
+"""Observations of one kind that are remembered: older ones may be of other code and other machines."""
+CAREFUL_SHARE = 0.95
+"""Share of the remembered works that lies at or below the estimate."""
+
+
+class TaskSeen(msgspec.Struct, omit_defaults=True, gc=False):
+    """One task's latest observations, in seconds, oldest first."""
+
+    works: list[float] = []
+    """Of successful actions: running time that was kept, over all their attempts."""
+    starts: dict[str, list[float]] = {}
+    """By pool: from admission to user code."""
+    restores: list[float] = []
+    """Reading a checkpoint back."""
+
+
+class Experience(msgspec.Struct):
+    """All of it; grows with the number of tasks and pools, not with the number of attempts."""
+
+    tasks: dict[str, TaskSeen] = {}
+
+    def of(self, task: str) -> TaskSeen:
+        """The record of a task, made when it is first seen."""
+        seen = self.tasks.get(task)
+        if seen is None:
+            seen = self.tasks[task] = TaskSeen()
+        return seen
+
+    def started(self, task: str, pool: str, seconds: float) -> None:
+        """User code began so long after the admission."""
+        starts = self.of(task).starts
+        latest = starts.get(pool)
+        if latest is None:
+            starts[pool] = [seconds]
+        else:
+            _keep(latest, seconds)
+
+    def restored(self, task: str, seconds: float) -> None:
+        """A checkpoint was read back in so long."""
+        _keep(self.of(task).restores, seconds)
+
+    def finished(self, task: str, seconds: float) -> None:
+        """An action succeeded with so much work kept."""
+        _keep(self.of(task).works, seconds)
+
+    def work(self, task: str) -> float | None:
+        """A careful estimate of the work of one action of the task, seconds; None: none was seen to succeed."""
+        seen = self.tasks.get(task)
+        if seen is None or not seen.works:
+            return None
+        works = sorted(seen.works)
+        return works[math.ceil(CAREFUL_SHARE * len(works)) - 1]
+
+    def changeover(self, task: str, pools: Iterable[tuple[str, float]]) -> float:
+        """The longest change-over (start-up and restore) seen lately in any of the pools, seconds.
+
+        Args:
+            task: whose.
+            pools: name and assumed start-up of each, the assumption where the task never began there.
+        """
+        seen = self.tasks.get(task)
+        if seen is None:
+            return max((assumed for _, assumed in pools), default=0.0)
+        starts = seen.starts
+        longest = max((max(starts[name]) if name in starts else assumed for name, assumed in pools), default=0.0)
+        return longest + max(seen.restores, default=0.0)
+
+    def __repr__(self) -> str:
+        return f"<Experience of {len(self.tasks)} tasks>"
+
+
+def _keep(latest: list[float], seconds: float) -> None:
+    latest.append(seconds)
+    if len(latest) > KEPT:
+        del latest[0]

@@ -1,0 +1,131 @@
+"""The deadline rule applied to one action: what its situation is, and what the policy says about it.
+
+Gathers facts from the action, the books and experience for ``deadlines``, which decides. Must not change anything;
+``waits`` and ``relocations`` act on the answer (spec: attempts, "deadline-aware placement").
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final
+
+from flyteish._core import placement
+from flyteish._core.actions import Action, Attempt, Phase
+from flyteish._core.deadlines import POLICIES, Decision, Situation
+from flyteish._core.policies import SpotPolicy
+from flyteish._core.queues import ON_DEMAND, SPOT
+from flyteish._core.state import State
+
+SAFETY: Final = "deadline-safety"
+"""The rule that sends an action on-demand to the end."""
+SHORTEST_REVIEW: Final = 1e-3
+"""Seconds between two looks at one action, at least."""
+
+
+def is_paced(state: State, action: Action) -> bool:
+    """Whether the deadline rule applies: it has a deadline, may run on spot, and its work is known."""
+    settings = action.profile.settings
+    if settings.timeout.deadline is None or settings.interruptible is None or state.books is None:
+        return False
+    if not action.work:
+        action.work = _work(state, action, settings.interruptible)
+    return action.work > 0
+
+
+def _work(state: State, action: Action, policy: SpotPolicy) -> float:
+    """C(0): the author's estimate, else what was learned from earlier actions of the task; 0: not known."""
+    if policy.work is not None:
+        return float(policy.work)  # type: ignore[arg-type]
+    return state.experience.work(action.profile.task) or 0.0
+
+
+def decide(state: State, action: Action, now: float, spot_free: bool) -> Decision:
+    """What the policy says; ``review`` is turned into a time on the same clock as ``now``."""
+    policy: SpotPolicy | None = action.profile.settings.interruptible
+    assert policy is not None
+    decision = POLICIES[policy.deadline_policy](situation(state, action, now, spot_free))
+    return decision._replace(review=action.submitted_at + decision.review)
+
+
+def situation(state: State, action: Action, now: float, spot_free: bool) -> Situation:
+    """The facts that the policy goes by."""
+    assert state.books is not None
+    assert action.deadline_at is not None
+    book = state.books.queues[action.profile.settings.queue]
+    attempt = action.attempts[-1] if action.phase is Phase.RUNNING else None
+    work, saved = _saved(action)
+    done = saved + _unsaved(attempt, now)
+    grace = max((pool.config.grace for pool in book.pools), default=0.0)
+    pools = [(pool.config.name, pool.config.assumed_startup) for pool in book.pools]
+    return Situation(
+        work=max(work, done),
+        budget=action.deadline_at - action.submitted_at,
+        elapsed=now - action.submitted_at,
+        done=done,
+        saved=saved,
+        on=attempt.medium if attempt is not None else "",
+        spot_free=spot_free,
+        changeover=state.experience.changeover(action.profile.task, pools),
+        reserve=grace + _between_checkpoints(action),
+        grace=grace,
+    )
+
+
+def _saved(action: Action) -> tuple[float, float]:
+    """All of the work, and what of it a sudden loss would leave, in seconds of an undisturbed machine.
+
+    Progress as reported goes before run time kept. Where both are known and say that the work is more than was
+    estimated, the estimate is corrected: a deadline is not to be missed for an optimist's number.
+    """
+    progress = action.checkpoints[-1].progress if action.checkpoints else None
+    if progress is None:
+        return action.work, action.kept
+    work = max(action.work, action.kept / progress) if progress > 0 else action.work
+    return work, progress * work
+
+
+def _unsaved(attempt: Attempt | None, now: float) -> float:
+    if attempt is None or not attempt.running_at:
+        return 0.0
+    return max(0.0, now - max(attempt.running_at, attempt.last_checkpoint_at))
+
+
+def _between_checkpoints(action: Action) -> float:
+    """The longest time between two checkpoints of one attempt, of those remembered: what a sudden loss may cost."""
+    pairs = pairwise(action.checkpoints)
+    return max((b.saved_at - a.saved_at for a, b in pairs if a.generation == b.generation), default=0.0)
+
+
+def spot_is_free(state: State, action: Action, now: float) -> bool:
+    """Whether a spot machine could be had now, as far as the books tell."""
+    assert state.books is not None
+    book = state.books.queues[action.profile.settings.queue]
+    if book.state == "held" or book.spot_share_reached():
+        return False
+    amounts = action.profile.settings.amounts
+    pools = (pool for pool in book.spot if not book.too_dear(pool))
+    return any(pool.refusal(amounts, now) is None for pool in pools)
+
+
+def may_leave_on_demand(action: Action, attempt: Attempt) -> bool:
+    """Whether moving it to spot can gain anything: it saves its progress, and no other rule keeps it on-demand.
+
+    A planned move loses what was not saved, so only work that has saved in this very attempt is moved; that also
+    bounds the number of moves of work that makes no progress.
+    """
+    return (
+        attempt.last_checkpoint_at > 0 and attempt.rule != SAFETY and placement.choose(action).medium == SPOT
+    )  # fmt: skip
+
+
+def patience(state: State, action: Action) -> float:
+    """Seconds after which the world is looked at again where nothing else says when: a change-over, at least 1 s."""
+    assert state.books is not None
+    pools = state.books.queues[action.profile.settings.queue].pools
+    known = [(pool.config.name, pool.config.assumed_startup) for pool in pools]
+    return max(1.0, state.experience.changeover(action.profile.task, known))
+
+
+def stays(attempt: Attempt) -> bool:
+    """Whether nothing will move it any more."""
+    return attempt.medium == ON_DEMAND and attempt.rule == SAFETY
