@@ -25,10 +25,11 @@ SHORTEST_REVIEW: Final = 1e-3
 def is_paced(state: State, action: Action) -> bool:
     """Whether the deadline rule applies: it has a deadline, may run on spot, and its work is known."""
     settings = action.profile.settings
-    if settings.timeout.deadline is None or settings.interruptible is None or state.books is None:
+    policy = settings.interruptible
+    if settings.timeout.deadline is None or policy is None or policy.deadline_policy == "off" or state.books is None:
         return False
     if not action.work:
-        action.work = _work(state, action, settings.interruptible)
+        action.work = _work(state, action, policy)
     return action.work > 0
 
 

@@ -1,10 +1,30 @@
-"""Spot markets as schedules, recorded and imagined, for local pools in real time and for simulated ones.
+"""Spot markets as schedules, recorded and imagined, and the simulator that runs workloads on them in virtual time.
 
-A market says when capacity comes and goes; it never reclaims anything itself. Must not know who drives it,
-nor whether the seconds that it is asked about are real.
+A market says when capacity comes and goes; it never reclaims anything itself. The simulator drives the same core as a
+real session. Must not know who drives a market, nor whether the seconds that it is asked about are real.
 """
 
 from flyteish.simulation.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.simulation.report import PolicyReport, Report, Spread
+from flyteish.simulation.scenario import POLICIES, Scenario
 from flyteish.simulation.traces import Trace, load_trace
+from flyteish.simulation.workload import Exponential, LogNormal, Observed, Workload, WorkModel
 
-__all__ = ["Outages", "RandomMarket", "ScriptedMarket", "Trace", "TraceMarket", "load_trace"]
+__all__ = [
+    "POLICIES",
+    "Exponential",
+    "LogNormal",
+    "Observed",
+    "Outages",
+    "PolicyReport",
+    "RandomMarket",
+    "Report",
+    "Scenario",
+    "ScriptedMarket",
+    "Spread",
+    "Trace",
+    "TraceMarket",
+    "WorkModel",
+    "Workload",
+    "load_trace",
+]

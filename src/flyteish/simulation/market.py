@@ -155,6 +155,13 @@ class RandomMarket:
     def notice_seconds(self) -> float:
         return self._notice
 
+    def reseeded(self, seed: int) -> RandomMarket:
+        """A market with the same ways and another fate, for another round of a simulation."""
+        return RandomMarket(
+            self._seed + 7919 * seed, median_lifetime=self._median, shape=self._shape, floor=self._floor,
+            notice_seconds=self._notice, outages=self._outages,
+        )  # fmt: skip
+
     def lifetime(self, at: float, number: int) -> float | None:
         drawn = random.Random(self._seed * _SEED_STRIDE + number).gauss(0.0, 1.0)
         # exp overflows past 709; nobody waits for a machine that long.
@@ -260,6 +267,12 @@ class TraceMarket:
 
     def next_change(self, at: float) -> float | None:
         return self._time(self._latest(at) + 1) if self._offsets else None
+
+    def reseeded(self, seed: int) -> TraceMarket:
+        """The same recording from another place in it, for another round of a simulation."""
+        recorded = len(self._trace.data) * self._trace.gap_seconds
+        start = (self._start + random.Random(seed).random() * recorded) % recorded
+        return TraceMarket(self._trace, self._speed, start, self._nodes, self._notice)
 
     def prices(self, at: float) -> float | None:
         """$ per hour at that time; None where the recording has no prices."""

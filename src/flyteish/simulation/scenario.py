@@ -1,0 +1,177 @@
+"""A scenario: workloads over queues and pools, simulated under several policies side by side.
+
+Every policy meets the same markets, arrivals, work and failures. Must not know how a report is shown, nor where a
+scenario comes from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from flyteish._core.cost import on_demand_price
+from flyteish._core.experience import Experience
+from flyteish._core.policies import DEADLINE_POLICIES, SpotPolicy
+from flyteish._core.queues import Pool, Queue
+from flyteish._core.settings import Scope, Settings
+from flyteish.errors import ConfigurationError
+from flyteish.interfaces import Market
+from flyteish.simulation.report import PolicyReport, Report, report_of
+from flyteish.simulation.tally import Tally
+from flyteish.simulation.workload import Workload
+from flyteish.simulation.world import VirtualWorld
+
+AS_WRITTEN: Final = "as-written"
+PolicyChoice = SpotPolicy | bool | None
+"""``None``: what the task says; ``False``: on-demand; ``True``: spot by the default rules; or a ``SpotPolicy``."""
+
+POLICIES: Final[dict[str, PolicyChoice]] = {
+    AS_WRITTEN: None,
+    "on-demand": False,
+    "default": SpotPolicy(deadline_policy="off"),
+    "first-preemption": SpotPolicy(fallback="first-preemption", deadline_policy="off"),
+    "single-budget": SpotPolicy(budget="single", deadline_policy="off"),
+    "never-on-demand": SpotPolicy(fallback="never", deadline_policy="off"),
+    **{name: SpotPolicy(deadline_policy=name) for name in DEADLINE_POLICIES if name != "off"},
+}
+"""By the names that ``flyteish simulate --policy`` knows."""
+
+
+class Scenario:
+    """What is to be simulated.
+
+    Args:
+        workloads: what comes, and when.
+        pools: all pools; ``market`` of each says who reclaims, ``startup`` how long a start takes.
+        queues: all queues. Default: ``default``, feeding all pools, spot first.
+        policies: by name, or names from ``POLICIES``. Default: what the tasks say.
+        markets: by pool name, in place of the pools' own.
+        experience: what was learned of tasks before. Default: nothing.
+        horizon: seconds after which what has not ended is left unfinished. Default: a year.
+
+    Raises:
+        ConfigurationError: names the parameter, the value and what is accepted.
+    """
+
+    def __init__(
+        self,
+        workloads: Sequence[Workload] | Workload,
+        pools: Sequence[Pool],
+        queues: Sequence[Queue] = (),
+        *,
+        policies: Mapping[str, PolicyChoice] | Sequence[str] = (AS_WRITTEN,),
+        markets: Mapping[str, Market] | None = None,
+        experience: Experience | None = None,
+        horizon: float = 365 * 86400.0,
+    ) -> None:
+        self.workloads = (workloads,) if isinstance(workloads, Workload) else tuple(workloads)
+        if not self.workloads or not all(isinstance(workload, Workload) for workload in self.workloads):
+            raise ConfigurationError(
+                f"Scenario: workloads={workloads!r} is not accepted: expected Workload(...) objects"
+            )
+        self.pools = tuple(pools)
+        if not self.pools or not all(isinstance(pool, Pool) for pool in self.pools):
+            raise _refuse("pools", pools, "Pool(...) objects")
+        by_preference = sorted(self.pools, key=lambda pool: pool.medium != "spot")
+        self.queues = tuple(queues) or (Queue("default", pools=tuple(pool.name for pool in by_preference)),)
+        self.policies = _policies(policies)
+        names = {pool.name for pool in self.pools}
+        if strangers := sorted(set(markets or ()) - names):
+            raise _refuse("markets", strangers, f"names of pools: {', '.join(sorted(names))}")
+        self.markets = {pool.name: pool.market for pool in self.pools if pool.market is not None} | dict(markets or {})
+        self.experience = experience
+        self.horizon = horizon
+
+    def simulate(self, *, seeds: int | Sequence[int] = 1) -> Report:
+        """Run it under every policy, once for each seed (a number: 0, 1, ...), and report.
+
+        Raises:
+            ConfigurationError, UnknownQueueError: a queue can never take the work.
+        """
+        numbers = range(seeds) if isinstance(seeds, int) else seeds
+        reports = [self._under(name, choice, numbers) for name, choice in self.policies.items()]
+        return Report(tuple(reports), tuple(numbers))
+
+    def _under(self, name: str, choice: PolicyChoice, seeds: Sequence[int]) -> PolicyReport:
+        price = on_demand_price(self.pools)
+        began = time.perf_counter()
+        tally = Tally(price)
+        attempts = events = unfinished = 0
+        for seed in seeds:
+            world = self.world(choice, seed, tally)
+            world.run()
+            attempts, events = attempts + world.attempts, events + world.events
+            unfinished += world.unfinished
+        wall = time.perf_counter() - began
+        return report_of(name, tally, attempts=attempts, events=events, unfinished=unfinished, wall_seconds=wall)
+
+    def world(self, choice: PolicyChoice, seed: int, tally: Tally) -> VirtualWorld:
+        """A world with the workloads in it, ready to run."""
+        experience = (
+            None
+            if self.experience is None
+            else msgspec.msgpack.decode(msgspec.msgpack.encode(self.experience), type=Experience)
+        )
+        tally.timeline_begins()
+        world = VirtualWorld(
+            self.queues, self.pools, {name: _seeded(market, seed) for name, market in self.markets.items()},
+            seed=seed, settings=_chooser(choice), ended=tally.run_ended, sampled=tally.sample,
+            experience=experience, horizon=self.horizon,
+        )  # fmt: skip
+        for workload in self.workloads:
+            world.add(workload)
+        return world
+
+    def __repr__(self) -> str:
+        return f"Scenario({len(self.workloads)} workloads, pools={[pool.name for pool in self.pools]})"
+
+
+def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
+    return ConfigurationError(f"Scenario: {name}={value!r} is not accepted: expected {accepted}")
+
+
+def _seeded(market: Market, seed: int) -> Market:
+    """Another seed is another market, where the market can be drawn anew."""
+    reseed: Any = getattr(market, "reseeded", None)
+    return market if reseed is None or not seed else reseed(seed)
+
+
+def _policies(given: Mapping[str, PolicyChoice] | Sequence[str]) -> dict[str, PolicyChoice]:
+    if isinstance(given, str):
+        given = (given,)
+    chosen: dict[str, PolicyChoice] = {}
+    for name in given:
+        choice = given[name] if isinstance(given, Mapping) else POLICIES.get(name, "unknown")
+        if not isinstance(choice, SpotPolicy | bool) and choice is not None:
+            raise ConfigurationError(
+                f"policy {name!r} is not accepted: expected one of {', '.join(POLICIES)}, or a SpotPolicy by name"
+            )
+        chosen[name] = choice
+    return chosen
+
+
+def _chooser(choice: PolicyChoice) -> Callable[[Workload], Settings]:
+    def settings(workload: Workload) -> Settings:
+        task: Any = workload.task
+        said: Settings = task if isinstance(task, Settings) else task.settings(Scope())
+        if choice is None:
+            return said
+        if choice is False:
+            return msgspec.structs.replace(said, interruptible=None)
+        policy = SpotPolicy() if choice is True else choice
+        if policy.work is None:
+            policy = msgspec.structs.replace(policy, work=_work(said, workload))
+        return msgspec.structs.replace(said, interruptible=policy)
+
+    return settings
+
+
+def _work(said: Settings, workload: Workload) -> float | None:
+    """The author's estimate, else what the model says, where that is one number."""
+    if said.interruptible is not None and said.interruptible.work is not None:
+        return float(said.interruptible.work)  # type: ignore[arg-type]
+    work: Any = workload.model.work
+    return work if isinstance(work, float) else None

@@ -1,0 +1,117 @@
+"""What came of a simulation: one row for each run, and how the pools were used over time.
+
+Kept in packed arrays, for a simulation may have a million runs. Must not know how the world was driven.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from flyteish._core.actions import Attempt, End, Phase, RunRecord
+from flyteish._core.queues import SPOT
+
+if TYPE_CHECKING:
+    from flyteish.simulation.world import VirtualWorld
+
+SAMPLES: Final = 512
+"""Of the timeline, at most; when there are more, every other one goes."""
+
+
+class Tally:
+    """Fed by a world while it runs."""
+
+    def __init__(self, on_demand_price: float | None) -> None:
+        self._on_demand_price = on_demand_price
+        self.seconds = array("d")
+        """From submission to end, by run that succeeded."""
+        self.dollars = array("d")
+        """By run, however it ended."""
+        self.finished = array("d")
+        """When each run that succeeded ended, in the world's time."""
+        self.succeeded = 0
+        self.failed = 0
+        self.missed = 0
+        """Actions that their deadline ended."""
+        self.actions = 0
+        self.attempts = 0
+        self.preemptions = 0
+        self.moves = 0
+        self.spot_seconds = 0.0
+        self.on_demand_seconds = 0.0
+        self.lost_seconds = 0.0
+        self.timeline: list[tuple[float, int, int, int]] = []
+        """Time, attempts on spot, attempts on-demand, and actions that wait."""
+        self._interval = 1.0
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def run_ended(self, run: RunRecord) -> None:
+        """A run is over."""
+        dollars = 0.0
+        for action in run.actions.values():
+            self.actions += 1
+            self.preemptions += action.preemptions
+            if action.phase is Phase.TIMED_OUT:
+                self.missed += 1
+            for attempt in action.attempts:
+                if attempt.pool:
+                    dollars += self._attempt(attempt)
+        self.dollars.append(dollars)
+        root = run.root_action
+        if root.phase is Phase.SUCCEEDED:
+            self.succeeded += 1
+            self.seconds.append(root.ended_at - root.submitted_at)
+            self.finished.append(root.ended_at)
+        else:
+            self.failed += 1
+
+    def _attempt(self, attempt: Attempt) -> float:
+        self.attempts += 1
+        seconds = attempt.ended_at - attempt.admitted_at
+        if attempt.medium == SPOT:
+            self.spot_seconds += seconds
+        else:
+            self.on_demand_seconds += seconds
+        if attempt.end is End.RELOCATED:
+            self.moves += 1
+        if attempt.end is not End.SUCCEEDED:
+            self.lost_seconds += attempt.ended_at - max(attempt.admitted_at, attempt.last_checkpoint_at)
+        return seconds * attempt.price_per_hour / 3600.0
+
+    @property
+    def on_demand_dollars(self) -> float | None:
+        """What the kept seconds would have cost on-demand; None where no on-demand price is known."""
+        if self._on_demand_price is None:
+            return None
+        kept = self.spot_seconds + self.on_demand_seconds - self.lost_seconds
+        return kept * self._on_demand_price / 3600.0
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def timeline_begins(self) -> None:
+        """Another world begins: the timeline is the last one's."""
+        self.timeline, self._interval = [], 1.0
+
+    def sample(self, world: VirtualWorld, until: float) -> None:
+        """Things stay as they are until then; decide when to be asked again."""
+        running = world.running
+        books = world.state.books
+        waiting = books.eager if books is not None else 0
+        self.timeline.append((world.now, running["spot"], running["on-demand"], waiting))
+        if len(self.timeline) > SAMPLES:
+            self.timeline = self.timeline[::2]
+            self._interval *= 2
+        world.sample_at = max(until, world.now + self._interval)
+
+
+def percentile(values: Iterable[float], share: float) -> float | None:
+    """The value below which ``share`` (0..1) of the values lie, interpolated; None where there are none."""
+    ordered = sorted(values)
+    if not ordered:
+        return None
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

@@ -1,0 +1,181 @@
+"""What is simulated: tasks with their settings, and models of the work that stands in for their code.
+
+Values only; drawn numbers come from the random source that is passed in. Must not know the world that they run in.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from random import Random
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from flyteish._core.settings import Settings
+from flyteish.errors import ConfigurationError
+
+
+class Draw(Protocol):
+    """A distribution of seconds."""
+
+    def draw(self, random: Random) -> float:
+        """One value, >= 0."""
+
+
+class LogNormal(msgspec.Struct, frozen=True):
+    """Seconds whose logarithm is normal: half are below ``median``; ``sigma`` is the spread of the logarithm."""
+
+    median: float
+    sigma: float = 0.5
+
+    def __post_init__(self) -> None:
+        _positive("LogNormal", "median", self.median)
+        _at_least_zero("LogNormal", "sigma", self.sigma)
+
+    def draw(self, random: Random) -> float:
+        return self.median * math.exp(min(self.sigma * random.gauss(0.0, 1.0), 50.0))
+
+
+class Exponential(msgspec.Struct, frozen=True):
+    """Seconds without memory, with this mean."""
+
+    mean: float
+
+    def __post_init__(self) -> None:
+        _positive("Exponential", "mean", self.mean)
+
+    def draw(self, random: Random) -> float:
+        return random.expovariate(1.0) * self.mean
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """One of these seconds, each as likely as the other: durations that were seen."""
+
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ConfigurationError("Observed: values=() is not accepted: expected at least one duration in seconds")
+        for value in self.values:
+            _at_least_zero("Observed", "values", value)
+
+    def draw(self, random: Random) -> float:
+        return random.choice(self.values)
+
+
+class WorkModel(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
+    """What one action of a task does with its time.
+
+    Args:
+        work: seconds of work on an undisturbed machine: a number, a timedelta, or a distribution
+            (``LogNormal``, ``Exponential``, ``Observed``).
+        checkpoint_every: seconds of work between checkpoints. Default None: it saves none.
+        save_seconds: how long a save takes. Default 0.
+        restore_seconds: how long an attempt takes to read a checkpoint back. Default 0.
+        startup: seconds from admission until the code begins. Default None: what the pool says.
+        on_notice: ``"save"``: saves and leaves when its machine is about to go, if there is time for the save.
+            ``"ignore"``: works on until it is gone. Default: saves if it has checkpoints.
+        failure_rate: the share of attempts that raise, somewhere in their work. Default 0.
+        children: calls that the action makes when its own work is done, and waits for. Default none.
+
+    Raises:
+        ConfigurationError: names the parameter, the value and what is accepted.
+    """
+
+    work: float | int | timedelta | Any
+    checkpoint_every: float | int | timedelta | None = None
+    save_seconds: float | int | timedelta = 0.0
+    restore_seconds: float | int | timedelta = 0.0
+    startup: float | int | timedelta | None = None
+    on_notice: Literal["save", "ignore", ""] = ""
+    failure_rate: float = 0.0
+    children: tuple[Workload, ...] = ()
+
+    def __post_init__(self) -> None:
+        force = msgspec.structs.force_setattr
+        if not hasattr(self.work, "draw"):
+            force(self, "work", _seconds("work", self.work))
+        for field in ("save_seconds", "restore_seconds"):
+            force(self, field, _seconds(field, getattr(self, field)))
+        if self.startup is not None:
+            force(self, "startup", _seconds("startup", self.startup))
+        if self.checkpoint_every is not None:
+            every = _seconds("checkpoint_every", self.checkpoint_every)
+            if not every:
+                raise _refuse("WorkModel", "checkpoint_every", self.checkpoint_every, "seconds > 0 or None")
+            force(self, "checkpoint_every", every)
+        if self.on_notice not in ("save", "ignore", ""):
+            raise _refuse("WorkModel", "on_notice", self.on_notice, "'save' or 'ignore'")
+        if not self.on_notice:
+            force(self, "on_notice", "save" if self.checkpoint_every is not None else "ignore")
+        rate: object = self.failure_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise _refuse("WorkModel", "failure_rate", rate, "a number from 0 to 1")
+        force(self, "children", tuple(self.children))
+
+    def draw(self, random: Random) -> float:
+        """The work of one action, in seconds."""
+        work: Any = self.work
+        return work if isinstance(work, float) else max(0.0, float(work.draw(random)))
+
+
+class Workload(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
+    """So many actions of one task, and when they come.
+
+    Args:
+        task: a task (``@env.task``), or resolved ``Settings``.
+        model: what each of them does.
+        count: how many. Default 1.
+        every: seconds between two of them, a number or a distribution (``Exponential`` for a Poisson stream).
+            Default 0: all at once.
+        start: seconds from the beginning until the first comes. Default 0.
+        name: for reports. Default: the task's.
+
+    Raises:
+        ConfigurationError: names the parameter, the value and what is accepted.
+    """
+
+    task: Any
+    model: WorkModel
+    count: int = 1
+    every: float | int | timedelta | Any = 0.0
+    start: float | int | timedelta = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        force = msgspec.structs.force_setattr
+        if not isinstance(self.task, Settings) and not getattr(self.task, "__flyteish_task__", False):
+            raise _refuse("Workload", "task", self.task, "a task (a function with @env.task) or Settings")
+        if not isinstance(self.model, WorkModel):
+            raise _refuse("Workload", "model", self.model, "WorkModel(...)")
+        count: object = self.count
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise _refuse("Workload", "count", count, "an int >= 1")
+        if not hasattr(self.every, "draw"):
+            force(self, "every", _seconds("every", self.every))
+        force(self, "start", _seconds("start", self.start))
+        if not self.name:
+            force(self, "name", getattr(self.task, "name", "task"))
+
+
+def _refuse(whose: str, name: str, value: object, accepted: str) -> ConfigurationError:
+    return ConfigurationError(f"{whose}: {name}={value!r} is not accepted: expected {accepted}")
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise _refuse("WorkModel" if name not in ("every", "start") else "Workload", name, value, "seconds >= 0")
+    return float(value)
+
+
+def _positive(whose: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise _refuse(whose, name, value, "a number > 0")
+
+
+def _at_least_zero(whose: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise _refuse(whose, name, value, "a number >= 0")
