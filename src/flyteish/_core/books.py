@@ -230,7 +230,9 @@ class QueueBook:
 
     def takes_spot(self, amounts: Amounts) -> bool:
         """Whether any of its spot pools is ever large enough."""
-        return any(amounts is NO_AMOUNTS or amounts.within(pool.limit) for pool in self.spot)
+        if amounts is NO_AMOUNTS:
+            return bool(self.spot)
+        return any(amounts.within(pool.limit) for pool in self.spot)
 
     def is_full(self) -> bool:
         """Whether ``depth`` lets nobody in.

@@ -178,12 +178,14 @@ class Machine:
                 return
         self.end(_DONE)
 
-    def child_returned(self) -> None:
-        """One of the outcomes that it waits for is here."""
-        if self.over:
-            return
+    def child_returned(self) -> bool:
+        """One of the outcomes that it waits for is here; True: it was the last."""
         self.waits -= 1
-        if not self.waits:
+        return not self.waits
+
+    def go_on(self) -> None:
+        """It has all that it waited for."""
+        if not self.over:
             self.end(_DONE)
 
     def child_failed(self) -> None:

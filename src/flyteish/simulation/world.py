@@ -15,7 +15,16 @@ from typing import Any, Final
 from flyteish import errors
 from flyteish._core import lifecycle
 from flyteish._core.actions import Phase, RunRecord
-from flyteish._core.effects import Deliver, Refuse, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.effects import (
+    Deliver,
+    QueueDrained,
+    Record,
+    Refuse,
+    RelocateAttempt,
+    RunEnded,
+    StartAttempt,
+    StopAttempt,
+)
 from flyteish._core.events import (
     ActionSubmitted,
     Event,
@@ -205,20 +214,23 @@ class VirtualWorld:
         Raises:
             ConfigurationError, UnknownQueueError: a queue can never take the work.
         """
-        heap, state = self._heap, self.state
+        heap, until = self._heap, self._until
         while self.unfinished or self._coming:
-            when = heap[0][0] if heap else math.inf
-            due = state.timers[0].at if state.timers else math.inf
-            soonest = min(when, due, self._next_market)
-            if soonest > self._until:
-                break
-            if soonest > self.sample_at:
-                self._sampled(self, soonest)
+            timers = self.state.timers
+            soonest = when = heap[0][0] if heap else math.inf
+            if timers and timers[0].at < soonest:
+                soonest = timers[0].at
+            if self._next_market < soonest:
+                soonest = self._next_market
             if soonest > self.now:
+                if soonest > until:
+                    break
+                if soonest > self.sample_at:
+                    self._sampled(self, soonest)
                 self.now = soonest
             if self._next_market <= self.now:
                 self._follow_markets()
-            elif when <= soonest:
+            elif when <= self.now:
                 _, _, call, argument = heappop(heap)
                 call(argument)
             else:
@@ -253,9 +265,9 @@ class VirtualWorld:
         self.events += 1
         self.state, effects = lifecycle.apply(self.state, event, self.now)
         for effect in effects:
-            carry_out = _HANDS.get(type(effect))
-            if carry_out is not None:
-                carry_out(self, effect)
+            kind = type(effect)
+            if kind is not Record:  # nothing is journalled
+                _HANDS[kind](self, effect)
 
     def _start(self, effect: StartAttempt) -> None:
         action = effect.action
@@ -265,8 +277,11 @@ class VirtualWorld:
         machine = Machine(self, job, action, self._pools[effect.pool])
         self._live[machine.key] = machine
         if effect.pool in self._reclaimers:
-            self._reclaimers[effect.pool].attempt_started(self.now, machine.key)
-            self._ask_again(effect.pool)
+            reclaimer = self._reclaimers[effect.pool]
+            reclaimer.attempt_started(self.now, machine.key)
+            due = reclaimer.next_due()
+            if due is not None and due < self._market_next[effect.pool]:
+                self._ask_again(effect.pool)
 
     def left(self, machine: Machine) -> None:
         """An attempt is over; the core hears of it next."""
@@ -291,8 +306,11 @@ class VirtualWorld:
             parent = self.state.runs[action.run].actions[action.parent]
             machine = self._live.get(AttemptKey(parent.run, parent.id, parent.generation))
             if machine is not None and machine.waits:
-                succeeded = action.phase is Phase.SUCCEEDED
-                self.at(self.now, Machine.child_returned if succeeded else Machine.child_failed, machine)
+                # Not within the core's own orders: what follows from it is told to the core next.
+                if action.phase is not Phase.SUCCEEDED:
+                    self.at(self.now, Machine.child_failed, machine)
+                elif machine.child_returned():
+                    self.at(self.now, Machine.go_on, machine)
 
     def _run_ended(self, effect: RunEnded) -> None:
         self.unfinished -= 1
@@ -335,4 +353,5 @@ _HANDS: Final[dict[type, Callable[[VirtualWorld, Any], None]]] = {
     Deliver: VirtualWorld._deliver,
     RunEnded: VirtualWorld._run_ended,
     Refuse: VirtualWorld._refused,
+    QueueDrained: lambda world, effect: None,
 }
