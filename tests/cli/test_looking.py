@@ -173,6 +173,8 @@ def test_plan_says_what_would_run_where_and_runs_nothing(cli: Cli, flows: Path, 
         "user attempt 1: spot: interruptible, user attempt 1 of 3",
         "user attempt 2: spot: interruptible, user attempt 2 of 3",
         "user attempt 3: on-demand: final user attempt (retries=2)",
+        "preemptions are not charged to retries and start again at the head of the line",
+        "after 3 preemptions in a row without a new checkpoint the user attempt goes on-demand",
     ]
     assert "warning: interruptible with retries=0" in cli("plan", "--interruptible", flows, "main").out
     (tmp_path / "flyteish.toml").write_text("[pools.p]\n[queues.default]\n")

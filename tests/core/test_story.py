@@ -43,7 +43,7 @@ def test_the_story_of_retries_and_preemptions() -> None:
     lines = attempt_lines(root)
     assert lines[0] == (
         "attempt 1 ran on spot in pool 'spot', user attempt 1: interruptible, user attempt 1 of 3; was preempted "
-        "(node drained, 1 uncharged) [queued 0.0 s, start-up 2.0 s, running 30.0 s]"
+        "(node drained, 1 uncharged) [rule interruptible, queued 0.0 s, start-up 2.0 s, running 30.0 s]"
     )
     assert "ended: user error (exited with code 1, 1 charged to retries)" in lines[1]
     assert lines[3].startswith(

@@ -7,7 +7,7 @@ import pytest
 from flyteish._core.actions import End, Phase
 from flyteish._core.effects import StartAttempt
 from flyteish._core.events import AttemptNoticed, CheckpointCommitted, Evidence
-from flyteish._core.placement import plan
+from flyteish._core.planning import plan
 from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.retries import PAYS, most_attempts

@@ -36,7 +36,7 @@ from flyteish.errors import ConfigurationError
 if TYPE_CHECKING:
     from flyteish._authoring.environment import TaskEnvironment
     from flyteish._authoring.signature import TaskSignature
-    from flyteish._core.placement import Plan
+    from flyteish._core.planning import Plan
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -96,10 +96,10 @@ class Task(Generic[P, R]):
         return resolve(scope, self.environment.opinions, self.declared, self.overridden)
 
     def plan(self, scope: Scope = Scope()) -> Plan:  # noqa: B008 - a frozen value
-        """What each user attempt will run on and why, before anything runs, with warnings worth heeding."""
-        from flyteish._core.placement import plan
+        """What each user attempt will run on and why, before anything runs; what is expected, and warnings."""
+        from flyteish._core.planning import Known, plan
 
-        return plan(self.settings(scope))
+        return plan(self.settings(scope), Known(saves=mentions(self.function, "checkpoint")))
 
     def override(
         self,
@@ -115,6 +115,7 @@ class Task(Generic[P, R]):
         retries: Retries | UnsetType = UNSET,
         timeout: TimeoutType | UnsetType = UNSET,
         priority: Priority | UnsetType = UNSET,
+        idempotent: bool | UnsetType = UNSET,
         short_name: str | UnsetType | None = UNSET,
         links: Sequence[str] | UnsetType = UNSET,
     ) -> Self:
@@ -141,6 +142,7 @@ class Task(Generic[P, R]):
                 "retries": retries,
                 "timeout": timeout,
                 "priority": priority,
+                "idempotent": idempotent,
                 "short_name": short_name,
                 "links": links,
             },
@@ -272,6 +274,16 @@ class SyncTask(Task[P, R]):
         """The plain function, always: no action, no record, no retry."""
         value: R = self.function(*args, **kwargs)
         return value
+
+
+def mentions(function: Callable[..., Any], name: str) -> bool:
+    """Whether the code of a function, or of one inside it, uses an attribute or a global of that name."""
+    codes = [function.__code__]
+    for code in codes:  # grows while it is walked
+        if name in code.co_names:
+            return True
+        codes += [item for item in code.co_consts if isinstance(item, CodeType)]
+    return False
 
 
 def _code_facts(code: CodeType) -> tuple[object, ...]:

@@ -100,3 +100,8 @@ def _hours(seconds: float) -> str:
 
 
 POLICIES: Final[Mapping[str, Policy]] = {"uniform-progress": uniform_progress}
+SUMMARIES: Final[Mapping[str, str]] = {
+    "uniform-progress": "spot whenever it can be had, on-demand while behind t * work / deadline, back to spot when "
+    "ahead by two change-overs, and on-demand to the end when only work and two change-overs are left",
+}
+"""What each policy does, in a sentence, for ``plan()``."""

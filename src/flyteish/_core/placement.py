@@ -21,27 +21,13 @@ class Placement(NamedTuple):
     why: str
 
 
-class PlannedAttempt(NamedTuple):
-    """A row of ``plan()``: what one user attempt will run on if it is reached."""
-
-    user_attempt: int
-    medium: str
-    rule: str
-    why: str
-
-
-class Plan(NamedTuple):
-    """What will happen, before anything runs: the rows, and warnings worth heeding."""
-
-    attempts: tuple[PlannedAttempt, ...]
-    warnings: tuple[str, ...]
-
-    def __str__(self) -> str:
-        rows = [f"user attempt {row.user_attempt}: {row.medium}: {row.why}" for row in self.attempts]
-        return "\n".join(rows + [f"warning: {text}" for text in self.warnings])
-
-
 _NOT_INTERRUPTIBLE: Final = Placement(ON_DEMAND, "not-interruptible", "interruptible=False")
+
+_NOT_IDEMPOTENT: Final = Placement(
+    ON_DEMAND,
+    "not-idempotent",
+    "idempotent=False: its effects must not happen twice (SpotPolicy(force=True) allows it)",
+)
 
 
 def choose(action: Action) -> Placement:
@@ -57,6 +43,8 @@ def place(settings: Settings, user_attempt: int, preemptions_in_row: int, preemp
     policy = settings.interruptible
     if policy is None:
         return Placement(ON_DEMAND, "not-interruptible", f"interruptible=False ({settings.source('interruptible')})")
+    if not settings.idempotent and not policy.force:
+        return _NOT_IDEMPOTENT
     if policy.fallback == "never":
         return Placement(SPOT, "never-on-demand", "SpotPolicy(fallback='never'): spot, whatever happens")
     if policy.fallback == "first-preemption":
@@ -87,26 +75,3 @@ def stock_out(waited: float) -> Placement:
 def no_spot_pool(queue: str) -> Placement:
     """The queue feeds no spot pool, so an interruptible task runs on-demand there."""
     return Placement(ON_DEMAND, "no-spot-pool", f"queue {queue!r} feeds no spot pool")
-
-
-def plan(settings: Settings) -> Plan:
-    """User attempt -> medium -> why, before anything runs, with warnings."""
-    count = settings.retries.count
-    rows = [PlannedAttempt(n, *place(settings, n, 0, 0)) for n in range(1, count + 2)]
-    return Plan(tuple(rows), tuple(_warnings(settings, rows)))
-
-
-def _warnings(settings: Settings, rows: list[PlannedAttempt]) -> list[str]:
-    policy = settings.interruptible
-    if policy is None:
-        return []
-    warnings = []
-    if policy.fallback == "never":
-        warnings.append("fallback='never': a task that is preempted before it saves a checkpoint may never finish")
-    elif policy.fallback == "final" and not settings.retries.count:
-        warnings.append("interruptible with retries=0 never runs on spot: its only attempt is its final one")
-    if settings.timeout.deadline is not None and rows[0].medium == SPOT:
-        warnings.append("spot with a hard deadline: save checkpoints, or a late preemption may miss it")
-    if policy.budget == "single":
-        warnings.append("budget='single': every preemption uses up one of the retries")
-    return warnings

@@ -127,6 +127,7 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
             before it goes on-demand. Default None: waits.
         budget: ``"uncharged"`` (default): preemptions never pay from ``retries``. ``"single"``: they do, and
             the last one runs on-demand (the Flyte 1 document's rule).
+        force: True runs it on spot although it is marked ``idempotent=False``. Default False.
         work: the author's estimate of the work on an undisturbed machine, seconds or timedelta; together with
             ``Timeout(deadline=...)`` it turns deadline-aware placement on. Default None: learned from earlier
             actions of the task; not known, no deadline-aware placement.
@@ -141,11 +142,14 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
     preemptions_without_progress: int = DEFAULT_PREEMPTIONS_WITHOUT_PROGRESS
     max_spot_wait: float | int | timedelta | None = None
     budget: Literal["uncharged", "single"] = "uncharged"
+    force: bool = False
     work: float | int | timedelta | None = None
     deadline_policy: str = DEFAULT_DEADLINE_POLICY
 
     def __post_init__(self) -> None:
         _one_of("SpotPolicy.fallback", self.fallback, ("final", "first-preemption", "never"))
+        if not isinstance(self.force, bool):
+            raise _refuse("SpotPolicy.force", self.force, "True or False")
         _one_of("SpotPolicy.budget", self.budget, ("uncharged", "single"))
         _one_of("SpotPolicy.deadline_policy", self.deadline_policy, DEADLINE_POLICIES)
         _whole("SpotPolicy.preemptions_without_progress", self.preemptions_without_progress, least=1)

@@ -95,6 +95,7 @@ class Opinions(msgspec.Struct, frozen=True):
     retries: RetryStrategy | UnsetType = UNSET
     timeout: Timeout | UnsetType = UNSET
     priority: int | UnsetType = UNSET
+    idempotent: bool | UnsetType = UNSET
     short_name: str | UnsetType | None = UNSET
     report: bool | UnsetType = UNSET
     links: tuple[str, ...] | UnsetType = UNSET
@@ -136,6 +137,7 @@ class Settings(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     retries: RetryStrategy = RetryStrategy()
     timeout: Timeout = Timeout()
     priority: int = 50
+    idempotent: bool = True
     short_name: str | None = None
     report: bool = False
     links: tuple[str, ...] = ()
@@ -195,9 +197,7 @@ def _env_vars(value: object) -> dict[str, str]:
 
 
 def _secrets(value: object) -> tuple[Secret, ...]:
-    items = (value,) if isinstance(value, str | Secret) else value
-    if items is None:
-        return ()
+    items = (value,) if isinstance(value, str | Secret) else () if value is None else value
     if isinstance(items, Sequence) and all(isinstance(item, str | Secret) and item for item in items):
         return tuple(Secret(key=item) if isinstance(item, str) else item for item in items)
     raise Refused("a name, Secret(...) or a list of them")
@@ -273,9 +273,7 @@ def _strings(value: object) -> tuple[str, ...]:
 
 
 def _values(value: object) -> tuple[Any, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _pod_template(value: object) -> object:
@@ -306,6 +304,12 @@ FIELDS: Final[tuple[Field, ...]] = (
     Field("retries", (_E, _T, _O), _retries, "user retries and their back-off"),
     Field("timeout", (_E, _T, _O), _timeout, "max_runtime, max_queued_time, deadline"),
     Field("priority", (_E, _T, _O, _R), _priority, "order within the queue, 1..100"),
+    Field(
+        "idempotent",
+        (_T, _O),
+        _flag,
+        "False: its effects must not happen twice, so it is kept off spot",
+    ),
     Field("short_name", (_T, _O), _text, "a name for people"),
     Field("report", (_T,), _flag, "the task writes a report"),
     Field("links", (_T, _O), _strings, "URLs shown with the action"),
@@ -368,9 +372,8 @@ def resolve(scope: Scope, environment: Opinions, task: Opinions, override: Opini
 
 
 def _names(level: Level) -> list[str]:
-    return [
-        field.name for field in FIELDS if level in field.levels or (level in _GENERAL_LEVELS and _E in field.levels)
-    ]
+    general = level in _GENERAL_LEVELS
+    return [field.name for field in FIELDS if level in field.levels or (general and _E in field.levels)]
 
 
 def matrix() -> str:

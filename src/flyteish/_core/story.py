@@ -99,8 +99,8 @@ def _attempt(number: int, attempt: Attempt) -> str:
         verb = "ran" if attempt.ended_at else "is" if attempt.running_at else "starts"
         where = f"{verb} {'on ' if attempt.medium == 'spot' else ''}{attempt.medium} in pool {attempt.pool!r}"
         told = f"{name} {where}, user attempt {attempt.user_attempt}: {attempt.why}; {_ending(attempt)}"
-    times = _times_of(attempt)
-    return f"{told} [{times}]" if times else told
+    facts = [f"rule {attempt.rule}"] if attempt.pool else []
+    return f"{told} [{', '.join([*facts, *_times_of(attempt)])}]"
 
 
 def _ending(attempt: Attempt) -> str:
@@ -124,7 +124,7 @@ _PAID: Final = {
 }
 
 
-def _times_of(attempt: Attempt) -> str:
+def _times_of(attempt: Attempt) -> list[str]:
     parts = []
     if attempt.queued_at:
         parts.append(f"queued {_span(attempt.admitted_at - attempt.queued_at)}")
@@ -134,7 +134,7 @@ def _times_of(attempt: Attempt) -> str:
             parts.append(f"running {_span(attempt.ended_at - attempt.running_at)}")
     elif attempt.pool and attempt.ended_at:
         parts.append(f"start-up and running {_span(attempt.ended_at - attempt.admitted_at)}")
-    return ", ".join(parts)
+    return parts
 
 
 def _waits(action: Action, now: float, reason: tuple[str, int] | None) -> str:

@@ -66,7 +66,6 @@ def plan(args: Namespace) -> int:
     """``flyteish plan [options] FILE TASK``."""
     import msgspec
 
-    from flyteish._core.placement import plan as planned
     from flyteish._core.queues import SPOT
     from flyteish._core.settings import Level, opinions
     from flyteish.cli.loading import module_of, task_in
@@ -85,7 +84,7 @@ def plan(args: Namespace) -> int:
         task = task_in(module, name, file)
         settings = task.settings(scope)
     queue = next(each for each in records.config.queues if each.name == records.queue_name(settings.queue))
-    found = planned(settings)
+    found = task.plan(scope)
     warnings = list(found.warnings)
     fed = {pool.medium for pool in records.config.pools if pool.name in queue.pools}
     if SPOT not in fed and any(row.medium == SPOT for row in found.attempts):
@@ -94,12 +93,21 @@ def plan(args: Namespace) -> int:
     sources = {name: settings.source(name) for name in _SETTINGS}
     if args.json:
         print_json(
-            {"task": task.name, "queue": queue.name, "attempts": attempts, "warnings": warnings, "sources": sources}
+            {
+                "task": task.name,
+                "queue": queue.name,
+                "attempts": attempts,
+                "expects": list(found.expects),
+                "warnings": warnings,
+                "sources": sources,
+            }
         )
         return ExitCode.OK
     print(f"{task.name} in queue {queue.name} ({sources['queue']})")
     for row in found.attempts:
         print(f"user attempt {row.user_attempt}: {row.medium}: {row.why}")
+    for text in found.expects:
+        print(text)
     for warning in warnings:
         print(f"warning: {warning}")
     return ExitCode.OK

@@ -107,8 +107,8 @@ class RandomMarket:
         lifetime = floor + (median_lifetime - floor) * exp(shape * Z),  Z standard normal,
 
     the ``number % 64``-th drawn from ``random.Random(seed * 1_000_000_007 + number // 64)``. Half of the
-    machines outlive ``median_lifetime``, none ends before ``floor``, and some live very long. With the defaults a tenth is
-    gone after 48 minutes and a tenth lasts beyond 6 hours 20.
+    machines outlive ``median_lifetime``, none ends before ``floor``, and some live very long. With the defaults a
+    tenth is gone after 48 minutes and a tenth lasts beyond 6 hours 20.
 
     Args:
         seed: any int. Default 0.
