@@ -55,11 +55,12 @@ class MapTask(Generic[R_co]):
             raise InputTypeError(f"map_task({task.name}): {error}") from None
         if not lists:
             raise InputTypeError(f"map_task({task.name}): expected a list for at least one parameter")
+        whole = {name: list(given) for name, given in lists.items()}
         spread = _Spread(self._target, tuple(lists))
         if current_attempt() is not None:
-            return spread(**lists, **bound)
+            return spread(**whole, **bound)
         root: FlyteTask[..., list[R_co]] = FlyteTask(spread, task.environment, SILENT)
-        return root(**lists, **bound)
+        return root(**whole, **bound)
 
 
 @overload
