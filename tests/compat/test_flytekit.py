@@ -133,7 +133,7 @@ async def test_a_wait_that_is_broken_off_ends_the_run(session: Session) -> None:
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    run: Run[None] = session.resume(names[0])
+    run: Run[None] = session.resume(names[0], waits)
     await asyncio.to_thread(run.wait, PATIENCE)
     assert run.phase == "aborted"
 
