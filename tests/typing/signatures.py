@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 import flyteish as flyte
+from flyteish.compat.flytekit import SINGLE_BUDGET, map_task, task, workflow
 
 env = flyte.TaskEnvironment("typed", retries=2, timeout=timedelta(minutes=1), interruptible=flyte.SpotPolicy())
 
@@ -93,3 +94,32 @@ async def mapping_gives_results_or_exceptions() -> None:
     assert_type(flyte.map.aio(train, [[1.0]], return_exceptions=False), AsyncGenerator[dict[str, float], None])
     with flyte.group("fold"):
         assert_type([item async for item in flyte.map.aio(count, "ab", return_exceptions=False)], list[int])
+
+
+@task
+def plain(text: str, times: int = 1) -> str:
+    return text * times
+
+
+@task(retries=2, interruptible=SINGLE_BUDGET, timeout=timedelta(minutes=1), cache=True, cache_version="1")
+def configured(number: int) -> float:
+    return number / 2
+
+
+@workflow
+def composed(number: int) -> str:
+    return plain("a", times=int(assert_type(configured(number), float)))
+
+
+async def flyte_1_keeps_it_as_well() -> None:
+    assert_type(plain(text="a", times=2), str)
+    assert_type(composed(number=1), str)
+    assert_type(await configured.aio(number=1), float)
+    assert_type(map_task(configured)(number=[1, 2]), list[float])
+    assert_type(map_task(configured, concurrency=2)(number=[1]), list[float])
+    assert_type(map_task(configured, min_success_ratio=0.5)(number=[1]), list[float | None])
+    assert_type(plain.override(retries=1)(text="a"), str)
+    plain(txt="a")  # type: ignore[call-arg]
+    configured(number="1")  # type: ignore[arg-type]
+    task(enable_deck=True)  # type: ignore[call-overload]
+    task(retries="3")  # type: ignore[call-overload]

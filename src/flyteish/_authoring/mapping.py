@@ -11,7 +11,7 @@ import functools
 import inspect
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Iterator, Mapping, Sized
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
@@ -343,6 +343,20 @@ def _checked(
     context = copy_context()
     context.run(group(group_name or f"{task.name}_map").__enter__)
     return _Mapped(functools.partial(task.aio, *args, **kwargs), rows, concurrency, context)
+
+
+def map_named(
+    task: Task[..., Any], named: Mapping[str, Iterable[Any]], bound: Mapping[str, Any], concurrency: int = 0
+) -> Generator[Any, None, None]:
+    """As ``map`` with ``return_exceptions``, for checked iterables by parameter; ``bound`` is for every call."""
+
+    def call(*row: Any) -> Coroutine[Any, Any, Any]:
+        return task.aio(**bound, **dict(zip(named, row, strict=True)))
+
+    context = copy_context()
+    context.run(group(f"{task.name}_map").__enter__)
+    give = _in_place if can_wait_here() else _blocking
+    return give(_Mapped(call, _rows(task.name, tuple(named.values())), concurrency, context), True)
 
 
 def _rows(name: str, iterables: tuple[Iterable[Any], ...]) -> Iterator[tuple[Any, ...]]:
