@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from flyteish._authoring.checkpoint import FIRST_SAVE_SECONDS
 from flyteish._authoring.context import AttemptContext
+from flyteish._core.cadence import FIRST_SAVE_SECONDS, interval
 from flyteish._core.values import CheckpointRecord
 from flyteish.blobs.files import FileBlobStore
 from flyteish.blobs.memory import MemoryBlobStore
@@ -67,7 +67,8 @@ def next_attempt(scratch: Path, link: RecordingLink, blobs: FileBlobStore) -> Ca
 
 def damage(blobs: FileBlobStore, record: CheckpointRecord, how: str = "torn") -> None:
     digest = record.blob.partition(":")[2]
-    path = Path(blobs.url.removeprefix("file://")) / "blobs" / digest[:2] / digest[2:]
+    space = Path(blobs.space(record.space).url.removeprefix("file://"))
+    path = space / "blobs" / digest[:2] / digest[2:]
     if how == "missing":
         path.unlink()
     elif how == "torn":
@@ -335,6 +336,9 @@ class CostlyStore(MemoryBlobStore):
         self.clock.now += self.seconds
         return super().put(data)
 
+    def space(self, name: str) -> MemoryBlobStore:
+        return self
+
 
 @pytest.fixture
 def clock() -> ManualClock:
@@ -351,11 +355,11 @@ def test_the_first_save_is_due_soon(tmp_path: Path, clock: ManualClock) -> None:
 
 
 def test_saves_are_due_by_young_and_daly(tmp_path: Path, clock: ManualClock) -> None:
-    """A save of 4 s in a pool that lives 7,200 s is due every sqrt(2 * 4 * 7200) = 240 s of work."""
+    """A save of 4 s in a pool that lives 7,200 s is due after 237.3 s of work: Young's 240 s, refined by Daly."""
     checkpoint = attempt(tmp_path, blobs=CostlyStore(clock, 4.0), clock=clock).checkpoint
     checkpoint.save_sync(b"")
-    assert checkpoint.interval == 240.0
-    clock.now += 239.9
+    assert checkpoint.interval == pytest.approx(237.34, abs=0.01)
+    clock.now += 237.2
     assert not checkpoint.due()
     clock.now += 0.2
     assert checkpoint.due()
@@ -371,12 +375,12 @@ def test_earlier_attempts_tell_the_cost(tmp_path: Path, clock: ManualClock) -> N
         for n, cost in enumerate(costs, 1)
     )
     checkpoint = attempt(tmp_path, clock=clock, checkpoints=chain, pool_lifetime=600.0).checkpoint
-    assert checkpoint.interval == math.sqrt(2 * 3.0 * 600.0)
+    assert checkpoint.interval == interval(3.0, 600.0)
 
 
 def test_a_save_that_costs_more_than_the_pool_lives(tmp_path: Path, clock: ManualClock) -> None:
     """The interval is never longer than the pool's life."""
-    checkpoint = attempt(tmp_path, blobs=CostlyStore(clock, 90.0), clock=clock, pool_lifetime=60.0).checkpoint
+    checkpoint = attempt(tmp_path, blobs=CostlyStore(clock, 120.0), clock=clock, pool_lifetime=60.0).checkpoint
     checkpoint.save_sync(b"")
     assert checkpoint.interval == 60.0
 
@@ -390,7 +394,7 @@ def test_a_notice_makes_a_save_due(tmp_path: Path, clock: ManualClock) -> None:
     assert context.checkpoint.due()
     context.checkpoint.save_sync(b"")
     assert not context.checkpoint.due()
-    assert context.checkpoint.interval == 16.0  # sqrt(2 * 1 * 128)
+    assert context.checkpoint.interval == interval(1.0, 128.0)
     clock.now += 20.0
     assert context.checkpoint.due()
     clock.now += 200.0
