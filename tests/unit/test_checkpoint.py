@@ -416,6 +416,114 @@ def test_a_save_that_began_before_the_notice_does_not_answer_it(tmp_path: Path, 
     assert context.checkpoint.due()
 
 
+# -- what is superseded ------------------------------------------------------------------------------
+
+
+def stored(blobs: FileBlobStore) -> list[bytes]:
+    """What lies in the action's space."""
+    root = Path(blobs.space("r1/a0").url.removeprefix("file://"))
+    return sorted(path.read_bytes() for path in (root / "blobs").rglob("*") if path.is_file())
+
+
+async def test_only_the_two_newest_are_kept(
+    context: AttemptContext, scratch: Path, link: RecordingLink, blobs: FileBlobStore
+) -> None:
+    """A long training does not fill the disk; an older chain on record still finds the newest, without a warning."""
+    context = attempt(scratch, link, blobs)
+    for number in range(6):
+        await context.checkpoint.save(b"%d" % number)
+    assert stored(blobs) == [b"4", b"5"]
+    after = attempt(scratch, link, blobs, checkpoints=tuple(link.committed))
+    damage(blobs, link.committed[5])
+    assert await after.checkpoint.load_bytes() == b"4"
+    damage(blobs, link.committed[4])
+    assert await after.checkpoint.load_bytes() is None
+    assert {event.sequence for event in link.skipped} == {5, 6}
+
+
+async def test_a_good_one_is_kept_beside_damaged_ones(scratch: Path, link: RecordingLink, blobs: FileBlobStore) -> None:
+    """The two that are kept are good ones, as far as is known."""
+    context = attempt(scratch, link, blobs)
+    await context.checkpoint.save(b"good")
+    await context.checkpoint.save(b"bad, and as long as that")
+    damage(blobs, link.committed[1])
+    after = attempt(scratch, link, blobs, checkpoints=tuple(link.committed))
+    assert await after.checkpoint.load_bytes() == b"good"
+    await after.checkpoint.save(b"new")
+    assert stored(blobs) == [b"good", b"new"]
+
+
+async def test_equal_content_outlives_its_first_checkpoint(
+    scratch: Path, link: RecordingLink, blobs: FileBlobStore
+) -> None:
+    """A newer checkpoint with the content of a superseded one keeps it; so do other actions and values."""
+    context = attempt(scratch, link, blobs)
+    other = attempt(scratch, RecordingLink(), blobs, key=ORDER.key._replace(action="other"))
+    value = blobs.put(b"same")
+    await other.checkpoint.save(b"same")
+    for data in (b"same", b"2", b"3", b"same", b"5"):
+        await context.checkpoint.save(data)
+    assert stored(blobs) == [b"5", b"same"]
+    for data in (b"6", b"7"):
+        await context.checkpoint.save(data)
+    assert stored(blobs) == [b"6", b"7"]
+    assert await other.checkpoint.load_bytes() == blobs.get(value) == b"same"
+
+
+async def test_what_a_key_names_is_kept(scratch: Path, link: RecordingLink, blobs: FileBlobStore) -> None:
+    """However many unpublished ones follow, and after the action is swept; the next under the key replaces it."""
+    context = attempt(scratch, link, blobs)
+    await context.checkpoint.save(b"best", key="best")
+    for number in range(5):
+        await context.checkpoint.save(b"%d" % number)
+    assert stored(blobs) == [b"3", b"4", b"best"]
+    blobs.space("r1/a0").sweep(lambda _: False, 4e9)
+    blobs.sweep(lambda _: False, 4e9)
+    assert stored(blobs) == [b"best"]
+    other = attempt(scratch, RecordingLink(), blobs, key=ORDER.key._replace(run="r2"))
+    assert await other.checkpoint.load_bytes(key="best") == b"best"
+    await other.checkpoint.save(b"better", key="best")
+    blobs.sweep(lambda _: False, 4e9)
+    assert not Path(blobs.space("r1/a0").url.removeprefix("file://")).exists()
+
+
+async def test_what_a_killed_attempt_left_goes_with_the_next_save(
+    scratch: Path, link: RecordingLink, blobs: FileBlobStore
+) -> None:
+    """Content that was put and never committed, and one that was committed and never cleaned up after."""
+    context = attempt(scratch, link, blobs)
+    await context.checkpoint.save(b"1")
+    blobs.space("r1/a0").put(b"never committed")
+    later = attempt(scratch, link, blobs, checkpoints=tuple(link.committed), wall=lambda: 4e9)
+    await later.checkpoint.save(b"2")
+    assert stored(blobs) == [b"1", b"2"]
+
+
+async def test_a_zombies_clean_up_spares_the_new_attempts_save(
+    scratch: Path, link: RecordingLink, blobs: FileBlobStore
+) -> None:
+    """What is put after its committed save began is left alone."""
+    zombie = attempt(scratch, link, blobs, wall=lambda: 1000.0)
+    blobs.space("r1/a0").put(b"of the new attempt, about to be committed")
+    await zombie.checkpoint.save(b"1")
+    assert b"of the new attempt, about to be committed" in stored(blobs)
+
+
+async def test_litter_is_no_failure(scratch: Path, link: RecordingLink, caplog: pytest.LogCaptureFixture) -> None:
+    """A save whose predecessors can't be removed is committed all the same; a warning says so."""
+
+    class Unswept(MemoryBlobStore):
+        def space(self, name: str) -> MemoryBlobStore:
+            return self
+
+        def sweep(self, *args: Any) -> int:
+            raise BlobError("cannot remove it")
+
+    context = attempt(scratch, link, Unswept())
+    assert (await context.checkpoint.save(b"1")).sequence == 1
+    assert "superseded checkpoints could not be removed: cannot remove it" in caplog.text
+
+
 # -- Flyte 1's words ------------------------------------------------------------------------------
 
 

@@ -34,7 +34,7 @@ class OutsideTaskError(FlyteishError, RuntimeError, AttributeError):
 
 
 class AttemptLeft(BaseException):
-    """Raised by ``ctx().interruption.leave()``: ends the attempt as preempted. No ``Exception``, so handlers let it be."""
+    """Raised by ``ctx().interruption.leave()``: the attempt ends as preempted. No ``Exception``: handlers let it be."""
 
 
 class AttemptContext:

@@ -197,7 +197,7 @@ class Interruption:
                 "interruption.leave() is only for attempts that got a notice (`interruption.pending`): "
                 "raise an exception to fail, or return"
             )
-        left = "" if self._ends_at == math.inf else f", {self.seconds_left:.0f} s before the end"
+        left = "" if self._ends_at == math.inf else f", {self.seconds_left:.1f} s before the end"
         raise AttemptLeft(f"left after its {notice.kind} notice{left}" + (f": {why}" if why else ""))
 
     # -- for engines -------------------------------------------------------------------------------------
