@@ -288,6 +288,7 @@ def test_a_notice_is_on_record_once() -> None:
     recorded = []
     for kind in kinds:
         effects = world.tell(AttemptNoticed(*attempt, kind, 120.0, "node"))
-        recorded += [effect.event.kind for effect in effects if isinstance(effect, Record)]
+        facts = [effect.event for effect in effects if isinstance(effect, Record)]
+        recorded += [fact.kind for fact in facts if isinstance(fact, AttemptNoticed)]
     assert recorded == ["rebalance", "drain", "terminate"]
     assert action(world, ROOT).attempts[-1].notice == "terminate"

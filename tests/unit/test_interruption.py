@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flyteish._authoring.context import CURRENT, AttemptContext, ctx
-from flyteish._authoring.interruption import RANK
+from flyteish._core.endings import NOTICE_RANK as RANK
 from flyteish.errors import ConfigurationError, InputTypeError
 from flyteish.interfaces import Notice
 from tests.unit.attempt_parts import ManualClock, attempt
@@ -317,14 +317,17 @@ async def test_the_grace_period_bounds_a_block(tmp_path: Path) -> None:
     context = attempt(tmp_path)
     async with context.interruption.grace() as timeout:
         assert timeout.when() is None
-    with pytest.raises(TimeoutError):
+
+    async def works(*notices: Notice) -> None:
         async with context.interruption.grace(spare=1.0):
-            context.interruption.notify(Notice("drain", 1000.0))
-            context.interruption.notify(Notice("terminate", 1.0))
+            for notice in notices:
+                context.interruption.notify(notice)
             await asyncio.Event().wait()
+
     with pytest.raises(TimeoutError):
-        async with context.interruption.grace(spare=1.0):
-            await asyncio.Event().wait()
+        await works(Notice("drain", 1000.0), Notice("terminate", 1.0))
+    with pytest.raises(TimeoutError):
+        await works()
 
 
 @pytest.mark.parametrize("spare", [-1, math.inf, math.nan, "1", True])

@@ -52,7 +52,7 @@ class Torchlike:
     """As torch's modules and optimizers have it."""
 
     def __init__(self) -> None:
-        self.inner = {"w": np.zeros(2), 0: 1}
+        self.inner: dict[Any, Any] = {"w": np.zeros(2), 0: 1}
 
     def state_dict(self) -> dict[Any, Any]:
         return self.inner
@@ -107,11 +107,12 @@ def test_the_next_attempt_goes_on_where_the_last_save_was(machine: Machine) -> N
 
 
 def make(kind: str) -> Any:
-    return {
+    makers: dict[str, Callable[[], Any]] = {
         "list": list, "dict": dict, "set": set, "deque": deque, "bytearray": bytearray, "net": Net,
         "slots": Slotted, "dataclass": lambda: Progress([]), "struct": Config, "torch": Torchlike,
         "array": lambda: np.zeros((2, 2)),
-    }[kind]()  # fmt: skip
+    }  # fmt: skip
+    return makers[kind]()
 
 
 def change(state: Any, number: int) -> None:
@@ -219,12 +220,19 @@ def test_saves_are_made_when_due(machine: Machine) -> None:
 def test_after_a_notice_it_saves_and_leaves(machine: Machine, kind: str) -> None:
     """At the end of the epoch, though nothing would have been due; an ``except Exception`` does not hold it."""
     context, done = machine.start(pool_lifetime=1e9), []
+
+    def train() -> None:
+        try:
+            for epoch in context.checkpoint.epochs(9):
+                done.append(epoch)
+                if epoch == 1:
+                    context.interruption.notify(Notice(kind, 120.0))
+                    machine.clock.now += 1
+        except Exception:
+            done.append(-1)
+
     with pytest.raises(AttemptLeft, match=rf"left after its {kind} notice, 119.0 s before the end: 2 of 9 epochs"):
-        for epoch in context.checkpoint.epochs(9):
-            done.append(epoch)
-            if epoch == 1:
-                context.interruption.notify(Notice(kind, 120.0))
-                machine.clock.now += 1
+        train()
     assert done == [0, 1]
     assert [record.progress for record in machine.link.committed] == [pytest.approx(2 / 9)]
 
@@ -281,17 +289,20 @@ class Frozen:
 @pytest.mark.parametrize("state", [1, 1.5, "x", b"x", (1,), None, Net, print, Frozen(1), object(), frozenset()])
 def test_what_cannot_change_is_no_state(machine: Machine, state: Any) -> None:
     """It could not be restored in place; the error says what to pass."""
-    with pytest.raises(InputTypeError, match="state 2, .*restored in place: pass the list, dict or object"):
+    with pytest.raises(InputTypeError, match=r"state 2, .*restored in place: pass the list, dict or object"):
         machine.start().checkpoint.epochs(3, [], state)
 
 
 def test_what_cannot_be_stored_is_named(machine: Machine, tmp_path: Path) -> None:
     """When it is saved, for before nobody knows what will be in it."""
     context, state = machine.start(), list[Any]()
-    with (tmp_path / "open").open("w") as file, pytest.raises(SerializationError, match="state 1"):
-        for _ in context.checkpoint.epochs(3, state):
-            state.append(file)
-            machine.clock.now += 1
+    with (tmp_path / "open").open("w") as file:
+        epochs = iter(context.checkpoint.epochs(3, state))
+        next(epochs)
+        state.append(file)
+        machine.clock.now += 1
+        with pytest.raises(SerializationError, match="state 1"):
+            next(epochs)
 
 
 async def coroutine(path: Path) -> None: ...
@@ -319,7 +330,7 @@ def test_checkpoints_of_something_else_are_no_new_start(machine: Machine) -> Non
         list(machine.start().checkpoint.epochs(3))
     context = machine.start(checkpoints=())
     walk(context, context.checkpoint.epochs(3, [], np.zeros(2)), until=2)
-    with pytest.raises(CheckpointError, match="holds list, array, and .* was given list: give it the same"):
+    with pytest.raises(CheckpointError, match=r"holds list, array, and .* was given list: give it the same"):
         list(machine.start().checkpoint.epochs(3, []))
     with pytest.raises(CheckpointError, match=r"array of float64 \(2,\).*float64 \(3,\)"):
         list(machine.start().checkpoint.epochs(3, [], np.zeros(3)))
