@@ -297,8 +297,19 @@ class BlobStore(Protocol):
     def get_ref(self, name: str) -> bytes | None:
         """The value, or None where there is none. An unreadable one is an error, never None."""
 
-    def sweep(self, keep: Callable[[str], bool], older_than: float) -> int:
-        """Remove content last written before ``older_than`` (epoch) that ``keep`` does not want; bytes freed."""
+    def space(self, name: str) -> BlobStore:
+        """A store within this one that shares no content with the rest, so that its owner may sweep it alone.
+
+        ``name`` is one for a reference; nothing is made before something is put there. Not nested.
+        """
+
+    def sweep(self, keep: Callable[[str], bool], older_than: float, unused_since: float = 0.0) -> int:
+        """Remove content last written before ``older_than`` (epoch) that ``keep`` does not want; bytes freed.
+
+        Spaces are swept along: for their content ``keep`` is asked by the space's name, ``/`` and the address.
+        What a reference of the swept store mentions is kept; references that were neither read nor written since
+        ``unused_since`` (epoch; an hour more or less) go first.
+        """
 
     @property
     def url(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flyteish import Cache, Queue, Run, Session, TaskEnvironment, io
+from flyteish import Cache, Queue, Run, Session, TaskEnvironment, ctx, io
 from flyteish.errors import RunNotFoundError
 from tests.cli.conftest import Cli
 
@@ -44,6 +44,23 @@ async def stored(text: str) -> io.File:
     async with file.open("wb") as handle:
         await handle.write(text.encode())
     return file
+
+
+@env.task
+async def saves(name: str) -> bytes | None:
+    before = await ctx().checkpoint.load_bytes(key=name)
+    await ctx().checkpoint.save(b"saved", key=name)
+    return before
+
+
+@env.task
+async def saves_and_waits() -> bytes:
+    saved = await ctx().checkpoint.load_bytes()
+    if saved is None:
+        await ctx().checkpoint.save(b"so far")
+        await asyncio.Event().wait()
+    assert saved is not None
+    return saved
 
 
 @env.task(cache=Cache())
@@ -190,6 +207,26 @@ def test_gc_removes_old_runs_their_logs_and_values_that_nobody_needs(cli: Cli, f
         again = session.run(kept, size=large)
         assert again.result(20) == b"y" * large
         assert again.actions()[0].cached
+
+
+def test_gc_keeps_checkpoints_of_runs_that_may_go_on(cli: Cli, flyteish_home: Path) -> None:
+    """Those of ended runs go; so do keys and cached results, but only where that was asked for."""
+    with Session() as session:
+        session.run(saves, name="model").result(20)
+        assert session.run(kept, size=10).result(20)
+        run = session.run(saves_and_waits)
+        wait_until(lambda: bool(run.actions()[0].checkpoints))
+        waiting = run.name
+    assert cli("gc", "--older-than", "0").code == 0
+    with Session() as session:
+        assert session.run(saves, name="model").result(20) == b"saved"
+        assert session.run(kept, size=10).wait(20).actions()[0].cached
+        assert session.resume(waiting, saves_and_waits).result(20) == b"so far"
+    assert cli("gc", "--older-than", "0", "--forget-unused", "0").code == 0
+    with Session() as session:
+        assert session.run(saves, name="model").result(20) is None
+        assert not session.run(kept, size=10).wait(20).actions()[0].cached
+    assert "--forget-unused 'x' is not accepted" in cli("gc", "--forget-unused", "x").err
 
 
 def test_gc_keeps_what_kept_runs_refer_to(cli: Cli, flyteish_home: Path) -> None:

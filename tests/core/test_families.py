@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from flyteish._core.actions import Action, Phase
-from flyteish._core.effects import Deliver
-from flyteish._core.events import AttemptEnded, CancelRequested, Configured, Evidence, QueueStateSet
+from flyteish._core.effects import Deliver, Record
+from flyteish._core.events import AttemptEnded, AttemptNoticed, CancelRequested, Configured, Evidence, QueueStateSet
 from flyteish._core.ids import AttemptKey
-from flyteish._core.policies import RetryStrategy
+from flyteish._core.policies import RetryStrategy, SpotPolicy
 from flyteish._core.queues import Pool, Queue
 from flyteish._core.resources import Resources
 from flyteish._core.settings import Settings
@@ -256,3 +256,39 @@ def test_a_run_goes_on_though_its_queue_is_not_configured_any_more() -> None:
     assert world.state.runs["r1"].phase == "succeeded"
     assert world.state.books is not None
     assert "old" not in world.state.books.queues
+
+
+@pytest.mark.parametrize("notice, kept", [("terminate", True), ("relocate", True), ("rebalance", False), ("", False)])
+def test_what_a_leaving_parent_drops_goes_on(notice: str, kept: bool) -> None:
+    """Calls that an attempt no longer awaits are cancelled, unless it has to leave: its next attempt finds them."""
+    world = World([PLAIN], [ON_DEMAND, Pool("spot", medium="spot")])
+    world.submit(profile(Settings(retries=RetryStrategy(1), interruptible=SpotPolicy())))
+    parent = next(iter(world.live))
+    child = world.call(parent, CHILD)
+    if notice:
+        for _ in range(2):
+            world.tell(AttemptNoticed(*parent, notice, 120.0, "market"))
+    world.tell(CancelRequested(parent.run, child, "the caller was cancelled", by=str(parent)))
+    assert (action(world, child).cancel_reason == "") is kept
+    if kept:
+        world.end(parent, Evidence(reclaimed="by its market"))
+        again = key_of(world, ROOT)
+        assert again.generation == 2
+        assert action(world, child).phase is Phase.RUNNING
+        assert world.call(again, CHILD) == child
+        world.end(key_of(world, child), DONE)
+        assert action(world, child).phase is Phase.SUCCEEDED
+        assert len(action(world, child).attempts) == 1
+
+
+def test_a_notice_is_on_record_once() -> None:
+    """However many sources tell of it; one that is graver is news."""
+    world, attempt = family()
+    kinds = ["rebalance", "rebalance", "drain", "relocate", "terminate", "terminate", "rebalance"]
+    recorded = []
+    for kind in kinds:
+        effects = world.tell(AttemptNoticed(*attempt, kind, 120.0, "node"))
+        facts = [effect.event for effect in effects if isinstance(effect, Record)]
+        recorded += [fact.kind for fact in facts if isinstance(fact, AttemptNoticed)]
+    assert recorded == ["rebalance", "drain", "terminate"]
+    assert action(world, ROOT).attempts[-1].notice == "terminate"

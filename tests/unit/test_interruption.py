@@ -6,12 +6,13 @@ import asyncio
 import json
 import math
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from flyteish._authoring.context import CURRENT, AttemptContext, ctx
-from flyteish._authoring.interruption import RANK
+from flyteish._core.endings import NOTICE_RANK as RANK
 from flyteish.errors import ConfigurationError, InputTypeError
 from flyteish.interfaces import Notice
 from tests.unit.attempt_parts import ManualClock, attempt
@@ -257,3 +258,80 @@ def test_an_unwritable_file_does_not_stop_the_notice(context: AttemptContext, ca
     assert context.interruption.notify(Notice("terminate", 120))
     assert context.interruption.pending
     assert "cannot write the notice" in caplog.text
+
+
+# -- changes, the grace period ------------------------------------------------------------------------------
+
+
+async def test_changes_are_told_once_each(context: AttemptContext, clock: ManualClock) -> None:
+    """``on_change`` hears of the first notice and of each that says more; ``on_notice`` of the first only."""
+    first: list[str] = []
+    changes: list[tuple[str, float]] = []
+    context.interruption.on_notice(lambda notice: first.append(notice.kind))
+    context.interruption.on_change(lambda notice: changes.append((notice.kind, notice.seconds)))
+    for notice in (
+        Notice("rebalance", math.inf, "metadata"),
+        Notice("terminate", 120.0, "metadata"),
+        Notice("terminate", 120.0, "queue"),
+        Notice("terminate", 119.5, "node"),  # the same end, rounded
+        Notice("terminate", 30.0, "node"),
+        Notice("drain", 60.0, "node"),
+    ):
+        context.interruption.notify(notice)
+    late: list[str] = []
+    context.interruption.on_change(lambda notice: late.append(notice.kind))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (first, late) == (["rebalance"], ["terminate"])
+    assert changes == [("rebalance", math.inf), ("terminate", 120.0), ("terminate", 30.0)]
+
+
+def test_the_end_is_a_date(context: AttemptContext) -> None:
+    """In UTC; none where no end is known."""
+    assert context.interruption.ends_at is None
+    context.interruption.notify(Notice("rebalance", math.inf))
+    assert context.interruption.ends_at is None
+    context.interruption.notify(Notice("terminate", 120.0))
+    assert context.interruption.ends_at == datetime.fromtimestamp(1_000_120.0, UTC)
+
+
+def test_many_small_steps_are_a_change_in_the_end(context: AttemptContext) -> None:
+    """What is below notice each time is measured against what was told."""
+    told = [context.interruption.notify(Notice("terminate", 120.0 - 0.4 * n)) for n in range(6)]
+    assert told == [True, False, False, True, False, False]
+
+
+def test_a_change_makes_a_save_due_again(context: AttemptContext, clock: ManualClock) -> None:
+    """What was done since a recommendation is to be saved when the machine really goes."""
+    context.interruption.notify(Notice("rebalance", math.inf))
+    clock.now += 1
+    context.checkpoint.save_sync(b"")
+    assert not context.checkpoint.due()
+    clock.now += 1
+    context.interruption.notify(Notice("terminate", 120.0))
+    assert context.checkpoint.due()
+
+
+async def test_the_grace_period_bounds_a_block(tmp_path: Path) -> None:
+    """Without a notice there is no limit; one that comes, or gets sooner, sets it."""
+    context = attempt(tmp_path)
+    async with context.interruption.grace() as timeout:
+        assert timeout.when() is None
+
+    async def works(*notices: Notice) -> None:
+        async with context.interruption.grace(spare=1.0):
+            for notice in notices:
+                context.interruption.notify(notice)
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await works(Notice("drain", 1000.0), Notice("terminate", 1.0))
+    with pytest.raises(TimeoutError):
+        await works()
+
+
+@pytest.mark.parametrize("spare", [-1, math.inf, math.nan, "1", True])
+def test_spare_seconds_are_checked(context: AttemptContext, spare: float) -> None:
+    """Refused at the call."""
+    with pytest.raises(ConfigurationError, match=r"grace\(spare="):
+        context.interruption.grace(spare)

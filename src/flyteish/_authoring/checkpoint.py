@@ -1,19 +1,19 @@
 """Saves an action's progress and restores it: a chain of checkpoints over all the action's attempts.
 
-A checkpoint counts once the controller has journalled it; restore takes the newest whose content verifies.
-Must not know where content is kept, nor who may commit: the controller refuses attempts that were given up.
+A checkpoint counts once the controller has journalled it; restore takes the newest whose content verifies, and the
+two newest good ones are kept. Must not know where content is kept, nor who may commit: the controller refuses
+attempts that were given up.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 import shutil
 import threading
 from collections import deque
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -22,12 +22,28 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from flyteish._authoring.feed import beside_loop, through_thread
+from flyteish._authoring.saved_data import (
+    DEFAULT_NAME,
+    CheckpointInfo,
+    Data,
+    checked_data,
+    checked_key,
+    checked_progress,
+    decoded,
+    info,
+    ref,
+    shown,
+    sole_content,
+    space_of,
+    tree_size,
+)
+from flyteish._core.cadence import interval
 from flyteish._core.events import CheckpointSkipped
 from flyteish._core.values import CheckpointRecord
 from flyteish.errors import (
     BlobCorruptError,
+    BlobError,
     BlobMissingError,
-    CheckpointError,
     ConfigurationError,
     InputTypeError,
     StaleAttemptError,
@@ -35,40 +51,13 @@ from flyteish.errors import (
 
 if TYPE_CHECKING:
     from flyteish._authoring.context import AttemptContext
+    from flyteish._authoring.training import Epochs
+    from flyteish.interfaces import BlobStore
 
-Data = bytes | bytearray | memoryview | str | os.PathLike[str]
-
-FIRST_SAVE_SECONDS: Final = 30.0
-"""``due()`` asks for the first save at the latest after this, so that the cost of a save gets known."""
-FIRST_SAVE_SHARE: Final = 0.01
-"""The same as a share of the pool's lifetime, for pools that live minutes."""
 COSTS_REMEMBERED: Final = 5
 """Recent saves whose mean is the cost of a save: a model that grows makes old costs worthless."""
-DEFAULT_NAME: Final = "checkpoint"
-KEY_LENGTH: Final = 180
-
-_KEY: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+@-]*(/[A-Za-z0-9_][A-Za-z0-9_.=+@-]*)*")
-
-
-class CheckpointInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a checkpoint without reading it."""
-
-    sequence: int
-    """Position in the action's chain, from 1."""
-    generation: int
-    """The attempt that saved it."""
-    kind: str
-    """``bytes``, ``file`` or ``dir``."""
-    name: str
-    """File or directory name, where it was saved from one; else empty."""
-    size: int
-    """In bytes."""
-    saved_at: datetime
-    """In UTC."""
-    save_seconds: float
-    """How long it took to store."""
-    progress: float | None
-    """The author's measure of done work, 0..1."""
+KEPT: Final = 2
+"""Checkpoints of an action whose content is kept: the newest good ones. Older ones are removed after each save."""
 
 
 class Checkpoint:
@@ -87,6 +76,8 @@ class Checkpoint:
         self._saving = threading.Lock()
         self._begun_at = -math.inf  # of this attempt's last save, on its clock
         self._saved_at = context.started
+        self._restoring = 0.0  # seconds spent on it since the last save
+        self._damaged: set[int] = set()  # sequences that this attempt could not restore
 
     def __repr__(self) -> str:
         latest = self.latest()
@@ -110,18 +101,18 @@ class Checkpoint:
             BlobError: the store can't be written.
             FileNotFoundError, InputTypeError, ConfigurationError: ``data``, ``progress`` or ``key`` is wrong.
         """
-        work = partial(self._save, _checked_data(data), _checked_progress(progress), _checked_key(key))
+        work = partial(self._save, checked_data(data), checked_progress(progress), checked_key(key))
         return await beside_loop(self._context.feeds, work, f"flyteish save {self._context.order.key}")
 
     def save_sync(self, data: Data, progress: float | None = None, key: str | None = None) -> CheckpointInfo:
         """``save`` for ``def`` tasks: blocks."""
-        return self._save(_checked_data(data), _checked_progress(progress), _checked_key(key))
+        return self._save(checked_data(data), checked_progress(progress), checked_key(key))
 
     def write(self, data: bytes) -> None:
         """Flyte 1: save these bytes. Blocks."""
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InputTypeError(
-                f"checkpoint.write(data={_shown(data)}): expected bytes; save() takes files and directories"
+                f"checkpoint.write(data={shown(data)}): expected bytes; save() takes files and directories"
             )
         self.save_sync(data)
 
@@ -144,7 +135,7 @@ class Checkpoint:
 
     def load_sync(self, key: str | None = None) -> Path | None:
         """``load`` for ``def`` tasks: blocks."""
-        found = self._load(_checked_key(key))
+        found = self._load(checked_key(key))
         return None if found is None else found[1]
 
     async def load_bytes(self, key: str | None = None) -> bytes | None:
@@ -154,7 +145,7 @@ class Checkpoint:
             CheckpointError: it is a directory of more or less than one file.
         """
         path = await self.load(key)
-        return None if path is None else _sole_content(path)
+        return None if path is None else sole_content(path)
 
     def read(self) -> bytes | None:
         """Flyte 1: the newest valid checkpoint's bytes; None if there is none. Blocks.
@@ -163,7 +154,7 @@ class Checkpoint:
             CheckpointError: it is a directory of more or less than one file.
         """
         path = self.load_sync()
-        return None if path is None else _sole_content(path)
+        return None if path is None else sole_content(path)
 
     def restore(self, path: str | os.PathLike[str] | None = None) -> Path | None:
         """Flyte 1: put the newest valid checkpoint into the directory ``path``; None if there is none.
@@ -173,7 +164,7 @@ class Checkpoint:
         this attempt's own. Returns the directory. Blocks.
         """
         if path is not None and not isinstance(path, str | os.PathLike):
-            raise InputTypeError(f"checkpoint.restore(path={_shown(path)}): expected a path or None")
+            raise InputTypeError(f"checkpoint.restore(path={shown(path)}): expected a path or None")
         if path is not None and os.path.lexists(path) and not os.path.isdir(path):
             raise ConfigurationError(f"checkpoint.restore(path={os.fspath(path)!r}): expected a directory")
         found = self._load(None)
@@ -195,47 +186,98 @@ class Checkpoint:
     def latest(self) -> CheckpointInfo | None:
         """The newest committed checkpoint of this action, unverified; None if there is none."""
         chain = self._chain
-        return _info(chain[-1]) if chain else None
+        return info(chain[-1]) if chain else None
 
     @property
     def interval(self) -> float:
-        """Seconds of work between saves that lose the least: ``sqrt(2 * cost of a save * time to live)``.
+        """Seconds of work between two saves that lose the least time, by Daly's estimate (``_core.cadence``).
 
-        Young and Daly's interval. The cost is the mean of recent saves, the time to live is the pool's, and
-        after a notice the time left. Until a save was measured: soon.
+        The cost is the mean of recent saves, their commit included; the time to live is the pool's, and after a
+        notice the time left. Until a save was measured: soon.
         """
         lifetime = self._context.order.pool_lifetime
         left = self._context.interruption.seconds_left
         if left is not None:
             lifetime = min(lifetime, left)
         costs = list(self._costs)
-        if not costs:
-            return min(FIRST_SAVE_SECONDS, lifetime * FIRST_SAVE_SHARE)
-        return min(math.sqrt(2 * sum(costs) / len(costs) * lifetime), lifetime)
+        return interval(sum(costs) / len(costs) if costs else None, lifetime)
 
     def due(self, now: float | None = None) -> bool:
         """Whether it is time to save: ``interval`` has passed since this attempt's last save or its start.
 
-        At once when a notice came after the last save began. Cheap enough for every step of a loop.
+        At once when a notice came, or became graver or sooner, after the last save began. Cheap enough for every
+        step of a loop.
 
         Args:
             now: the time on ``time.monotonic``'s clock. Default: this moment.
         """
-        noticed_at = self._context.interruption.noticed_at
-        if noticed_at is not None and self._begun_at < noticed_at:
+        changed_at = self._context.interruption.changed_at
+        if changed_at is not None and self._begun_at < changed_at:
             return True  # a save that began earlier does not hold what was done since
         now = self._context.clock() if now is None else now
         return now - self._saved_at >= self.interval
 
+    def epochs(
+        self,
+        total: int,
+        *state: object,
+        save: Callable[[Path], object] | None = None,
+        load: Callable[[Path], object] | None = None,
+        key: str | None = None,
+        leave_early: bool = True,
+    ) -> Epochs:
+        """The epochs that are still to do, for ``for`` in ``def`` tasks and ``async for`` in ``async def`` ones.
+
+        Restores ``state`` before the first one. After each, saves it if that is ``due()``, and with a ``key`` after
+        the last one in any case. ``total`` may be another one than in earlier attempts. After a notice that its
+        machine goes away, the attempt saves at the end of the epoch and leaves: it ends as preempted, and the next
+        one goes on from there. A ``rebalance`` notice is only a recommendation: it saves, and goes on.
+
+        Args:
+            total: number of epochs, counted from 0.
+            state: objects that an epoch changes, restored in place: whatever has ``state_dict`` and
+                ``load_state_dict`` (torch's modules, optimizers, ...), lists, dicts, sets, numpy arrays, and other
+                objects by their attributes (scikit-learn's estimators, data classes, your own).
+            save: writes further state to the path it is given, as a file or a directory.
+            load: restores it from there.
+            key: also publish each checkpoint under this name, and begin with what is there, as ``load`` does.
+            leave_early: False works on until the machine is taken away.
+
+        Raises:
+            ConfigurationError, InputTypeError: an argument is wrong, or a state can't be restored in place.
+            CheckpointError: the newest checkpoint was saved by something else, or for other ``state``.
+        """
+        from flyteish._authoring.training import Epochs
+
+        return Epochs(self._context, self, total, state, save=save, load=load, key=key, leave_early=leave_early)
+
     # -- inside -------------------------------------------------------------------------------------
 
-    def _save(self, data: bytes | Path, progress: float | None, key: str | None) -> CheckpointInfo:
+    def save_since(self, begun: float, data: Path, progress: float, key: str | None) -> CheckpointInfo:
+        """Internal: a save whose work began earlier, with writing the files, at ``begun`` on the attempt's clock."""
+        return self._save(data, progress, key, begun)
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Internal: what is done within it counts as restoring."""
+        begun = self._context.clock()
+        try:
+            yield
+        finally:
+            self._restoring += self._context.clock() - begun
+
+    def _save(
+        self, data: bytes | Path, progress: float | None, key: str | None, begun: float | None = None
+    ) -> CheckpointInfo:
         context = self._context
         with self._saving:
             if not context.active:
                 raise StaleAttemptError(f"attempt {context.order.key} is over; it can't save checkpoints any more")
-            begun = context.clock()
-            kind, name, size, blob = self._store(data)
+            since = context.wall()
+            begun = context.clock() if begun is None else begun
+            space = space_of(context.run, context.action)
+            store = context.blobs.space(space)
+            kind, name, size, blob = _store(store, data)
             record = CheckpointRecord(
                 sequence=self._chain[-1].sequence + 1 if self._chain else 1,
                 generation=context.generation,
@@ -246,6 +288,8 @@ class Checkpoint:
                 save_seconds=context.clock() - begun,
                 progress=progress,
                 name=name,
+                restore_seconds=self._restoring,
+                space=space,
             )
             (refused,) = through_thread(partial(context.link.commit_checkpoint, record))
             if refused is not None:
@@ -254,37 +298,55 @@ class Checkpoint:
                     f"this attempt ({context.order.key}) was given up and may not commit anything"
                 )
             self._chain.append(record)
+            self._restoring = 0.0
+            if key is not None:  # only now: what a stale attempt saved must not be published
+                published = msgspec.msgpack.encode(record)
+                store.set_ref(ref(key), published)  # first where the content is, so that it is never swept away
+                context.blobs.set_ref(ref(key), published)
+            self._forget_superseded(store, since)
             self._begun_at, self._saved_at = begun, context.clock()
             self._costs.append(max(self._saved_at - begun, 1e-9))
-            if key is not None:  # only now: what a stale attempt saved must not be published
-                context.blobs.set_ref(_ref(key), msgspec.msgpack.encode(record))
-        return _info(record)
+        return info(record)
 
-    def _store(self, data: bytes | Path) -> tuple[str, str, int, str]:
-        blobs = self._context.blobs
-        if isinstance(data, bytes):
-            return "bytes", "", len(data), blobs.put(data)
-        name = data.resolve().name  # the path may be "." or end in ".."
-        kind, size = ("dir", _tree_size(data)) if data.is_dir() else ("file", data.stat().st_size)
-        return kind, name, size, blobs.put_path(data)
+    def _forget_superseded(self, store: BlobStore, since: float) -> None:
+        """Remove what no restore needs any more, and what attempts that were cut off left unfinished.
+
+        Nobody else has content in this space, save a newer attempt where this one is a zombie: what that puts is
+        newer than the save that was committed.
+        """
+        good = [record for record in self._chain if record.sequence not in self._damaged]
+        kept = {record.blob for record in good[-KEPT:]}
+        self._chain = good[-KEPT:]
+        try:
+            store.sweep(kept.__contains__, since)
+        except BlobError as error:  # it is litter, and the next save tries again: the checkpoint is committed
+            self._context.logger.warning("superseded checkpoints could not be removed: %s", error)
 
     def _load(self, key: str | None) -> tuple[CheckpointRecord, Path] | None:
-        found = self._newest_valid(tuple(self._chain))
-        if found is None and key is not None:
-            data = self._context.blobs.get_ref(_ref(key))
-            if data is not None:
-                found = self._newest_valid([_decoded(key, data)])
-        return found
+        with self.restoring():
+            found = self._newest_valid(tuple(self._chain[-KEPT:]))
+            if found is None and len(self._chain) > KEPT:
+                found = self._newest_valid(tuple(self._chain[:-KEPT]), superseded=True)
+            if found is None and key is not None:
+                data = self._context.blobs.get_ref(ref(key))
+                if data is not None:
+                    found = self._newest_valid([decoded(key, data)])
+            return found
 
-    def _newest_valid(self, chain: Sequence[CheckpointRecord]) -> tuple[CheckpointRecord, Path] | None:
+    def _newest_valid(
+        self, chain: Sequence[CheckpointRecord], superseded: bool = False
+    ) -> tuple[CheckpointRecord, Path] | None:
         for record in reversed(chain):
             name = Path(record.name).name
             folder = Path(mkdtemp(prefix=f"restored-{record.sequence}-", dir=self._context.scratch()))
             target = folder / (DEFAULT_NAME if name in ("", "..") else name)
+            blobs = self._context.blobs
             try:
-                return record, self._context.blobs.fetch(record.blob, target)
+                return record, (blobs.space(record.space) if record.space else blobs).fetch(record.blob, target)
             except (BlobCorruptError, BlobMissingError) as error:
-                self._skipped(record, error)
+                if not (superseded and isinstance(error, BlobMissingError)):  # those were removed on purpose
+                    self._damaged.add(record.sequence)
+                    self._skipped(record, error)
         return None
 
     def _skipped(self, record: CheckpointRecord, error: Exception) -> None:
@@ -301,84 +363,9 @@ class Checkpoint:
         )
 
 
-def _info(record: CheckpointRecord) -> CheckpointInfo:
-    return CheckpointInfo(
-        sequence=record.sequence,
-        generation=record.generation,
-        kind=record.kind,
-        name=record.name,
-        size=record.size,
-        saved_at=datetime.fromtimestamp(record.saved_at, UTC),
-        save_seconds=record.save_seconds,
-        progress=record.progress,
-    )
-
-
-def _ref(key: str) -> str:
-    return f"checkpoints/{key}"
-
-
-def _decoded(key: str, data: bytes) -> CheckpointRecord:
-    try:
-        return msgspec.msgpack.decode(data, type=CheckpointRecord)
-    except msgspec.MsgspecError as error:
-        raise CheckpointError(
-            f"what is published under the checkpoint key {key!r} can't be read ({error}); "
-            "save under this key again to replace it"
-        ) from error
-
-
-def _checked_data(data: object) -> bytes | Path:
-    if isinstance(data, bytes | bytearray | memoryview):
-        return bytes(data)  # a copy, now: the caller may go on writing into its buffer
-    if not isinstance(data, str | os.PathLike):
-        raise InputTypeError(
-            f"checkpoint.save(data={_shown(data)}): expected bytes, or the path of a file or directory"
-        )
-    path = Path(data)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"checkpoint.save(data={_shown(data)}): no such file or directory (a str is a path; pass data as bytes)"
-        )
-    return path
-
-
-def _checked_progress(progress: float | None) -> float | None:
-    if progress is None:
-        return None
-    if isinstance(progress, bool) or not isinstance(progress, int | float) or not 0 <= progress <= 1:
-        raise ConfigurationError(
-            f"checkpoint.save(progress={progress!r}) is not accepted: expected a number from 0 to 1, or None"
-        )
-    return float(progress)
-
-
-def _checked_key(key: str | None) -> str | None:
-    # As strict as the stores' references: what is wrong must be said before anything is committed.
-    if key is None or (isinstance(key, str) and len(key) <= KEY_LENGTH and _KEY.fullmatch(key)):
-        return key
-    raise ConfigurationError(
-        f"checkpoint key={key!r} is not accepted: expected None, or up to {KEY_LENGTH} letters, digits and "
-        "_.=+@- in segments separated by /, each beginning with a letter, a digit or _"
-    )
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"<{type(value).__name__}>"
-
-
-def _tree_size(path: Path) -> int:
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
-
-
-def _sole_content(path: Path) -> bytes:
-    if not path.is_dir():
-        return path.read_bytes()
-    entries = sorted(entry.name for entry in path.iterdir())
-    if len(entries) != 1 or not (path / entries[0]).is_file():
-        raise CheckpointError(
-            f"the checkpoint is a directory ({', '.join(entries[:5]) or 'empty'}), not one file: "
-            "use load() or restore()"
-        )
-    return (path / entries[0]).read_bytes()
+def _store(store: BlobStore, data: bytes | Path) -> tuple[str, str, int, str]:
+    if isinstance(data, bytes):
+        return "bytes", "", len(data), store.put(data)
+    name = data.resolve().name  # the path may be "." or end in ".."
+    kind, size = ("dir", tree_size(data)) if data.is_dir() else ("file", data.stat().st_size)
+    return kind, name, size, store.put_path(data)

@@ -33,6 +33,10 @@ class OutsideTaskError(FlyteishError, RuntimeError, AttributeError):
         self.name = name
 
 
+class AttemptLeft(BaseException):
+    """Raised by ``ctx().interruption.leave()``: the attempt ends as preempted. No ``Exception``: handlers let it be."""
+
+
 class AttemptContext:
     """The running attempt, as its code sees it (``ctx()``).
 

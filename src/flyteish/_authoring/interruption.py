@@ -12,14 +12,17 @@ import math
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
+from flyteish._authoring.context import AttemptLeft
 from flyteish._authoring.feed import LoopFeed, through_loop
-from flyteish.errors import ConfigurationError, InputTypeError
+from flyteish._core.endings import NOTICE_RANK as RANK
+from flyteish.errors import ConfigurationError, FlyteishError, InputTypeError
 from flyteish.interfaces import Notice
 
 if TYPE_CHECKING:
@@ -30,16 +33,16 @@ if TYPE_CHECKING:
 OnNotice = Callable[[Notice], Awaitable[object] | object]
 C = TypeVar("C", bound=OnNotice)
 
-RANK: Final = {"rebalance": 0, "relocate": 1, "drain": 2, "shutdown": 3, "terminate": 4}
-"""The graver kind names the merged notice."""
 FILE_NAME: Final = "spot_termination_notice"
+SAME_END_SECONDS: Final = 1.0
+"""Ends that differ by less, or by less than a tenth of the time left, are one: sources round, and poll late."""
 
 
 class Interruption:
     """Whether, how and when this attempt's machine goes away (``ctx().interruption``).
 
-    A later notice may make it graver or sooner, never milder or later. Callbacks and waiters hear of the
-    first one only. Thread-safe.
+    A later notice may make it graver or sooner, never milder or later; the same from another source is no news.
+    ``on_notice`` and ``wait`` tell of the first one only, ``on_change`` of each that says more. Thread-safe.
     """
 
     def __init__(self, context: AttemptContext) -> None:
@@ -49,9 +52,12 @@ class Interruption:
         self._arrived = threading.Event()  # also set by close, so that no thread waits for a notice in vain
         self._notice: Notice | None = None
         self._noticed_at = 0.0
+        self._changed_at = 0.0
         self._ends_at = math.inf
+        self._told_end = math.inf  # as of the last change that was told
         self._closed = False
         self._listeners: list[Callable[[Notice | None], None]] = []
+        self._followers: list[Callable[[Notice], None]] = []
         self._tasks: set[asyncio.Task[object]] = set()
         self._file: Path | None = None
 
@@ -75,6 +81,19 @@ class Interruption:
     def noticed_at(self) -> float | None:
         """When the first notice came, on the attempt's own clock; None without one."""
         return None if self._notice is None else self._noticed_at
+
+    @property
+    def changed_at(self) -> float | None:
+        """When the notice last became graver or sooner, or came, on the attempt's own clock; None without one."""
+        return None if self._notice is None else self._changed_at
+
+    @property
+    def ends_at(self) -> datetime | None:
+        """The end of the grace period, in UTC: a deadline for what is still to be done; None where none is known."""
+        left = self.seconds_left
+        if left is None or math.isinf(left):
+            return None
+        return datetime.fromtimestamp(self._context.wall() + left, UTC)
 
     @property
     def seconds_left(self) -> float | None:
@@ -130,17 +149,56 @@ class Interruption:
         Registered under a running loop it runs there (an ``async def`` as a task of its own, cancelled when
         the attempt ends); otherwise on a thread. ``ctx()`` works there; exceptions are logged, never raised.
         """
-        if not callable(callback):
-            raise InputTypeError(f"on_notice(callback={callback!r}): expected a function of one notice, sync or async")
-        context = copy_context()
-        loop = _running_loop()
-        deliver: Callable[[Notice], None]
-        if loop is None:
-            deliver = partial(self._on_thread, callback, context)
-        else:
-            deliver = partial(self._on_loop, callback, context, self._context.feeds.of(loop), loop)
+        deliver = self._deliverer("on_notice", callback)
         self._listen(lambda notice: None if notice is None else deliver(notice))
         return callback
+
+    def on_change(self, callback: C) -> C:
+        """As ``on_notice``, but called for each notice that says more: the first, and each that is graver or sooner."""
+        deliver = self._deliverer("on_change", callback)
+        with self._lock:
+            notice = self._notice
+            if not self._closed:
+                self._followers.append(deliver)
+        if notice is not None:
+            deliver(notice)
+        return callback
+
+    def grace(self, spare: float = 0.0) -> AbstractAsyncContextManager[asyncio.Timeout]:
+        """``async with ctx().interruption.grace(): ...``: the body has until the end of the grace period.
+
+        What still runs then is cancelled and the block raises ``TimeoutError``. Without a notice there is no limit;
+        one that comes, or gets sooner, meanwhile sets it.
+
+        Args:
+            spare: seconds before the end at which the body must be over. Default 0.
+
+        Raises:
+            ConfigurationError: ``spare`` is no number of seconds from 0.
+        """
+        from flyteish._authoring.grace import within_grace
+
+        return within_grace(self, spare)
+
+    def leave(self, why: str = "") -> NoReturn:
+        """End this attempt now, as preempted: nothing is charged, and the next attempt may start at once elsewhere.
+
+        For after the last save, where to work on is no use. Raises ``AttemptLeft`` through the task.
+
+        Args:
+            why: for people, in ``flyteish why``.
+
+        Raises:
+            FlyteishError: no notice has come, so that there is nothing to leave for.
+        """
+        notice = self._notice
+        if notice is None:
+            raise FlyteishError(
+                "interruption.leave() is only for attempts that got a notice (`interruption.pending`): "
+                "raise an exception to fail, or return"
+            )
+        left = "" if self._ends_at == math.inf else f", {self.seconds_left:.1f} s before the end"
+        raise AttemptLeft(f"left after its {notice.kind} notice{left}" + (f": {why}" if why else ""))
 
     # -- for engines -------------------------------------------------------------------------------------
 
@@ -159,10 +217,14 @@ class Interruption:
             if self._closed or not self._merge(notice, now):
                 return False
             merged = self._notice
+            assert merged is not None
             listeners, self._listeners = self._listeners, []
+            followers = list(self._followers)
         self._arrived.set()
         for listener in listeners:
             listener(merged)
+        for follower in followers:
+            follower(merged)
         with self._file_lock:
             if self._file is not None:
                 self._write_file()
@@ -173,6 +235,7 @@ class Interruption:
         with self._lock:
             self._closed = True
             listeners, self._listeners = self._listeners, []
+            self._followers = []
         self._arrived.set()
         for listener in listeners:
             listener(None)
@@ -188,11 +251,14 @@ class Interruption:
             self._noticed_at = now
             first = Notice(kind=notice.kind, seconds=max(0.0, notice.seconds), source=notice.source)
             self._notice, self._ends_at = first, ends_at
+            self._changed_at, self._told_end = now, ends_at
             return True
-        graver, sooner = RANK[notice.kind] > RANK[known.kind], ends_at < self._ends_at
-        if not graver and not sooner:
-            return False
+        graver = RANK[notice.kind] > RANK[known.kind]
         self._ends_at = min(ends_at, self._ends_at)
+        same = min(SAME_END_SECONDS, 0.1 * max(0.0, self._told_end - now))
+        if not graver and not self._ends_at < self._told_end - same:
+            return False
+        self._changed_at, self._told_end = now, self._ends_at
         self._notice = Notice(
             kind=notice.kind if graver else known.kind,
             seconds=max(0.0, self._ends_at - now),
@@ -207,6 +273,15 @@ class Interruption:
                 self._listeners.append(listener)
                 return
         listener(notice)
+
+    def _deliverer(self, name: str, callback: OnNotice) -> Callable[[Notice], None]:
+        if not callable(callback):
+            raise InputTypeError(f"{name}(callback={callback!r}): expected a function of one notice, sync or async")
+        context = copy_context()
+        loop = _running_loop()
+        if loop is None:
+            return partial(self._on_thread, callback, context)
+        return partial(self._on_loop, callback, context, self._context.feeds.of(loop), loop)
 
     def _write_file(self) -> None:
         """Under ``_file_lock``. A full disk must not cost the attempt the other ways to hear of it."""

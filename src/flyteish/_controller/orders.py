@@ -92,6 +92,15 @@ class OrderDesk:
             found[secret.env_name] = value
         return ""
 
+    def forget_checkpoints(self, action: Action) -> None:
+        """Free what a finished action saved, except what it published under a key. Blocks."""
+        now = self._clock.now()
+        for space in {record.space for record in action.checkpoints} - {""}:
+            try:
+                self._blobs.space(space).sweep(lambda _: False, now)
+            except BlobError as error:  # `flyteish gc` tries again
+                _log.warning("the checkpoints of %s could not be removed: %s", action.key, error)
+
     # -- the cache of results ------------------------------------------------------------------------------------
 
     def cached(self, profile: Profile, digest: bytes) -> Payload | None:

@@ -114,6 +114,8 @@ class Performer:
         name = (action.run, action.id)
         digest = self.to_remember.pop(name, None) if self.to_remember else None
         live = self.live.pop(name, None) if self.live else None
+        if action.checkpoints and action.phase is Phase.SUCCEEDED:  # nobody restores them any more
+            asyncio.get_running_loop().run_in_executor(None, self._orders.forget_checkpoints, action)
         if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
             # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
             loop = asyncio.get_running_loop()

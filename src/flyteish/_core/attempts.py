@@ -99,9 +99,9 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
 
 
 def noticed(state: State, event: AttemptNoticed, now: float, effects: Effects) -> None:
-    """From here on an exception counts as the preemption that was announced."""
+    """From here on an exception counts as the preemption that was announced. Several sources may tell of one end."""
     live = _live(state, event)
-    if live is not None:
+    if live is not None and endings.news(live[1].notice, event.kind):
         live[1].notice = event.kind
         effects.append(Record(now, event))
 

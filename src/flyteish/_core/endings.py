@@ -13,12 +13,27 @@ from flyteish._core.actions import Attempt, End
 from flyteish._core.events import Evidence
 from flyteish._core.values import ErrorDocument
 
+NOTICE_RANK: Final = {"rebalance": 0, "relocate": 1, "drain": 2, "shutdown": 3, "terminate": 4}
+"""Kinds of interruption notice; the graver one counts. A ``rebalance`` is a recommendation: no end is announced."""
 EXITED_BEFORE_RETURNING: Final = "exited before returning"
 _STOPPED: Final = {
     "cancelled": End.CANCELLED,
     "max_runtime": End.MAX_RUNTIME,
     "deadline": End.DEADLINE,
 }
+
+
+def news(known: str, kind: str) -> bool:
+    """Whether a notice of this kind says more than what is known of an attempt (empty: nothing)."""
+    return not known or NOTICE_RANK.get(kind, 0) > NOTICE_RANK.get(known, 0)
+
+
+def outlived_by_calls(notice: str) -> bool:
+    """Whether what an attempt with this notice no longer awaits goes on for the next attempt to find.
+
+    An attempt that has to end drops its calls on the way out. That is no decision about them.
+    """
+    return bool(notice) and notice != "rebalance"
 
 
 class Ending(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
 from flyteish._core.effects import Deliver, Effect, Record, Refuse
+from flyteish._core.endings import outlived_by_calls
 from flyteish._core.events import ActionSubmitted, CancelRequested, RunSubmitted, TaskDeclared
 from flyteish._core.families import cancel, end, forget_overlap, park
 from flyteish._core.ids import ActionKey, child_action
@@ -141,8 +142,18 @@ def cancel_requested(state: State, event: CancelRequested, now: float, effects: 
     """Somebody wants an action, and all below it, ended."""
     action = state.action(ActionKey(event.run, event.action))
     if action is not None and action.phase not in TERMINAL and not action.cancel_reason:
+        if _dropped_on_the_way_out(state, action, event.by):
+            return
         effects.append(Record(now, event))
         cancel(state, action, event.reason, now, effects)
+
+
+def _dropped_on_the_way_out(state: State, action: Action, by: str) -> bool:
+    """Whether it is its caller who no longer waits, and that only since its machine goes away."""
+    parent = state.action(ActionKey(action.run, action.parent)) if action.parent is not None else None
+    if parent is None or parent.phase not in WITH_ATTEMPT or by != str(parent.attempt_key()):
+        return False
+    return outlived_by_calls(parent.attempts[-1].notice)
 
 
 def child_identity(state: State, run: str, parent: str, task: str, digest: bytes, occurrence: int) -> str:

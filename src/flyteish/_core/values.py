@@ -87,3 +87,7 @@ class CheckpointRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The author's measure of done work, 0..1."""
     name: str = ""
     """File or directory name, where it was saved from one."""
+    restore_seconds: float = 0.0
+    """How long restoring took in the attempt that saved it, on the first one that it saved after a restore; else 0."""
+    space: str = ""
+    """Space of the blob store that holds the content: the action's own; empty where an earlier version saved it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flyteish._authoring.blobspace import current_blobs
-from flyteish._authoring.context import CURRENT, AttemptContext
+from flyteish._authoring.context import CURRENT, AttemptContext, AttemptLeft
 from flyteish._authoring.error_documents import document
 from flyteish._authoring.payloads import INLINE_BYTES
 from flyteish._authoring.values import current_pickle_policy, let_pickle
@@ -214,6 +214,8 @@ def _stored(data: bytes, blobs: BlobStore, inline_limit: int) -> Payload:
 
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: type[BaseException]) -> Ending:
+    if isinstance(exc, AttemptLeft):  # it may only be raised after a notice
+        return Evidence(reclaimed=str(exc)), exc
     if stop is not None and stop.requested:
         if isinstance(exc, ours):
             return Evidence(stopped=True), exc

@@ -5,11 +5,13 @@ may be swept: the caller does, except that what a reference mentions is always k
 
     root/blobs/ab/cdef...   bytes          root/refs/some/name~    references, each led by its checksum
     root/trees/ab/cdef...   manifests      root/new/...            drafts; those of dead writers are swept
+    root/spaces/some/name~  a store of its own, laid out like this one
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -30,6 +32,8 @@ from flyteish.blobs.addresses import (
 from flyteish.errors import BlobCorruptError, BlobError, BlobMissingError
 
 CHUNK: Final = 1 << 20
+REFERENCE_USED: Final = 3600.0
+"""Seconds after which reading a reference is noted again, in its file's time."""
 _FOLDERS: Final = {CONTENT: "blobs", TREE: "trees"}
 _REF_END: Final = "~"  # not allowed in names: `a` and `a/b` can both be references
 _DIGEST_SIZE: Final = 32
@@ -43,6 +47,8 @@ class FileBlobStore:
 
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.abspath(root))
+        self._parent: Path | None = None
+        """Root of the store that this is a space of."""
         self._folder(self._root)
 
     def __repr__(self) -> str:
@@ -51,6 +57,12 @@ class FileBlobStore:
     @property
     def url(self) -> str:
         return self._root.as_uri()
+
+    def space(self, name: str) -> FileBlobStore:
+        found = FileBlobStore.__new__(FileBlobStore)  # nothing is made on disk before something is put there
+        found._root = self._root / "spaces" / (checked_ref(name) + _REF_END)
+        found._parent = self._root
+        return found
 
     # -- content ---------------------------------------------------------------------------------------------
 
@@ -83,6 +95,11 @@ class FileBlobStore:
         with trees.naming("read", path):
             try:
                 stored = path.read_bytes()
+                if time.time() - path.stat().st_mtime > REFERENCE_USED:
+                    os.utime(path)
+            except PermissionError:
+                if not os.access(path, os.R_OK):
+                    raise
             except FileNotFoundError:
                 self._check_root(path)
                 return None
@@ -93,8 +110,18 @@ class FileBlobStore:
 
     # -- sweeping --------------------------------------------------------------------------------------------
 
-    def sweep(self, keep: Callable[[str], bool], older_than: float) -> int:
-        wanted = self._referenced()
+    def sweep(self, keep: Callable[[str], bool], older_than: float, unused_since: float = 0.0) -> int:
+        for path in self._below(self._root / "refs"):
+            self._remove(path, unused_since)
+        referenced = self._referenced()
+        freed = self._sweep(keep, older_than, set(referenced))
+        for name in self._spaces():
+            space = self.space(name)
+            freed += space._sweep(lambda address, name=name: keep(f"{name}/{address}"), older_than, set(referenced))  # type: ignore[misc]
+            space._dissolve(older_than)
+        return freed
+
+    def _sweep(self, keep: Callable[[str], bool], older_than: float, wanted: set[str]) -> int:
         old_trees = [found for found in self._content(TREE) if not self._is_wanted(*found, keep, older_than, wanted)]
         gone = {address for address, _ in old_trees}
         for address, _ in self._content(TREE):
@@ -104,6 +131,31 @@ class FileBlobStore:
         drafts = self._root / "new"
         old += [("", path) for path in self._below(drafts) if path.parent == drafts]
         return sum(self._remove(path, older_than) for _, path in [*old_trees, *old])
+
+    def _spaces(self) -> list[str]:
+        root, found = self._root / "spaces", list[str]()
+        for where, folders, _ in os.walk(root):
+            spaces = [folder for folder in folders if folder.endswith(_REF_END)]
+            found += [str(Path(where, space).relative_to(root))[: -len(_REF_END)] for space in spaces]
+            folders[:] = [folder for folder in folders if folder not in spaces]
+        return sorted(found)
+
+    def _dissolve(self, older_than: float) -> None:
+        """A space without content goes, with the folders that only led to it."""
+        if any(True for kind in _FOLDERS for _ in self._content(kind)):
+            return
+        for path in self._below(self._root / "refs"):
+            self._remove(path, older_than)
+        assert self._parent is not None
+        folders = [Path(where) for where, _, _ in os.walk(self._root, topdown=False)]
+        if any(folder.stat().st_mtime >= older_than for folder in folders):
+            return  # somebody may be about to put something there
+        above = [path for path in self._root.parents if path.is_relative_to(self._parent / "spaces")]
+        for folder in [*folders, *above]:
+            try:
+                folder.rmdir()
+            except OSError:  # not empty: somebody has just put something there
+                return
 
     def _is_wanted(
         self, address: str, path: Path, keep: Callable[[str], bool], older_than: float, wanted: set[str]
@@ -142,12 +194,23 @@ class FileBlobStore:
         yield from sorted(found)
 
     def _remove(self, path: Path, older_than: float) -> int:
+        """Remove it unless it was put again since it was looked at.
+
+        First set aside, then looked at: whoever puts the same content meanwhile either made its time new before,
+        and then it comes back, or does not find it and writes it anew.
+        """
+        aside = self._root / "new" / os.urandom(12).hex()
         with trees.naming("remove", path):
             try:
-                status = path.stat()
-                if status.st_mtime >= older_than:  # put again since it was looked at
+                if path.stat().st_mtime >= older_than:
                     return 0
-                path.unlink()
+                self._folder(aside.parent)
+                os.replace(path, aside)
+                status = aside.stat()
+                if status.st_mtime >= older_than:
+                    os.replace(aside, path)
+                    return 0
+                aside.unlink()
             except FileNotFoundError:  # another process sweeps too
                 return 0
         return status.st_size
@@ -219,10 +282,11 @@ class FileBlobStore:
     def _folder(self, path: Path) -> None:
         if path.is_dir():
             return
-        if path != self._root:
+        top = self._parent or self._root
+        if path != top:
             self._folder(path.parent)
         with trees.naming("make the folder", path):
-            path.mkdir(0o700, parents=path == self._root, exist_ok=True)
+            path.mkdir(0o700, parents=path == top, exist_ok=True)
             _sync_folder(path.parent)
 
     @contextmanager
@@ -238,8 +302,9 @@ class FileBlobStore:
 
     def _check_root(self, path: Path) -> None:
         """A store that is not there (a volume that is not mounted) is an error, not an empty store."""
-        if not self._root.is_dir():
-            raise BlobError(f"cannot read {path}: the blob store's folder {self._root} is gone")
+        root = self._parent or self._root
+        if not root.is_dir():
+            raise BlobError(f"cannot read {path}: the blob store's folder {root} is gone")
 
     def _copy_out(self, address: str, target: Path) -> None:
         path, digest, size = self._path(address), sha256(), 0

@@ -36,6 +36,8 @@ class MemoryBlobStore:
         self._lock = threading.Lock()
         self._content: dict[str, tuple[bytes, float]] = {}
         self._refs: dict[str, bytes] = {}
+        self._used: dict[str, float] = {}
+        self._spaces: dict[str, MemoryBlobStore] = {}
 
     def __repr__(self) -> str:
         return f"MemoryBlobStore({len(self._content)} contents, {len(self._refs)} references)"
@@ -66,15 +68,34 @@ class MemoryBlobStore:
         return trees.deliver(address, Path(target), self.get, self._write)
 
     def set_ref(self, name: str, data: bytes) -> None:
-        self._refs[checked_ref(name)] = bytes(data)
+        with self._lock:
+            self._refs[checked_ref(name)] = bytes(data)
+            self._used[name] = self._wall()
 
     def get_ref(self, name: str) -> bytes | None:
-        return self._refs.get(checked_ref(name))
-
-    def sweep(self, keep: Callable[[str], bool], older_than: float) -> int:
         with self._lock:
-            wanted = {address for data in self._refs.values() for address in mentioned(data)}
-            content = dict(self._content)
+            data = self._refs.get(checked_ref(name))
+            if data is not None:
+                self._used[name] = self._wall()
+        return data
+
+    def space(self, name: str) -> MemoryBlobStore:
+        with self._lock:
+            return self._spaces.setdefault(checked_ref(name), MemoryBlobStore(self._wall))
+
+    def sweep(self, keep: Callable[[str], bool], older_than: float, unused_since: float = 0.0) -> int:
+        with self._lock:
+            for name in [name for name, used in self._used.items() if used < unused_since]:
+                del self._refs[name], self._used[name]
+            referenced = {address for data in self._refs.values() for address in mentioned(data)}
+            spaces = dict(self._spaces)
+        freed = self._sweep(keep, older_than, set(referenced))
+        for name, space in spaces.items():
+            freed += space._sweep(lambda address, name=name: keep(f"{name}/{address}"), older_than, set(referenced))  # type: ignore[misc]
+        return freed
+
+    def _sweep(self, keep: Callable[[str], bool], older_than: float, wanted: set[str]) -> int:
+        content = dict(self._content)
         wanted |= {a for a, (_, written) in content.items() if a not in wanted and (written >= older_than or keep(a))}
         for address in [address for address in wanted if address in content and is_tree(address)]:
             wanted.update(entry.address for entry in trees.members(address, content[address][0]))

@@ -1,11 +1,13 @@
 """``flyteish gc``: removes runs that ended long ago, their logs, and values that nobody refers to any more.
 
-Runs that have not ended are never removed: they can be resumed. Beside a live controller only what is a day old or
+Runs that have not ended are never removed, nor are their checkpoints: they can be resumed. Of runs that ended, only
+checkpoints that were published under a key are of use to anybody. Beside a live controller only what is a day old or
 older goes, for what it has just stored may not be in the journal yet. Must not know how a store keeps what.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from argparse import Namespace
@@ -14,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from flyteish._core.events import Entry
+from flyteish._core.events import CheckpointCommitted, Entry
 from flyteish.blobs import open_blobs
 from flyteish.blobs.addresses import is_tree, mentioned
 from flyteish.cli.exit_codes import ExitCode, UsageError
@@ -34,9 +36,10 @@ class _Found(NamedTuple):
 
 
 def gc(args: Namespace) -> int:
-    """``flyteish gc [--older-than TIME] [--dry-run]``."""
+    """``flyteish gc [--older-than TIME] [--forget-unused TIME] [--dry-run]``."""
     records = Records(args)
-    age = _age(args, records)
+    age = _age("--older-than", args.older_than, records.config.keep_days * 86400.0)
+    unused = _age("--forget-unused", args.forget_unused, math.inf)
     owner = records.owner
     if owner is not None and age < _SAFE_SECONDS:
         raise StoreLockedError(
@@ -47,21 +50,21 @@ def gc(args: Namespace) -> int:
     if owner is None and not args.dry_run and records.config.paths.store.exists():
         records.store.open()  # so that no controller starts in the middle of it
     try:
-        return _collect(args, records, cutoff, age)
+        return _collect(args, records, cutoff, age, unused)
     finally:
         records.store.close()
 
 
-def _age(args: Namespace, records: Records) -> float:
-    if args.older_than is None:
-        return records.config.keep_days * 86400.0
+def _age(option: str, said: str | None, default: float) -> float:
+    if said is None:
+        return default
     try:
-        return seconds(args.older_than)
+        return seconds(said)
     except ValueError:
-        raise UsageError(f"--older-than {args.older_than!r} is not accepted: expected {TIMES}") from None
+        raise UsageError(f"{option} {said!r} is not accepted: expected {TIMES}") from None
 
 
-def _collect(args: Namespace, records: Records, cutoff: float, age: float) -> int:
+def _collect(args: Namespace, records: Records, cutoff: float, age: float, unused: float) -> int:
     found = _found(records, cutoff)
     log_bytes = sum(_bytes_below(folder) for folder in found.logs)
     dry = args.dry_run
@@ -72,7 +75,8 @@ def _collect(args: Namespace, records: Records, cutoff: float, age: float) -> in
             shutil.rmtree(folder, ignore_errors=True)
     gone = {row.run for row in found.runs}
     kept = [row.run for row in records.store.runs(limit=_ALL) if row.run not in gone]
-    blob_count, blob_bytes = _sweep(records, kept, cutoff, dry)
+    active = {row.run for row in records.store.runs(limit=_ALL, active_only=True)}
+    blob_count, blob_bytes = _sweep(records, kept, active, cutoff, 0.0 if dry else max(0.0, time.time() - unused), dry)
     document = {
         "dry_run": dry,
         "older_than_seconds": age,
@@ -109,23 +113,32 @@ def _bytes_below(folder: Path) -> int:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def _sweep(records: Records, kept: list[str], cutoff: float, dry: bool) -> tuple[int, int]:
+def _sweep(
+    records: Records, kept: list[str], active: set[str], cutoff: float, unused_since: float, dry: bool
+) -> tuple[int, int]:
     """How many values nobody refers to, and the bytes that went with them; of a dry run, at most so many."""
     folder = records.config.paths.blobs
     if not folder.is_dir():
         return 0, 0
     blobs = open_blobs(folder.as_uri())
     wanted = _wanted(records, kept, blobs)
+    spaces = _spaces(records, active)
     unwanted: list[str] = []
 
     def keep(address: str) -> bool:
-        if address in wanted:
+        if address in wanted or address.rpartition("/")[0] in spaces:
             return True
         unwanted.append(address)
         return dry
 
-    freed = blobs.sweep(keep, cutoff)
+    freed = blobs.sweep(keep, cutoff, unused_since)
     return len(unwanted), freed
+
+
+def _spaces(records: Records, active: set[str]) -> set[str]:
+    """Where the checkpoints of runs that may go on are. Which of them are superseded, their attempts know."""
+    events = (entry.event for run in active for _, entry in records.store.read(run))
+    return {event.record.space for event in events if isinstance(event, CheckpointCommitted)} - {""}
 
 
 def _wanted(records: Records, kept: list[str], blobs: BlobStore) -> set[str]:

@@ -188,6 +188,10 @@ def _add_operating(commands: Any) -> None:
     _add(shows, "show", "looking:config", "every value of the configuration and where it came from")
     gc = _add(commands, "gc", "collecting:gc", "remove old runs, their logs and values that nobody needs any more")
     gc.add_argument("--older-than", metavar="TIME", help="such as 7d or 12h; default: keep_days of the configuration")
+    gc.add_argument(
+        "--forget-unused", metavar="TIME",
+        help="also remove checkpoint keys and cached results that nobody used for so long; default: they are kept",
+    )  # fmt: skip
     gc.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
 

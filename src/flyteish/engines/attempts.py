@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from flyteish._core.events import Evidence
 from flyteish._core.ids import AttemptKey
@@ -188,3 +189,11 @@ def read_exit(code: int) -> Evidence:
             vanished="its worker was killed by SIGKILL from outside (the kernel does so when memory runs out)"
         )
     return Evidence(exit_code=code)
+
+
+async def within(waiting: Coroutine[Any, Any, object], seconds: float) -> None:
+    """Wait, but no longer than this: what is left then is ended without mercy."""
+    try:
+        await asyncio.wait_for(waiting, seconds)
+    except TimeoutError:
+        pass

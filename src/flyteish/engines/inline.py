@@ -7,6 +7,7 @@ its thread runs out by itself. Must not decide anything about attempts: it start
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -122,21 +123,23 @@ class InlineEngine:
 
     def reclaim(self, key: AttemptKey, notice: Notice) -> None:
         attempt = self._attempts.get(key)
-        if attempt is None or attempt.leaving:
+        if attempt is None or attempt.evidence is not None:
             return
-        attempt.leaving = True
         # On record before the task hears of it: what it raises then must find that it was noticed.
         self._reports.report(
             AttemptNoticed(key.run, key.action, key.generation, notice.kind, notice.seconds, notice.source)
         )
         attempt.context.interruption.notify(notice, time.monotonic())
+        if math.isinf(notice.seconds):
+            return  # a recommendation: nothing is taken away
         evidence = Evidence(
             reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice"
         )
-        self._later(notice.seconds, lambda: attempt.end(evidence, 0.0))
+        self._later(notice.seconds, lambda: attempt.end(evidence, 0.0))  # of several, the first ends it
 
     async def close(self) -> None:
         for attempt in list(self._attempts.values()):
+            attempt.tell_of_close()
             attempt.end(Evidence(stopped=True), CLOSE_SECONDS)
         deadline = time.monotonic() + CLOSE_SECONDS
         # They end on other threads, and most often there is nobody to wait for: no event is worth its upkeep.
@@ -192,7 +195,7 @@ class _Attempt(Stopping):
     """
 
     __slots__ = (
-        "_context", "_engine", "_running_at", "_speaker", "_task", "evidence", "leaving", "loadable", "loop", "lost",
+        "_context", "_engine", "_running_at", "_speaker", "_task", "evidence", "loadable", "loop", "lost",
         "order", "over", "surroundings",
     )  # fmt: skip
 
@@ -204,7 +207,6 @@ class _Attempt(Stopping):
         self.surroundings = surroundings
         self.evidence: Evidence | None = None
         """How it is to be reported, once the engine has ended it."""
-        self.leaving = False
         self.lost = False
         """Somebody else cancelled it."""
         self.over = False
@@ -300,6 +302,11 @@ class _Attempt(Stopping):
         if order.settings.timeout.max_runtime is not None or order.deadline is not None:
             key = order.key
             engine._reports.report(AttemptRunning(key.run, key.action, key.generation))
+
+    def tell_of_close(self) -> None:
+        """Code that can't be cancelled may still ask, and one that is being cancelled learns why."""
+        if self._context is not None:
+            self._context.interruption.notify(Notice("shutdown", CLOSE_SECONDS, "session"))
 
     def end(self, evidence: Evidence, grace: float) -> None:
         """End it: cancel it if it can be, and give it up after ``grace`` seconds."""

@@ -9,11 +9,11 @@ its place to another worker, so parents cannot starve their children.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from flyteish._authoring.feed import LoopFeed
 from flyteish._core.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence
@@ -21,7 +21,7 @@ from flyteish._core.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
 from flyteish._worker.runner import MAX_RESULT
-from flyteish.engines.attempts import Attempt, Line, Member, Pace, read_exit
+from flyteish.engines.attempts import Attempt, Line, Member, Pace, read_exit, within
 from flyteish.engines.requests import Requests
 from flyteish.engines.worker_process import WorkerProcess, processors
 from flyteish.errors import ConfigurationError, SessionClosedError
@@ -76,11 +76,8 @@ class ProcessesEngine:
         self._failures: list[Evidence] = []
 
     def __repr__(self) -> str:
-        state = "open" if self._open else "closed"
-        return (
-            f"ProcessesEngine({state}, {self._places} places, {len(self._members)} workers, "
-            f"{len(self._attempts)} attempts, {len(self._waiting)} of them waiting)"
-        )
+        counts = f"{len(self._attempts)} attempts, {len(self._waiting)} of them waiting"
+        return f"ProcessesEngine({self._places} places, {len(self._members)} workers, {counts})"
 
     # -- the contract --------------------------------------------------------------------------------------
 
@@ -119,6 +116,10 @@ class ProcessesEngine:
         attempt = self._attempts.get(key)
         if attempt is None or (attempt.doomed is not None and attempt.doomed.stopped):
             return
+        if math.isinf(notice.seconds):  # a recommendation: nothing is taken away
+            self._report_notice(attempt, notice)
+            self._tell(attempt, notice)
+            return
         ends_at = self._loop.time() + max(0.0, notice.seconds)
         if attempt.doomed is not None:  # a second notice may make it sooner, never later
             ends_at = min(ends_at, attempt.ends_at)
@@ -132,22 +133,23 @@ class ProcessesEngine:
         if not self._open:
             return
         self._open = False
-        for key in list(self._attempts):
-            self.stop(key, "the session was closed", CLOSE_GRACE)
+        for attempt in list(self._attempts.values()):
+            self._tell(attempt, Notice("shutdown", CLOSE_GRACE, "session"))
+            self.stop(attempt.key, "the session was closed", CLOSE_GRACE)
         if self._attempts:
             self._all_over.clear()
-            await _within(self._all_over.wait(), CLOSE_GRACE)
+            await within(self._all_over.wait(), CLOSE_GRACE)
         for member in self._members:
             member.leaving = True
             member.process.send(m.Exit()) if member.current is None else member.process.kill()
         if self._members:
-            await _within(self._all_gone.wait(), CLOSE_GRACE)
+            await within(self._all_gone.wait(), CLOSE_GRACE)
             for member in self._members:
                 member.process.kill()
             await self._wait_for_the_killed()
 
     async def _wait_for_the_killed(self) -> None:
-        await _within(self._all_gone.wait(), 5 * CLOSE_GRACE)
+        await within(self._all_gone.wait(), 5 * CLOSE_GRACE)
         # After SIGKILL only a process stuck inside the kernel (on a dead network disk) goes on: it is left.
         for member in list(self._members):
             member.process.hang_up()
@@ -392,9 +394,7 @@ class ProcessesEngine:
         if notice.source != "sigterm" or attempt.doomed is None:
             self._reports.report(AttemptNoticed(*attempt.key, notice.kind, notice.seconds, notice.source))
 
-
-async def _within(waiting: Coroutine[Any, Any, object], seconds: float) -> None:
-    try:
-        await asyncio.wait_for(waiting, seconds)
-    except TimeoutError:
-        pass  # what is left is ended without mercy
+    @staticmethod
+    def _tell(attempt: Attempt, notice: Notice) -> None:
+        if attempt.member is not None and attempt.member.current is attempt:
+            attempt.member.process.send(m.Notify(attempt.key, notice))
