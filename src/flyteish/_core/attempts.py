@@ -236,6 +236,8 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
         action.preemptions_in_row = 0
     action.kept += now - max(attempt.running_at or attempt.admitted_at, attempt.last_checkpoint_at)
     attempt.last_checkpoint_at = now
+    if event.record.restore_seconds and state.books is not None:
+        state.experience.restored(action.profile.task, event.record.restore_seconds)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
