@@ -321,3 +321,18 @@ async def never_saves() -> tuple[str, int, int]:
     if ctx().medium == "spot":
         await asyncio.sleep(PATIENCE)
     return ctx().medium, ctx().attempt, ctx().generation
+
+
+@env.task(interruptible=SpotPolicy(work=2.0), retries=1, timeout=Timeout(deadline=60.0))
+async def paced(steps: int) -> list[str]:
+    """Saves each step with the medium it ran on, and leaves its machine when it is told to."""
+    checkpoint = ctx().checkpoint
+    data = await checkpoint.load_bytes()
+    media = data.decode().split() if data else []
+    while len(media) < steps:
+        await asyncio.sleep(0.05)
+        media.append(ctx().medium)
+        await checkpoint.save(" ".join(media).encode(), progress=len(media) / steps)
+        if ctx().interruption.pending:
+            ctx().interruption.leave()
+    return media

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flyteish import Pool, Queue, Session, errors
+from flyteish import Pool, Queue, Session, SpotPolicy, Timeout, errors
 from flyteish._core.actions import End
 from flyteish.testing import ScriptedMarket
 from tests.conformance import tasks
@@ -34,9 +34,18 @@ def opened(engine: str, tmp_path: Path) -> Iterator[Open]:
     """Opens sessions whose pools use the engine; they are closed in bounded time."""
     sessions: list[Session] = []
 
-    def make(*queues: Queue, reclaims: tuple[float | None, ...] = (), notice_seconds: float = 2.0) -> Session:
-        market = ScriptedMarket(reclaims=reclaims, notice_seconds=notice_seconds)
-        pools = [Pool("spot", medium="spot", engine=engine, market=market), Pool("on-demand", engine=engine)]
+    def make(
+        *queues: Queue,
+        reclaims: tuple[float | None, ...] = (),
+        notice_seconds: float = 2.0,
+        capacity: tuple[tuple[float, int | None], ...] = (),
+        startup: float | None = None,
+    ) -> Session:
+        market = ScriptedMarket(reclaims=reclaims, notice_seconds=notice_seconds, capacity=capacity)
+        pools = [
+            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0),
+            Pool("on-demand", engine=engine, startup=startup, grace=2.0),
+        ]
         secrets = {"conformance-secret": "hunter2"}
         session = Session(queues or [Queue("default")], pools, home=tmp_path / "home", secrets=secrets).open()
         sessions.append(session)
@@ -318,3 +327,28 @@ def test_preemptions_without_progress_lead_on_demand(spot: Open) -> None:
     run = spot(*[0.05] * 10, notice_seconds=0.05).run(tasks.never_saves)
     assert run.result(PATIENCE) == ("on-demand", 1, 3)
     assert ends(run) == [End.PREEMPTED, End.PREEMPTED, End.SUCCEEDED]
+
+
+# -- deadlines -----------------------------------------------------------------------------------------------------
+
+
+def test_work_with_a_deadline_goes_back_to_spot_by_a_planned_move(opened: Open) -> None:
+    """No spot at first: it runs on-demand. When spot comes it is noticed, saves, and goes on there; nobody pays."""
+    session = opened(capacity=((0.0, 0), (0.5, None)), startup=0.05)
+    run = session.run(tasks.paced, 40)
+    media = run.result(PATIENCE)
+    first, second = run.record().root_action.attempts
+    assert (first.medium, first.end, first.charged, first.notice) == ("on-demand", End.RELOCATED, "", "relocate")
+    assert (second.medium, second.end) == ("spot", End.SUCCEEDED)
+    assert media == sorted(media)  # first on-demand, then spot: no step was lost, none was done twice
+    assert set(media) == {"on-demand", "spot"}
+    assert run.record().root_action.preemptions == 0
+    assert "was moved (to spot" in run.why()
+
+
+def test_work_without_slack_stays_on_demand(opened: Open) -> None:
+    """However much spot there is: R < C + 2d from the first moment on."""
+    session = opened(startup=0.05)
+    run = session.run(tasks.paced.override(timeout=Timeout(deadline=4.0), interruptible=SpotPolicy(work=3.95)), 5)
+    assert set(run.result(PATIENCE)) == {"on-demand"}
+    assert run.record().root_action.attempts[0].rule == "deadline-safety"
