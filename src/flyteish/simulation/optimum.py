@@ -9,13 +9,14 @@ Why it is exact. With spot no dearer than on-demand, none of these exchanges mak
   cheaper, and its change-over is paid once either way. So a stretch is used as a whole or not at all;
 * between two used stretches there is at most one on-demand session, and it may have the whole gap between them, running
   through the stretches that are not used;
-* what is then done too much is cut off again: from on-demand, second for second and wherever it runs, and from spot only
-  where no on-demand is left.
+* what is then done too much is cut off again: from on-demand, second for second and wherever it runs, and from spot
+  only where no on-demand is left.
 
-So the choice is: which stretches, and which gaps. Of such a choice only three sums matter. *Slack*, time without progress,
-is the length of the idle gaps and one change-over per session; it must not exceed the time to spare. *Change-overs* are
-paid at the price of their medium. *Spot work* saves the difference of the prices, up to all of the work. A walk over the
-moments at which capacity comes and goes, which keeps every choice that no other beats in all three, finds the cheapest.
+So the choice is: which stretches, and which gaps. Of such a choice only three sums matter. *Slack*, time without
+progress, is the length of the idle gaps and one change-over per session; it must not exceed the time to spare.
+*Change-overs* are paid at the price of their medium. *Spot work* saves the difference of the prices, up to all of the
+work. A walk over the moments at which capacity comes and goes, which keeps every choice that no other beats in all
+three, finds the cheapest. Recorded markets take milliseconds; hundreds of short random stretches may take minutes.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class _Search:
         return min((*idle, *running), key=self._cost)
 
     def _segments(self) -> Iterable[tuple[float, float, int | None, int]]:
-        """(start, end, number of the stretch or None, number of the next stretch), without gaps from 0 to the deadline."""
+        """(start, end, number of the stretch or None, number of the next), without gaps from 0 to the deadline."""
         moment = 0.0
         for number, (a, b) in enumerate(self._usable):
             if a > moment:
