@@ -1,8 +1,14 @@
 """Deadline-aware placement as arithmetic: spot, on-demand or wait, and when to look again.
 
-Policies are pure functions from a ``Situation`` to a ``Decision``; ``uniform_progress`` is the rule of "Can't Be Late:
-Optimizing Spot Instance Savings under Deadlines" (NSDI 2024). Must not know actions, queues or pools: what the
-situation is, is observed by others.
+Policies are pure functions from a ``Situation`` to a ``Decision``. ``uniform_progress`` is the rule of "Can't Be Late:
+Optimizing Spot Instance Savings under Deadlines" (NSDI 2024), ``slack_budget`` one that costs less; what keeps the
+deadline is the same in both. Must not know actions, queues or pools: what the situation is, is observed by others.
+
+The safety net, for every policy. *Slack* is the time to the deadline that the remaining work does not need, less what
+a sudden loss costs (``reserve``). Idle time takes it second for second, each change-over takes d. Spot is begun only with
+2 d of slack: one to start, one to start on-demand after a loss. Idling is for those who could still begin spot. With less
+an action goes on-demand and stays there, which needs d and the remaining work. So a deadline that on-demand alone would
+keep is kept, whatever the market does.
 """
 
 from __future__ import annotations
@@ -14,6 +20,16 @@ from typing import Final, NamedTuple
 from flyteish._core.queues import ON_DEMAND, SPOT
 
 WAIT: Final = "wait"
+_ROUNDING: Final = 1e-3
+"""Seconds: two times this close are the same, so that no review is asked for at the moment of the decision."""
+_FAIR: Final = 0.4
+"""Share of an even spending of slack that is kept for later: 0 spends all on the first outage, 1 keeps pace."""
+_SEEN: Final = 4
+"""Stretches of each kind that count as seen from the start, so that the first ones do not decide alone."""
+_USUAL: Final = 3600.0
+"""Their length in seconds."""
+_LOOK: Final = 60.0
+"""Seconds between two looks while waiting, unless the safety net asks for one sooner."""
 
 
 class Situation(NamedTuple):
@@ -39,10 +55,18 @@ class Situation(NamedTuple):
     """What a sudden loss costs beyond ``changeover``: the usual time between two checkpoints, and the grace."""
     grace: float = 0.0
     """What a planned move takes at most before the change-over begins."""
-    mean_up: float = 0.0
-    """Mean seconds that spot could be had at a stretch, as far as observed; 0: not known."""
-    mean_down: float = 0.0
-    """Mean seconds that it could not be had at a stretch; 0: not known."""
+    stretch: float = math.inf
+    """For how long ``spot_free`` has been what it is, counted from the submission at most; inf: not observed."""
+    up_seconds: float = 0.0
+    """Seconds in which spot could be had, since the submission; the present stretch counts."""
+    up_ended: float = 0.0
+    """Stretches with spot that have ended since. A memory of the pool may be added to these four numbers."""
+    down_seconds: float = 0.0
+    """Seconds in which it could not be had; the present stretch counts."""
+    down_ended: float = 0.0
+    """Stretches without spot that have ended."""
+    price: float = 0.3
+    """Of spot, as a share of on-demand's."""
 
 
 class Decision(NamedTuple):
@@ -61,17 +85,17 @@ Policy = Callable[[Situation], Decision]
 
 def uniform_progress(s: Situation) -> Decision:
     """Take spot whenever it can be had, keep pace with ``ep(t) = t * C(0)/R(0)``, and never run out of slack."""
-    left, remaining = s.budget - s.elapsed, s.work - s.done
     pace = s.work / s.budget
     if s.on == SPOT:
-        return _on_spot(s, left)
-    if left < remaining + 2 * s.changeover + s.reserve:
-        return Decision(ON_DEMAND, "deadline-safety", f"{_hours(left)} left for {_hours(remaining)} of work")
-    last_call = s.budget - remaining - 2 * s.changeover - s.reserve  # idle until here, and no longer
+        return _on_spot(s)
+    spare = _slack(s) - 2 * s.changeover
+    if spare <= _ROUNDING:
+        return _to_the_end(s)
+    last_call = s.elapsed + spare  # idle until here, and no longer
     if s.on == ON_DEMAND:
         # Progress grows by 1 a second and ep by ``pace`` of it, so when they meet is known.
         behind = pace * (s.elapsed + 2 * s.changeover) - s.done
-        if behind > 0:
+        if behind > _ROUNDING:
             meet = math.inf if pace >= 1 else s.elapsed + behind / (1 - pace)
             return Decision(ON_DEMAND, "catch-up", "behind uniform progress", meet)
         if s.spot_free:
@@ -80,17 +104,96 @@ def uniform_progress(s: Situation) -> Decision:
     if s.spot_free:
         return Decision(SPOT, "spot-while-it-lasts", "spot can be had", last_call)
     meets = s.done / pace if pace else math.inf
-    if s.elapsed >= meets:
+    if s.elapsed >= meets - _ROUNDING:
         return Decision(ON_DEMAND, "behind", "behind uniform progress, and no spot can be had")
     return Decision(WAIT, "ahead", "ahead of uniform progress: waits for spot", min(meets, last_call))
 
 
-def _on_spot(s: Situation, left: float) -> Decision:
+def slack_budget(s: Situation) -> Decision:
+    """Spend slack on waiting while more of it is left than what is still to come will need.
+
+    On-demand bought today is money spent for certain; work put off may yet be done by spot. So waiting comes first, but
+    slack that is gone can neither be waited with nor pay for the change-overs of later spot, and a job that has none
+    runs on-demand past all the spot there is. So this much is kept back from waiting:
+
+    * for the safety net, 2 d;
+    * for change-overs: an outage bridged by on-demand takes 2 d, and as many are to be expected as the mean stretches
+      with and without spot, of those seen so far, fit into the time that is left. Half of it: some are waited out;
+    * for outages to come: two fifths of the slack that would be left if it were spent evenly over the time;
+    * for the outage being a long one: half of what it has lasted. One that has lasted is likely to last.
+
+    What is left over is waited with; then on-demand runs, but not for an outage so young that spot may be back before
+    on-demand is up: the first d * d / mean outage of it, at most d.
+
+    Running on-demand, spot is taken once it has been there for a while: a stretch that ends at once costs two
+    change-overs and brings nothing. The while is d times the sum of two shares: how much of the slack the change-overs
+    to come would take, and how much of what a mean stretch saves a move back and forth would cost.
+
+    Four stretches of an hour of each kind count as seen from the start. Nothing here moves the safety net, so a wrong
+    estimate costs money and never the deadline.
+    """
+    d = s.changeover
+    if s.on == SPOT:
+        return _on_spot(s)
+    slack = _slack(s)
+    spare = slack - 2 * d
+    if spare <= _ROUNDING:
+        return _to_the_end(s)
+    up, down = _mean(s.up_seconds, s.up_ended), _mean(s.down_seconds, s.down_ended)
+    left = s.budget - s.elapsed
+    changeovers = 2 * d * left / (up + down)
+    if s.on == ON_DEMAND:
+        if not s.spot_free:
+            return Decision(ON_DEMAND, "outage", "on-demand through an outage of spot")
+        return _back_to_spot(s, up, changeovers / slack)
+    if s.spot_free:
+        return Decision(SPOT, "spot-while-it-lasts", "spot can be had", s.elapsed + spare)
+    fair = max(0.0, s.budget - s.work) * left / s.budget
+    waited = s.stretch if s.stretch < math.inf else 0.0
+    waiting = spare - changeovers / 2 - _FAIR * fair - waited / 2
+    if waiting > _ROUNDING:
+        why = f"{_hours(slack)} of slack, more than later spot needs: waits for it"
+        return Decision(WAIT, "slack-to-spare", why, s.elapsed + min(spare, max(_LOOK, waiting / 1.5)))
+    young = d * min(1.0, d / down) - waited
+    if young > _ROUNDING:
+        return Decision(WAIT, "young-outage", "spot may be back before on-demand is up", s.elapsed + min(spare, young))
+    why = f"{_hours(slack)} of slack, kept for later spot: on-demand through the outage"
+    return Decision(ON_DEMAND, "slack-kept", why)
+
+
+def _back_to_spot(s: Situation, up: float, crowding: float) -> Decision:
+    """From on-demand to spot: when it is likely to stay, and there is work enough left to make the move worthwhile."""
+    d, saving = s.changeover, 1 - s.price
+    there_and_back = d * (1 + s.price)
+    if saving * (s.work - s.done) <= there_and_back:
+        return Decision(ON_DEMAND, "nearly-done", "what is left is not worth a move to spot")
+    proof = d * (crowding + there_and_back / (saving * max(up - d, d, _ROUNDING)))
+    if s.stretch >= proof - _ROUNDING:
+        return Decision(SPOT, "spot-has-stayed", "spot has been there long enough: back to it")
+    why = f"spot is to stay for {_hours(proof)} before a move"
+    return Decision(ON_DEMAND, "spot-too-young", why, s.elapsed + max(1.0, proof - s.stretch))
+
+
+def _mean(seconds: float, ended: float) -> float:
+    return (seconds + _SEEN * _USUAL) / (ended + _SEEN)
+
+
+def _slack(s: Situation) -> float:
+    """Seconds that the remaining work does not need, even if what is not saved were lost at once."""
+    return s.budget - s.elapsed - max(s.work - s.done + s.reserve, s.work - s.saved)
+
+
+def _to_the_end(s: Situation) -> Decision:
+    why = f"{_hours(s.budget - s.elapsed)} left for {_hours(s.work - s.done)} of work"
+    return Decision(ON_DEMAND, "deadline-safety", why)
+
+
+def _on_spot(s: Situation) -> Decision:
     """Stay until preempted, as long as a sudden loss could still be made good on on-demand."""
     last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace
     if s.elapsed >= last_call:
-        unsaved = _hours(s.work - s.saved)
-        why = f"{_hours(left)} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"
+        left, unsaved = _hours(s.budget - s.elapsed), _hours(s.work - s.saved)
+        why = f"{left} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"
         return Decision(ON_DEMAND, "deadline-safety", why)
     return Decision(SPOT, "spot-while-it-lasts", "on spot until preempted", last_call)
 
@@ -99,8 +202,14 @@ def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.2f} h"
 
 
-POLICIES: Final[Mapping[str, Policy]] = {"uniform-progress": uniform_progress}
+POLICIES: Final[Mapping[str, Policy]] = {
+    "slack-budget": slack_budget,
+    "uniform-progress": uniform_progress,
+}
 SUMMARIES: Final[Mapping[str, str]] = {
+    "slack-budget": "spot whenever it can be had, waiting while there is more slack than later change-overs and "
+    "outages are likely to need, else on-demand, back to spot that has stayed for a while, and on-demand to the end when "
+    "only work and two change-overs are left",
     "uniform-progress": "spot whenever it can be had, on-demand while behind t * work / deadline, back to spot when "
     "ahead by two change-overs, and on-demand to the end when only work and two change-overs are left",
 }

@@ -15,7 +15,7 @@ import msgspec
 from flyteish.errors import ConfigurationError
 
 DEFAULT_SYSTEM_RETRIES = 3
-DEADLINE_POLICIES = ("uniform-progress", "off")
+DEADLINE_POLICIES = ("slack-budget", "uniform-progress", "off")
 """Names of the rules in ``deadlines.POLICIES``, which a test compares, and ``off``."""
 DEFAULT_DEADLINE_POLICY = "uniform-progress"
 DEFAULT_PREEMPTIONS_WITHOUT_PROGRESS = 3
