@@ -1,5 +1,4 @@
-"""From files, environment variables and arguments to one checked ``Config`` that knows where each value is
-from.
+"""From files, environment variables and arguments to one checked ``Config`` that knows where each value comes from.
 
 The only place that reads the environment, and where what people wrote is checked. Must not open stores, start
 engines or create folders. Later sources win, key by key:
@@ -101,6 +100,7 @@ class _Pool(_Table):
     cooldown: Seconds = 30.0
     grace: Seconds = 120.0
     market: dict[str, Any] = {}
+    half_life: Seconds = 3600.0
 
 
 class _Queue(_Table):

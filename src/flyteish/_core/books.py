@@ -7,10 +7,12 @@ who goes next among several (``admission``) or what becomes of an action (``life
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 
 from flyteish._core.actions import Action
 from flyteish._core.lines import Line, Place
+from flyteish._core.pool_memory import PoolMemory
 from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.resources import NO_AMOUNTS, Amounts
 
@@ -42,8 +44,8 @@ class PoolBook:
     """A pool's configuration and what is in it now."""
 
     __slots__ = (
-        "available", "config", "cooling_until", "feeders", "limit", "no_capacity_since", "removed", "returners",
-        "running", "used",
+        "available", "config", "cooling_until", "feeders", "limit", "memory", "no_capacity_since", "removed",
+        "returners", "running", "used",
     )  # fmt: skip
 
     def __init__(self, config: Pool) -> None:
@@ -59,12 +61,15 @@ class PoolBook:
         """Queues that feed it, by priority; those of equal priority take turns."""
         self.returners = 0
         """Parents that wait for their place back here."""
+        self.memory = PoolMemory(config.half_life)
         self.removed = False
         """No longer configured: what runs here ends here, nothing new starts."""
 
     def configure(self, config: Pool) -> None:
         """Other limits from now on; what runs is not touched."""
         self.config, self.limit, self.removed = config, config.amounts, False
+        if config.half_life != self.memory.half_life:
+            self.memory = PoolMemory(config.half_life)
 
     def refusal(self, amounts: Amounts, now: float) -> Reason | None:
         """Why an attempt of this size can't start here now; None: it can."""
@@ -106,8 +111,9 @@ class QueueBook:
 
     __slots__ = (
         "active_runs", "active_tasks", "blocked", "capacity", "config", "counted", "door", "enlisted", "entering",
-        "held", "hold", "limit", "lines", "on_demand", "pools", "rate", "removed", "returners", "returning", "running",
-        "runs_of", "spot", "spot_running", "state", "takes_anything", "used", "waiting",
+        "held", "hold", "limit", "lines", "memories", "on_demand", "passed_over", "pools", "rate", "removed",
+        "returners", "returning", "running", "runs_of", "spot", "spot_running", "state", "takes_anything",
+        "to_pass_over", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, config: Queue) -> None:
@@ -119,6 +125,12 @@ class QueueBook:
         self.pools: list[PoolBook] = []
         self.spot: list[PoolBook] = []
         self.on_demand: list[PoolBook] = []
+        self.memories: list[PoolMemory] = []
+        """Of its spot pools, in their order."""
+        self.passed_over: Sequence[PoolMemory] = ()
+        """Of the spot pools that were left for last, for what happened there, when it last started an action."""
+        self.to_pass_over: Sequence[PoolMemory] = ()
+        """What ``passed_over`` becomes if an action is started now."""
         self.takes_anything = False
         """Work that names no resources and may run on-demand is never too much for it."""
         self.capacity = 0
@@ -166,6 +178,7 @@ class QueueBook:
         self.pools = pools
         self.spot = [pool for pool in pools if pool.config.medium == SPOT]
         self.on_demand = [pool for pool in pools if pool.config.medium == ON_DEMAND]
+        self.memories = [pool.memory for pool in self.spot]
         sizes = [pool.config.capacity for pool in pools]
         bounds = [self.config.action_concurrency or 0, sum(sizes) if all(sizes) else 0]
         self.capacity = min((bound for bound in bounds if bound), default=0)

@@ -12,6 +12,7 @@ from flyteish._core.events import Configured, ControllerRestarted, PoolCapacityC
 from flyteish._core.families import end, note_drained
 from flyteish._core.ids import ActionKey
 from flyteish._core.moves import move
+from flyteish._core.queues import SPOT
 from flyteish._core.relocations import spot_came
 from flyteish._core.state import State
 from flyteish._core.waits import begin, change_lines, ran_out, release_roots
@@ -64,6 +65,11 @@ def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, 
     pool = state.books.pools.get(event.pool) if state.books is not None else None
     if pool is None or state.books is None:
         return  # it was configured away
+    if pool.config.medium == SPOT and pool.available != event.available:
+        if event.available == 0:
+            pool.memory.refused(now)
+        else:
+            pool.memory.came(now)
     pool.available = event.available
     if event.available == 0:
         ran_out(state, event.pool, now)

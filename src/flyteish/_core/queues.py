@@ -6,6 +6,7 @@ next* is decided in ``admission`` (spec: queues).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -95,6 +96,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         price_per_hour: $ for one attempt's hour; used for costs, ``spend_limit`` and reports.
         cluster, context, namespace, preset: Kubernetes only.
         cooldown: seconds that the pool is left alone after it reported no capacity. Default 30.
+        half_life: seconds after which a preemption or stock-out counts half when a queue chooses among its spot
+            pools; 0 = it is never held against the pool. Default 3600.
         grace: seconds between an interruption notice and the kill. Default 120 (the EC2 notice).
         startup: seconds from an attempt's admission until its code begins, assumed until it was measured; the
             deadline rule and the simulator go by it. Default None: 180 on Kubernetes, 1 elsewhere.
@@ -118,6 +121,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     grace: float = 120.0
     market: Any = None
     startup: float | None = None
+    half_life: float = 3600.0
 
     def __post_init__(self) -> None:
         say = _Checker(f"Pool({self.name!r})")
@@ -128,6 +132,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         say.kind("resources", self.resources, Resources)
         for field in ("price_per_hour", "cooldown", "grace"):
             say.number(field, getattr(self, field))
+        say.seconds("half_life", self.half_life)
         if self.startup is not None:
             say.number("startup", self.startup)
 
@@ -172,6 +177,10 @@ class _Checker:
     def number(self, field: str, value: object, most: float = float("inf")) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             raise self.refuse(field, value, f"a number from 0 to {most:g}" if most < float("inf") else "a number >= 0")
+
+    def seconds(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise self.refuse(field, value, "seconds >= 0")
 
     def one_of(self, field: str, value: object, accepted: tuple[str, ...]) -> None:
         if value not in accepted:
