@@ -15,7 +15,7 @@ from flyteish._core.books import PoolBook, QueueBook, Reason
 from flyteish._core.ledger import Ledger
 from flyteish._core.lines import Line
 from flyteish._core.pool_memory import PoolMemory, passed_over
-from flyteish._core.queues import SPOT, Pool, Queue
+from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.resources import NO_AMOUNTS
 from flyteish.errors import ConfigurationError
 
@@ -43,7 +43,7 @@ class Books(Ledger):
 
     # -- configuration ------------------------------------------------------------------------------------------
 
-    def configure(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> None:
+    def configure(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...], now: float = 0.0) -> None:
         """Take on new limits; a queue or pool that still has work stays until it has none.
 
         Raises:
@@ -59,7 +59,7 @@ class Books(Ledger):
             pool_book.removed = pool_book.config.name not in names
         for pool in pools:
             if pool.name in self.pools:
-                self.pools[pool.name].configure(pool)
+                self.pools[pool.name].configure(pool, now)
             else:
                 self.pools[pool.name] = PoolBook(pool)
         shapes = {name: _shape(book) for name, book in self.queues.items()}
@@ -92,6 +92,17 @@ class Books(Ledger):
         for pool in self.pools.values():
             pool.feeders = [book for book in self.queues.values() if pool in book.pools]
             pool.feeders.sort(key=lambda book: -book.config.priority)
+        self.reprice()
+
+    def reprice(self) -> None:
+        """Prices are others than before: look again at queues with a limit on them."""
+        dear = [pool for pool in self.pools.values() if pool.config.medium == ON_DEMAND and not pool.removed]
+        for book in self.queues.values():
+            own = [pool.prices.latest for pool in book.on_demand if pool.prices.latest]
+            anybodys = (pool.prices.latest for pool in dear if pool.prices.latest)
+            book.on_demand_price = min(own, default=0.0) or min(anybodys, default=0.0)
+            if book.config.spend_limit:
+                self._dirty[book.config.name] = None
 
     def _line_up_anew(self, book: QueueBook) -> None:
         waiting = [action for line in book.lines.values() for action in line]

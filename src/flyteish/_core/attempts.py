@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from flyteish._core import endings, placement, relocations, retries
 from flyteish._core.actions import CHAIN_KEPT, WITH_ATTEMPT, Action, Attempt, End, Phase
 from flyteish._core.admission import PoolBook, Start
@@ -35,6 +37,8 @@ Effects = list[Effect]
 def start(state: State, order: Start, now: float, effects: Effects) -> None:
     """Admission named a place: the attempt begins in it, or the parent goes on in it."""
     action, pool = order.action, order.pool.config
+    assert state.books is not None
+    book = state.books.queues[action.profile.settings.queue]
     if order.returning:
         move(state, action, Phase.RUNNING)
         deliver_held(state, action, effects)
@@ -46,7 +50,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
         why = f"{why}; {order.why}"
     event = AttemptAdmitted(
         action.run, action.id, action.generation + 1, action.user_attempt, pool.name, pool.medium, rule, why,
-        pool.price_per_hour, action.queued_at,
+        order.pool.prices.latest, action.queued_at, book.on_demand_price,
     )  # fmt: skip
     admitted(state, event, now, effects)
     effects.append(StartAttempt(action, action.generation, pool.name, pool.medium))
@@ -57,7 +61,7 @@ def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects)
     action = state.runs[event.run].actions[event.action]
     attempt = Attempt(
         event.generation, event.user_attempt, event.pool, event.medium, event.rule, event.why,
-        event.price_per_hour, now, event.queued_at,
+        event.price_per_hour, now, event.queued_at, on_demand_price=event.on_demand_price,
     )  # fmt: skip
     action.generation = event.generation
     action.user_attempt = event.user_attempt
@@ -138,6 +142,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         _bury(state, event, effects)
         return
     action, attempt = live
+    event = priced(state, event, attempt, now)
     effects.append(Record(now, event))
     if state.books is not None:
         state.books.withdraw(action)
@@ -165,6 +170,17 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         _denied(state, action, attempt, now)
     else:
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
+
+
+def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
+    """The event that ends an attempt, with the mean price of its life where that is not the price it began with."""
+    if state.books is not None:
+        prices = state.books.pools[attempt.pool].prices
+        if not prices.was_steady(attempt.admitted_at):
+            event = msgspec.structs.replace(event, price_per_hour=prices.mean(attempt.admitted_at, now))
+    if event.price_per_hour is not None:
+        attempt.price_per_hour = event.price_per_hour
+    return event
 
 
 def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:

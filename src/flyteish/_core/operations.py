@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flyteish._core.actions import TERMINAL, Action, End, Phase, RunRecord
 from flyteish._core.effects import Effect, Record, Refuse
-from flyteish._core.events import Configured, ControllerRestarted, PoolCapacityChanged, QueueStateSet
+from flyteish._core.events import Configured, ControllerRestarted, PoolCapacityChanged, PoolPriceChanged, QueueStateSet
 from flyteish._core.families import end, note_drained
 from flyteish._core.ids import ActionKey
 from flyteish._core.moves import move
@@ -80,6 +80,15 @@ def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, 
     state.books.touch_pool(event.pool)
 
 
+def pool_price_changed(state: State, event: PoolPriceChanged, now: float, effects: Effects) -> None:
+    """A pool costs more or less. What runs goes on, also over a ``spend_limit``; nothing is started over one."""
+    pool = state.books.pools.get(event.pool) if state.books is not None else None
+    if pool is None or state.books is None:
+        return  # it was configured away
+    pool.prices.changed(event.price_per_hour, now)
+    state.books.reprice()
+
+
 def queue_state_set(state: State, event: QueueStateSet, now: float, effects: Effects) -> None:
     """An operator holds, drains or activates a queue."""
     book = state.books.queues.get(event.queue) if state.books is not None else None
@@ -97,7 +106,7 @@ def configured(state: State, event: Configured, now: float, effects: Effects) ->
     books = state.books
     if books is None:
         return
-    books.configure(event.queues, event.pools)
+    books.configure(event.queues, event.pools, now)
     for book in list(books.queues.values()):
         for task in list(book.blocked):
             while task in book.blocked:
