@@ -177,7 +177,7 @@ def picture(state: State, now: float) -> Picture:
             capacity=book.config.capacity,
             available=book.available,
             cooling=now < book.cooling_until,
-            price_per_hour=book.config.price_per_hour,
+            price_per_hour=book.prices.latest,
             **_rounded(book.memory.record(now)),
         )
         for name, book in books.pools.items()
