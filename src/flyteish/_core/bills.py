@@ -71,27 +71,37 @@ def billed(actions: Iterable[Action], now: float, on_demand_price: float | None 
 
 
 def _line(queue: str, task: str, attempt: Attempt, now: float, fallback: float | None) -> CostLine:
-    started = attempt.admitted_at
-    ended = max(started, attempt.ended_at or now)
-    seconds = ended - started
-    kept = attempt.end is End.SUCCEEDED or not attempt.ended_at
-    lost = 0.0 if kept else lost_seconds(started, ended, attempt.last_checkpoint_at)
+    seconds, lost = _measure(attempt, now)
     price = attempt.on_demand_price or fallback
     alternative = None if price is None else (seconds - lost) * price / 3600.0
     dollars = seconds * attempt.price_per_hour / 3600.0
     return CostLine(queue, task, attempt.pool, attempt.medium, 1, seconds, lost, dollars, alternative)
 
 
+def _measure(attempt: Attempt, now: float) -> tuple[float, float]:
+    """Billed and lost seconds."""
+    started, ended = attempt.admitted_at, attempt.ended_at
+    if not ended:
+        return max(0.0, now - started), 0.0
+    lost = 0.0 if attempt.end is End.SUCCEEDED else lost_seconds(started, ended, attempt.last_checkpoint_at)
+    return ended - started, lost
+
+
 def lines_of(record: RunRecord, now: float) -> tuple[CostLine, ...]:
-    """A run's costs in few lines: one for each task, queue, pool and medium in it."""
+    """A run's costs in few lines: one for each task, queue, pool and medium in it.
+
+    Done once for each run, by the controller: so it makes no object for an attempt.
+    """
     sums: dict[tuple[str, str, str, str], _Sum] = {}
-    for each in billed(record.actions.values(), now):
-        line = each.line
-        key = (line.queue, line.task, line.pool, line.medium)
-        found = sums.get(key)
-        if found is None:
-            found = sums[key] = _Sum()
-        found.add(line)
+    for action in record.actions.values():
+        settings, task = action.profile.settings, action.profile.task
+        for attempt in action.attempts:
+            if attempt.pool:
+                key = (settings.queue, task, attempt.pool, attempt.medium)
+                found = sums.get(key)
+                if found is None:
+                    found = sums[key] = _Sum()
+                found.bill(attempt, now)
     return tuple(
         CostLine(*key, s.attempts, s.seconds, s.lost, s.dollars, s.on_demand_dollars) for key, s in sums.items()
     )
@@ -104,6 +114,16 @@ class _Sum:
         self.attempts = 0
         self.seconds = self.lost = self.dollars = 0.0
         self.on_demand_dollars: float | None = 0.0
+
+    def bill(self, attempt: Attempt, now: float) -> None:
+        seconds, lost = _measure(attempt, now)
+        self.attempts += 1
+        self.seconds += seconds
+        self.lost += lost
+        self.dollars += seconds * attempt.price_per_hour / 3600.0
+        if self.on_demand_dollars is not None and seconds > lost:
+            price = attempt.on_demand_price
+            self.on_demand_dollars = self.on_demand_dollars + (seconds - lost) * price / 3600.0 if price else None
 
     def add(self, line: CostLine) -> None:
         self.attempts += line.attempts
