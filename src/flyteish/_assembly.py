@@ -25,6 +25,7 @@ from flyteish._core.ids import AttemptKey
 from flyteish._core.queues import Pool
 from flyteish._core.settings import Scope
 from flyteish._markets.markets import Markets
+from flyteish._markets.prices import PriceFeed
 from flyteish._markets.reclaimer import Reclaimer
 from flyteish.config import Config
 from flyteish.engines.inline import InlineEngine
@@ -86,7 +87,7 @@ class Machinery:
             self.controller = Controller(
                 configured=Configured(config.queues, _sized(config)),
                 engines=_engines(config, self._inline, self._scratch),
-                markets=Markets({pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market}),
+                markets=_markets(config),
                 store=self.store,
                 blobs=self.blobs,
                 clock=clock,
@@ -157,6 +158,11 @@ class Machinery:
             ):  # no room for logs is no reason not to run; the journal says it if it has none too
                 return None
         return self._logs[1] / f"{key.action}.{key.generation}.log"
+
+
+def _markets(config: Config) -> Markets:
+    reclaimers = {pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market}
+    return Markets(reclaimers, PriceFeed(config.pools))
 
 
 def _stores(config: Config) -> tuple[RunStore, Mailbox]:

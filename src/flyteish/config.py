@@ -1,5 +1,4 @@
-"""From files, environment variables and arguments to one checked ``Config`` that knows where each value is
-from.
+"""From files, environment variables and arguments to one checked ``Config`` that knows where each value comes from.
 
 The only place that reads the environment, and where what people wrote is checked. Must not open stores, start
 engines or create folders. Later sources win, key by key:
@@ -38,12 +37,12 @@ from flyteish.home import (
     SETTINGS,
     TIMES,
     FoundFile,
-    MarketTable,
     Origin,
     Paths,
     blame,
+    built_tables,
     by_name,
-    market_table,
+    pool_fields,
     project_file,
     read_file,
     seconds,
@@ -93,7 +92,7 @@ class _Pool(_Table):
     engine: str = "inline"
     capacity: int = 0
     resources: dict[str, Any] = {}
-    price_per_hour: float = 0.0
+    price_per_hour: float | str | dict[str, Any] = 0.0
     cluster: str = ""
     context: str = ""
     namespace: str = ""
@@ -101,6 +100,8 @@ class _Pool(_Table):
     cooldown: Seconds = 30.0
     grace: Seconds = 120.0
     market: dict[str, Any] = {}
+    half_life: Seconds = 3600.0
+    startup: Seconds = 1.0
 
 
 class _Queue(_Table):
@@ -171,10 +172,7 @@ def _layer(source: str, folder: Path, table: Mapping[str, Any], strict: bool = T
         said |= {("defaults", name): value for name, value in settings.items()}
     for name, pool in file.pools.items():
         with blame(source, f"pools.{name}"):
-            fields = {"name": name, **pool.said(source, f"pools.{name}")}
-            if "market" in fields:
-                fields["market"] = market_table(source, f"pools.{name}.market", fields["market"], folder)
-            Pool(**fields)
+            fields = pool_fields(source, name, pool.said(source, f"pools.{name}"), folder)
             said |= {("pools", name, key): value for key, value in fields.items()}
     for name, queue in file.queues.items():
         with blame(source, f"queues.{name}"):
@@ -380,12 +378,11 @@ def _tables(values: _Values, section: str) -> dict[str, dict[str, Any]]:
 def _build_pools(values: _Values) -> tuple[Pool, ...]:
     pools = []
     for name, table in _tables(values, "pools").items():
-        pool = Pool(**table)
-        if isinstance(pool.market, MarketTable):
-            market = pool.market.build(pool.grace)
-            values["pools", name, "market"] = (market, pool.market.source)
-            pool = msgspec.structs.replace(pool, market=market)
-        pools.append(pool)
+        for key, built in built_tables(table).items():
+            values["pools", name, key] = (built, values["pools", name, key][1])
+            table[key] = built
+        with blame(values["pools", name, "name"][1], f"pools.{name}"):
+            pools.append(Pool(**table))
     return tuple(pools)
 
 

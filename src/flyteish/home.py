@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.queues import Pool
 from flyteish._core.resources import Resources
 from flyteish._core.settings import FIELDS, Cache, Level, Secret, opinions
 from flyteish.errors import ConfigurationError
-from flyteish.interfaces import Market
+from flyteish.interfaces import Market, PriceSource
 from flyteish.simulation.market import MARKETS, Outages
+from flyteish.simulation.prices import PRICES
 
 # -- the home -----------------------------------------------------------------------------------------------
 
@@ -247,9 +249,7 @@ def market_table(source: str, key: str, table: dict[str, Any], folder: Path) -> 
         if name not in {"kind", *names}:
             raise unknown(source, f"{key}.{name}", name, {"kind", *names})
         if name == "file":
-            if not isinstance(value, str):
-                raise wrong(source, f"{key}.file", value, "the path of a trace file")
-            given["path"] = folder / Path(value).expanduser()
+            given["path"] = _file(source, f"{key}.file", value, folder)
         elif name == "outages":
             given[name] = spelt(source, f"{key}.outages", value, {"outages": Outages})
         elif name == "reclaims" and isinstance(value, list):
@@ -261,6 +261,77 @@ def market_table(source: str, key: str, table: dict[str, Any], folder: Path) -> 
     if kind == "trace" and "path" not in given:
         raise ConfigurationError(f"{source}: {key}.file is missing")
     return MarketTable(source, key, kind, given)
+
+
+class PriceTable(NamedTuple):
+    """Prices as a file describes them."""
+
+    source: str
+    key: str
+    kind: str
+    given: dict[str, Any]
+
+    def build(self) -> PriceSource:
+        with blame(self.source, self.key):
+            prices: PriceSource = PRICES[self.kind](**self.given)
+        return prices
+
+
+def _price(source: str, key: str, value: object, folder: Path) -> object:
+    """A number, ``"market"``, or a table with ``kind``; the numbers in it are checked when it is built."""
+    if not isinstance(value, dict):
+        if isinstance(value, str) and value != "market":
+            raise wrong(source, key, value, "$ >= 0, 'market' or a table with kind")
+        return value
+    kind = value.get("kind")
+    if not isinstance(kind, str) or kind not in PRICES:
+        raise wrong(source, f"{key}.kind", kind, " or ".join(map(repr, PRICES)))
+    names = {"file" if name == "path" else name for name in inspect.signature(PRICES[kind]).parameters}
+    given: dict[str, Any] = {}
+    for name, inner in value.items():
+        if name not in {"kind", *names}:
+            raise unknown(source, f"{key}.{name}", name, {"kind", *names})
+        if name == "file":
+            given["path"] = _file(source, f"{key}.file", inner, folder)
+        elif name == "changes" and isinstance(inner, list):
+            given[name] = [
+                [spelt(source, f"{key}.start", pair[0]), *pair[1:]] if isinstance(pair, list) and pair else pair
+                for pair in inner
+            ]
+        elif name != "kind":
+            given[name] = spelt(source, f"{key}.{name}", inner)
+    for name in ("file", "changes"):
+        if name in names and name not in value:
+            raise ConfigurationError(f"{source}: {key}.{name} is missing")
+    return PriceTable(source, key, kind, given)
+
+
+def _file(source: str, key: str, value: object, folder: Path) -> Path:
+    if not isinstance(value, str):
+        raise wrong(source, key, value, "the path of a trace file")
+    return folder / Path(value).expanduser()
+
+
+def pool_fields(source: str, name: str, said: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """What one source says of a pool, checked by itself; its market and prices are built when all has been read."""
+    fields = {"name": name, **said}
+    if "market" in fields:
+        fields["market"] = market_table(source, f"pools.{name}.market", fields["market"], folder)
+    if "price_per_hour" in fields:
+        fields["price_per_hour"] = _price(source, f"pools.{name}.price_per_hour", fields["price_per_hour"], folder)
+    fixed = isinstance(fields.get("price_per_hour"), int | float)
+    Pool(**{key: value for key, value in fields.items() if key != "price_per_hour" or fixed})
+    return fields
+
+
+def built_tables(table: Mapping[str, Any]) -> dict[str, Any]:
+    """By field, what a pool's tables describe."""
+    found: dict[str, Any] = {}
+    if isinstance(table.get("market"), MarketTable):
+        found["market"] = table["market"].build(table.get("grace", Pool("any").grace))
+    if isinstance(table.get("price_per_hour"), PriceTable):
+        found["price_per_hour"] = table["price_per_hour"].build()
+    return found
 
 
 # -- mistakes -----------------------------------------------------------------------------------------------

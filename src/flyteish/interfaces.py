@@ -10,6 +10,7 @@ in ``tests/contracts``. Must not know any implementation.
     Mailbox     commands and notes between processes that share a store
     BlobStore   values, checkpoints, files         memory, files
     Market      when a spot pool has capacity and when it takes it back
+    PriceSource what a pool's machines cost, where that changes
     Clock       time and chance, so that tests can hold them
 """
 
@@ -200,6 +201,8 @@ class RunRow(msgspec.Struct, frozen=True, omit_defaults=True):
     actions: int = 0
     command: str = ""
     entry: str = ""
+    costs: bytes = b""
+    """What an ended run cost, encoded (``outcomes.costs_in``); empty: read its journal."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -334,6 +337,19 @@ class Market(Protocol):
     @property
     def notice_seconds(self) -> float:
         """Seconds between notice and reclaim."""
+
+
+class PriceSource(Protocol):
+    """What one attempt's hour costs in a pool, over time. ``at`` is seconds since the session (or simulation) opened.
+
+    Asked on the controller's thread, so both answer at once: a source that asks somebody else does so elsewhere.
+    """
+
+    def price(self, at: float) -> float | None:
+        """$ per hour; None: not known, the last one stays (0 before the first)."""
+
+    def next_change(self, at: float) -> float | None:
+        """When to ask again, after ``at``; None: never."""
 
 
 class Clock(Protocol):

@@ -159,7 +159,8 @@ def test_queues_and_pools_of_a_live_controller(cli: Cli, held: Session) -> None:
 def test_queues_and_pools_of_the_configuration(cli: Cli, tmp_path: Path) -> None:
     """Where no controller lives, with the states that operators left."""
     (tmp_path / "flyteish.toml").write_text("[pools.p]\ncapacity = 3\nprice_per_hour = 0.5\n[queues.q]\n")
-    assert cli("get", "pools").out.splitlines()[1].split() == ["p", "on-demand", "inline", "0", "3", "-", "no", "0.5"]
+    row = ["p", "on-demand", "inline", "0", "3", "-", "no", "0.5", "0", "0", "0%"]
+    assert cli("get", "pools").out.splitlines()[1].split() == row
     assert cli("get", "queues").out.splitlines()[1].split() == ["q", "active", "0", "0", "0", "0", "p"]
     cli("queue", "drain", "q")
     assert cli("get", "queues").out.splitlines()[1].split()[1] == "draining"

@@ -21,6 +21,7 @@ from flyteish._core.events import (
     Configured,
     Evidence,
     PoolCapacityChanged,
+    PoolPriceChanged,
     QueueStateSet,
     ValueTraced,
 )
@@ -114,7 +115,7 @@ def configurations(draw: st.DrawFn) -> Configured:
 KINDS = (
     ["run"] * 3 + ["call"] * 6 + ["end"] * 6 + ["succeed"] * 3 + ["advance"] * 3
     + ["running", "checkpoint", "cancel", "capacity", "queue", "configure", "restart", "zombie", "notice"]
-    + ["trace", "forget", "late", "compare"]
+    + ["trace", "forget", "late", "compare", "price"]
 )  # fmt: skip
 # Three bytes a step: drawn fast, and cut to what matters when a history fails.
 histories = st.binary(max_size=300) | st.binary(min_size=90, max_size=360)
@@ -209,6 +210,9 @@ class Player:
         if actions:
             action = actions[a % len(actions)]
             self.world.tell(CancelRequested(action.run, action.id, f"because {b}"))
+
+    def do_price(self, a: int, b: int) -> None:
+        self.world.tell(PoolPriceChanged(["od", "spot", "spot2", "gone"][a % 4], [0.0, 0.3, 1.0, 2.0][b % 4]))
 
     def do_capacity(self, a: int, b: int) -> None:
         names = ["od", "spot", "spot2", "gone"]

@@ -29,6 +29,7 @@ from flyteish._core.events import (
     Event,
     Evidence,
     PoolCapacityChanged,
+    PoolPriceChanged,
     QueueStateSet,
     RunEvent,
     RunSubmitted,
@@ -105,6 +106,8 @@ class World:
         if type(event) is Configured:
             self.exempt |= {f"pool {name}" for name in books.pools}
             self.exempt |= {f"{what} {name}" for name in books.queues for what in ("queue", "runs of", "spot of")}
+        if type(event) is PoolPriceChanged:  # nothing that runs is ended for it
+            self.exempt |= {f"queue {name}" for name in books.queues}
         assert not after.keys() - before - self.exempt, after
         invariants.check(self.state, self.now, self.exempt)
         self._check_deadlines()

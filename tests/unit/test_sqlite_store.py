@@ -764,7 +764,7 @@ def test_readers_leave_the_migration_to_the_owner(path: Path) -> None:
     version_1(path)
     store = SqliteStore(path)
     for use in (store.runs, lambda: list(store.read("r1")), lambda: store.post(Command("hold", "q"))):
-        with pytest.raises(StoreError, match=r"older flyteish \(schema 1, now 2\).*start or resume any run"):
+        with pytest.raises(StoreError, match=rf"older flyteish \(schema 1, now {VERSION}\).*start or resume any run"):
             use()
     assert marks(path)[0] == 1
 

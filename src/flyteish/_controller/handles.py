@@ -10,19 +10,20 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import conclude
 from flyteish._authoring.payloads import unpack, unpack_beside
+from flyteish._core.bills import BY, Billed, CostRow, billed, rows, total, with_descendants
 from flyteish._core.cost import CostSummary
 from flyteish._core.events import CancelRequested
 from flyteish._core.ids import ROOT_ACTION
 from flyteish._core.values import Payload
 from flyteish._worker.runner import StoreAccess
-from flyteish.errors import RunNotFoundError
+from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import BlobStore, Outcome
 
 if TYPE_CHECKING:
@@ -196,11 +197,36 @@ class Run(Generic[R]):
         return "\n".join(why(found, self._inside.controller.clock.now(), reason))
 
     def cost(self) -> CostSummary:
-        """Spot and on-demand seconds, what was lost, dollars, and what on-demand alone would have cost."""
-        from flyteish._core.replay import cost_of
+        """Spot and on-demand seconds, what was lost, dollars, and what on-demand alone would have cost; so far."""
+        return total(self._billed(self.record().actions.values()))
 
-        inside = self._inside
-        return cost_of(self.record().actions.values(), inside.controller.clock.now(), inside.on_demand_price)
+    def cost_of(self, action: str | None = None, descendants: bool = True) -> CostSummary:
+        """As ``cost``, of one action and, unless ``descendants`` is False, everything called below it.
+
+        Args:
+            action: its id, the beginning of it, or its task where only one action has it. Default: the root.
+
+        Raises:
+            RunNotFoundError: none or several match.
+        """
+        from flyteish._core.replay import find_action
+
+        record = self.record()
+        found = find_action(record, action)
+        return total(self._billed(with_descendants(record, found) if descendants else [found]))
+
+    def costs(self, by: str = "task") -> list[CostRow]:
+        """What it cost, told apart ``by`` ``"attempt"``, ``"action"``, ``"task"``, ``"queue"`` or ``"pool"``.
+
+        Raises:
+            ConfigurationError: ``by`` is none of these.
+        """
+        if by not in BY:
+            raise ConfigurationError(f"by={by!r} in costs() is not accepted: expected {' or '.join(map(repr, BY))}")
+        return rows(self._billed(self.record().actions.values()), by)
+
+    def _billed(self, actions: Iterable[Action]) -> Iterator[Billed]:
+        return billed(actions, self._inside.controller.clock.now(), self._inside.on_demand_price)
 
     async def events(self) -> AsyncIterator[Event]:
         """What happens in the run, from its beginning, as it is journalled; ends with the run."""

@@ -36,7 +36,6 @@ from flyteish._core.events import (
     Configured,
     ControllerRestarted,
     Event,
-    PoolCapacityChanged,
     RunSubmitted,
     TaskDeclared,
     TimePassed,
@@ -113,7 +112,7 @@ class Controller:
             await engine.open(self, self._blobs)
         now = self.clock.now()
         self._markets.open(now)
-        self._follow_capacities(now)
+        self._follow_markets(now)
         self._inbox.open(self._loop)
 
     async def close(self) -> None:
@@ -197,11 +196,11 @@ class Controller:
             action = self.state.action(ActionKey(key.run, key.action))
             if action is not None and action.attempts and action.generation == key.generation:
                 self._performer.reclaim(action.attempts[-1].pool, key, notice)
-        self._follow_capacities(now)
+        self._follow_markets(now)
 
-    def _follow_capacities(self, now: float) -> None:
-        for pool, available in self._markets.capacities(now):
-            self._apply(PoolCapacityChanged(pool, available, "the pool's market"), now)
+    def _follow_markets(self, now: float) -> None:
+        for event in self._markets.news(now):
+            self._apply(event, now)
 
     def _journal(self) -> None:
         burst = self._burst

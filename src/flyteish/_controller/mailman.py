@@ -13,6 +13,7 @@ import msgspec
 
 from flyteish._core.events import CancelRequested, QueueStateSet
 from flyteish._core.ids import ROOT_ACTION
+from flyteish._core.pool_memory import Record
 from flyteish._core.state import State
 from flyteish.errors import StoreError
 from flyteish.interfaces import Command, Mailbox
@@ -52,6 +53,13 @@ class PoolPicture(msgspec.Struct, frozen=True):
     available: int | None
     cooling: bool
     price_per_hour: float
+    preemptions: int = 0
+    """Remembered ones, as all that follows (``Record``)."""
+    stock_outs: int = 0
+    score: float = 0.0
+    churn_per_hour: float = 0.0
+    mean_up: float = 0.0
+    mean_down: float = 0.0
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -169,11 +177,17 @@ def picture(state: State, now: float) -> Picture:
             capacity=book.config.capacity,
             available=book.available,
             cooling=now < book.cooling_until,
-            price_per_hour=book.config.price_per_hour,
+            price_per_hour=book.prices.latest,
+            **_rounded(book.memory.record(now)),
         )
         for name, book in books.pools.items()
     )
     return Picture(now, queues, pools, _reasons(state, now))
+
+
+def _rounded(record: Record) -> dict[str, Any]:
+    """As exact as anybody reads it, so that a picture in which nothing happens does not change all the time."""
+    return {name: float(f"{value:.2g}") if type(value) is float else value for name, value in record._asdict().items()}
 
 
 def _reasons(state: State, now: float) -> dict[str, tuple[str, int]]:

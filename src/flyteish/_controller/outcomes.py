@@ -5,7 +5,10 @@ Reads facts only. Must not know who is told.
 
 from __future__ import annotations
 
+import msgspec
+
 from flyteish._core.actions import Action, Phase, RunRecord
+from flyteish._core.bills import CostLine, lines_of
 from flyteish._core.values import ErrorDocument
 from flyteish.interfaces import Outcome, RunRow
 
@@ -41,7 +44,13 @@ def row_of(record: RunRecord) -> RunRow:
         actions=len(record.actions),
         command=record.command,
         entry=record.entry,
+        costs=msgspec.msgpack.encode(lines_of(record, record.ended_at)) if record.ended_at else b"",
     )
+
+
+def costs_in(row: RunRow) -> list[CostLine] | None:
+    """What an ended run cost, without reading its journal; None: the row does not say."""
+    return msgspec.msgpack.decode(row.costs, type=list[CostLine]) if row.costs else None
 
 
 def _error(action: Action) -> ErrorDocument:

@@ -71,6 +71,7 @@ class Attempt(msgspec.Struct, gc=False):
     rule: str
     why: str
     price_per_hour: float
+    """At its admission; once it is over, the mean of its life."""
     admitted_at: float
     queued_at: float
     running_at: float = 0.0
@@ -87,6 +88,8 @@ class Attempt(msgspec.Struct, gc=False):
     moving: str = ""
     """Where placement moves it to while it runs: ``spot``, ``on-demand`` or ``wait``."""
     moving_why: str = ""
+    on_demand_price: float = 0.0
+    """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
 
 
 class Action(msgspec.Struct, gc=False):
@@ -152,7 +155,6 @@ class Action(msgspec.Struct, gc=False):
     occupies: str = ""
     """Pool in which it holds a place, which may outlast the action until its attempt is really over."""
     place_medium: str = ""
-    place_price: float = 0.0
 
     # -- children ---------------------------------------------------------------------------------------------
     awaited_by: int = 0

@@ -14,7 +14,8 @@ from flyteish._core.actions import Action, Phase
 from flyteish._core.books import PoolBook, QueueBook, Reason
 from flyteish._core.ledger import Ledger
 from flyteish._core.lines import Line
-from flyteish._core.queues import SPOT, Pool, Queue
+from flyteish._core.pool_memory import PoolMemory, passed_over
+from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.resources import NO_AMOUNTS
 from flyteish.errors import ConfigurationError
 
@@ -27,6 +28,8 @@ class Start(NamedTuple):
     action: Action
     pool: PoolBook
     returning: bool
+    why: str = ""
+    """Why not in a pool that comes before it in the queue's order of preference and has room, where there is one."""
 
 
 class Books(Ledger):
@@ -40,7 +43,7 @@ class Books(Ledger):
 
     # -- configuration ------------------------------------------------------------------------------------------
 
-    def configure(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> None:
+    def configure(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...], now: float = 0.0) -> None:
         """Take on new limits; a queue or pool that still has work stays until it has none.
 
         Raises:
@@ -56,7 +59,7 @@ class Books(Ledger):
             pool_book.removed = pool_book.config.name not in names
         for pool in pools:
             if pool.name in self.pools:
-                self.pools[pool.name].configure(pool)
+                self.pools[pool.name].configure(pool, now)
             else:
                 self.pools[pool.name] = PoolBook(pool)
         shapes = {name: _shape(book) for name, book in self.queues.items()}
@@ -89,6 +92,17 @@ class Books(Ledger):
         for pool in self.pools.values():
             pool.feeders = [book for book in self.queues.values() if pool in book.pools]
             pool.feeders.sort(key=lambda book: -book.config.priority)
+        self.reprice()
+
+    def reprice(self) -> None:
+        """Prices are others than before: look again at queues with a limit on them."""
+        dear = [pool for pool in self.pools.values() if pool.config.medium == ON_DEMAND and not pool.removed]
+        for book in self.queues.values():
+            own = [pool.prices.latest for pool in book.on_demand if pool.prices.latest]
+            anybodys = (pool.prices.latest for pool in dear if pool.prices.latest)
+            book.on_demand_price = min(own, default=0.0) or min(anybodys, default=0.0)
+            if book.config.spend_limit:
+                self._dirty[book.config.name] = None
 
     def _line_up_anew(self, book: QueueBook) -> None:
         waiting = [action for line in book.lines.values() for action in line]
@@ -184,12 +198,17 @@ class Books(Ledger):
             if refused is None:
                 pool = self._pool_for(book, action, now)
                 if isinstance(pool, PoolBook):
+                    why = ""
+                    if len(book.spot) > 1 and action.wanted == SPOT:
+                        book.passed_over = book.to_pass_over
+                        if book.passed_over:
+                            why = self._why_not_before(book, pool, action, now)
                     line.pop()
                     action.ticket, action.stands = 0, ""
                     book.waiting -= 1
                     self.eager -= 1
                     self.occupy(action, pool)
-                    found.append(Start(action, pool, returning=False))
+                    found.append(Start(action, pool, returning=False, why=why))
                     return True
                 refused = pool if pool is Reason.SPEND_LIMIT else None
             # The queue itself refuses this head: whoever comes after it would pass it.
@@ -217,7 +236,7 @@ class Books(Ledger):
         return False
 
     def _pool_for(self, book: QueueBook, action: Action, now: float) -> PoolBook | Reason:
-        """The first pool of preference that takes it, or the reason why none does."""
+        """The first pool that takes it, in the queue's order but those with a bad record last, or why none does."""
         pools: Sequence[PoolBook] = book.on_demand
         if action.wanted == SPOT:
             pools = book.spot
@@ -231,6 +250,10 @@ class Books(Ledger):
             pools = [pool for pool in pools if not book.too_dear(pool)]
             if not pools:
                 return Reason.SPEND_LIMIT
+        if len(book.spot) > 1 and action.wanted == SPOT:
+            book.to_pass_over = last = passed_over(book.memories, book.passed_over, now)
+            if last:
+                pools = _in_turn(pools, last)
         amounts = action.profile.settings.amounts
         refused: Reason | None = None
         for pool in pools:
@@ -242,6 +265,17 @@ class Books(Ledger):
                 return pool
             refused = refused or reason
         return refused or Reason.NO_CAPACITY
+
+    def _why_not_before(self, book: QueueBook, chosen: PoolBook, action: Action, now: float) -> str:
+        """Which pool comes before ``chosen``, could have taken the action and was passed over, and what for."""
+        if chosen not in book.spot:
+            return ""
+        for pool in book.spot[: book.spot.index(chosen)]:
+            if pool.memory in book.passed_over and not book.too_dear(pool):
+                free = pool.refusal(action.profile.settings.amounts, now) is None
+                if free and not (pool.returners and self._is_claimed(pool)):
+                    return f"pool {chosen.config.name} before {pool.config.name}: {pool.memory.words(now)}"
+        return ""
 
     def _is_claimed(self, pool: PoolBook) -> bool:
         """Whether a parent waits for its place back in this pool, and nothing but the pool keeps it."""
@@ -274,6 +308,13 @@ class Books(Ledger):
         verdict = book.refusal(action) or self._pool_for(book, action, now)
         blocked = verdict if isinstance(verdict, Reason) else Reason.BEHIND_OTHERS
         return blocked, _place(action, book.line_for(action))
+
+
+def _in_turn(pools: Sequence[PoolBook], last: Sequence[PoolMemory]) -> Sequence[PoolBook]:
+    """The queue's order of preference, but those that are passed over come last."""
+    return [pool for pool in pools if pool.memory not in last] + sorted(
+        (pool for pool in pools if pool.memory in last), key=lambda pool: last.index(pool.memory)
+    )
 
 
 _BY_PHASE: Final = {Phase.BACKING_OFF: Reason.BACKING_OFF, Phase.PARKED: Reason.CHILDREN}

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from flyteish._core import endings, placement, relocations, retries
 from flyteish._core.actions import CHAIN_KEPT, WITH_ATTEMPT, Action, Attempt, End, Phase
-from flyteish._core.admission import Start
+from flyteish._core.admission import PoolBook, Start
 from flyteish._core.effects import Effect, Record, Refuse, StartAttempt
 from flyteish._core.events import (
     AttemptAdmitted,
@@ -24,6 +26,7 @@ from flyteish._core.events import (
 from flyteish._core.families import deliver_held, end, note_drained
 from flyteish._core.ids import ActionKey
 from flyteish._core.moves import move
+from flyteish._core.queues import SPOT
 from flyteish._core.state import State
 from flyteish._core.values import ErrorDocument
 from flyteish._core.waits import begin, go_on, ran_out
@@ -34,6 +37,8 @@ Effects = list[Effect]
 def start(state: State, order: Start, now: float, effects: Effects) -> None:
     """Admission named a place: the attempt begins in it, or the parent goes on in it."""
     action, pool = order.action, order.pool.config
+    assert state.books is not None
+    book = state.books.queues[action.profile.settings.queue]
     if order.returning:
         move(state, action, Phase.RUNNING)
         deliver_held(state, action, effects)
@@ -41,9 +46,11 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
     rule, why = action.rule, action.why
     if pool.medium != action.wanted:
         rule, why = "spot-share", "the queue's spot_share is used up"
+    elif order.why:
+        why = f"{why}; {order.why}"
     event = AttemptAdmitted(
         action.run, action.id, action.generation + 1, action.user_attempt, pool.name, pool.medium, rule, why,
-        pool.price_per_hour, action.queued_at,
+        order.pool.prices.latest, action.queued_at, book.on_demand_price,
     )  # fmt: skip
     admitted(state, event, now, effects)
     effects.append(StartAttempt(action, action.generation, pool.name, pool.medium))
@@ -54,7 +61,7 @@ def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects)
     action = state.runs[event.run].actions[event.action]
     attempt = Attempt(
         event.generation, event.user_attempt, event.pool, event.medium, event.rule, event.why,
-        event.price_per_hour, now, event.queued_at,
+        event.price_per_hour, now, event.queued_at, on_demand_price=event.on_demand_price,
     )  # fmt: skip
     action.generation = event.generation
     action.user_attempt = event.user_attempt
@@ -88,14 +95,33 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
     if limit is not None:
         state.remind(now + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
     if state.books is not None:
-        pool = state.books.pools[attempt.pool]
-        since = pool.no_capacity_since
-        if since is not None and pool.available != 0 and attempt.admitted_at >= since:
-            pool.no_capacity_since = None  # it got a machine after the stock-out began
+        _got_machine(state.books.pools[attempt.pool], attempt, now)
         state.experience.started(action.profile.task, attempt.pool, now - attempt.admitted_at)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
+
+
+def _got_machine(pool: PoolBook, attempt: Attempt, now: float) -> None:
+    """There was one to be had in this pool when the attempt was admitted."""
+    since = pool.no_capacity_since
+    if pool.available == 0 or (since is not None and attempt.admitted_at < since):
+        return  # that was before the stock-out began
+    pool.no_capacity_since = None
+    if pool.config.medium == SPOT:
+        pool.memory.got(now)
+
+
+def _remember(pool: PoolBook, attempt: Attempt, now: float) -> None:
+    """What the end of a spot attempt says of its pool."""
+    seconds = now - attempt.admitted_at
+    if attempt.end is not End.PREEMPTED:
+        pool.memory.ended(now, seconds)
+        return
+    # Its work since the last checkpoint, and the start-up that the next attempt needs again.
+    lost = now - (attempt.last_checkpoint_at or attempt.admitted_at)
+    start_up = attempt.running_at - attempt.admitted_at if attempt.running_at else 0.0
+    pool.memory.preempted(now, seconds, lost + max(0.0, start_up))
 
 
 def noticed(state: State, event: AttemptNoticed, now: float, effects: Effects) -> None:
@@ -116,6 +142,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         _bury(state, event, effects)
         return
     action, attempt = live
+    event = priced(state, event, attempt, now)
     effects.append(Record(now, event))
     if state.books is not None:
         state.books.withdraw(action)
@@ -124,8 +151,11 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at
         if state.books is not None:
+            _got_machine(state.books.pools[attempt.pool], attempt, now)
             state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.admitted_at)
     attempt.end, attempt.cause = endings.classify(event.evidence, attempt)
+    if attempt.medium == SPOT and state.books is not None and attempt.end is not End.NO_CAPACITY:
+        _remember(state.books.pools[attempt.pool], attempt, now)
     if attempt.end is End.MAX_RUNTIME:
         attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
     if attempt.end is End.SUCCEEDED:
@@ -140,6 +170,17 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         _denied(state, action, attempt, now)
     else:
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
+
+
+def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
+    """The event that ends an attempt, with the mean price of its life where that is not the price it began with."""
+    if state.books is not None:
+        prices = state.books.pools[attempt.pool].prices
+        if not prices.was_steady(attempt.admitted_at):
+            event = msgspec.structs.replace(event, price_per_hour=prices.mean(attempt.admitted_at, now))
+    if event.price_per_hour is not None:
+        attempt.price_per_hour = event.price_per_hour
+    return event
 
 
 def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:
@@ -212,6 +253,8 @@ def _denied(state: State, action: Action, attempt: Attempt, now: float) -> None:
     action.denials += 1
     if state.books is not None:
         pool = state.books.pools[attempt.pool]
+        if now >= pool.cooling_until and pool.config.medium == SPOT:
+            pool.memory.refused(now)  # those that were on their way when it was refused first say nothing new
         pool.cooling_until = now + pool.config.cooldown
         state.remind(pool.cooling_until, "cooldown", None, pool=attempt.pool)
         ran_out(state, attempt.pool, now)

@@ -7,14 +7,17 @@ who goes next among several (``admission``) or what becomes of an action (``life
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
 
 from flyteish._core.actions import Action
 from flyteish._core.lines import Line, Place
+from flyteish._core.pool_memory import PoolMemory
+from flyteish._core.prices import Prices
 from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.resources import NO_AMOUNTS, Amounts
 
-# Sums of shares and prices drift by less than this, and no price or share is as small.
+# Sums of shares and prices are off by less than this, and no price or share is as small.
 _HAIR = 1e-9
 
 
@@ -42,8 +45,8 @@ class PoolBook:
     """A pool's configuration and what is in it now."""
 
     __slots__ = (
-        "available", "config", "cooling_until", "feeders", "limit", "no_capacity_since", "removed", "returners",
-        "running", "used",
+        "available", "config", "cooling_until", "feeders", "limit", "memory", "no_capacity_since", "prices",
+        "removed", "returners", "running", "used",
     )  # fmt: skip
 
     def __init__(self, config: Pool) -> None:
@@ -59,12 +62,19 @@ class PoolBook:
         """Queues that feed it, by priority; those of equal priority take turns."""
         self.returners = 0
         """Parents that wait for their place back here."""
+        self.memory = PoolMemory(config.half_life)
+        self.prices = Prices(config.fixed_price or 0.0)
+        """0 until its source, where it has one, has said a price."""
         self.removed = False
         """No longer configured: what runs here ends here, nothing new starts."""
 
-    def configure(self, config: Pool) -> None:
-        """Other limits from now on; what runs is not touched."""
+    def configure(self, config: Pool, now: float) -> None:
+        """Other limits from now on; what runs is not touched, but costs what the pool costs."""
         self.config, self.limit, self.removed = config, config.amounts, False
+        if config.fixed_price is not None:
+            self.prices.changed(config.fixed_price, now)
+        if config.half_life != self.memory.half_life:
+            self.memory = PoolMemory(config.half_life)
 
     def refusal(self, amounts: Amounts, now: float) -> Reason | None:
         """Why an attempt of this size can't start here now; None: it can."""
@@ -106,8 +116,10 @@ class QueueBook:
 
     __slots__ = (
         "active_runs", "active_tasks", "blocked", "capacity", "config", "counted", "door", "enlisted", "entering",
-        "held", "hold", "limit", "lines", "on_demand", "pools", "rate", "removed", "returners", "returning", "running",
-        "runs_of", "spot", "spot_running", "state", "takes_anything", "used", "waiting",
+        "held", "hold", "inside", "limit", "lines", "memories", "on_demand", "on_demand_price", "passed_over",
+        "pools", "removed",
+        "returners", "returning", "running", "runs_of", "spot", "spot_running", "state", "takes_anything",
+        "to_pass_over", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, config: Queue) -> None:
@@ -119,6 +131,14 @@ class QueueBook:
         self.pools: list[PoolBook] = []
         self.spot: list[PoolBook] = []
         self.on_demand: list[PoolBook] = []
+        self.memories: list[PoolMemory] = []
+        """Of its spot pools, in their order."""
+        self.passed_over: Sequence[PoolMemory] = ()
+        """Of the spot pools that were left for last, for what happened there, when it last started an action."""
+        self.to_pass_over: Sequence[PoolMemory] = ()
+        """What ``passed_over`` becomes if an action is started now."""
+        self.on_demand_price = 0.0
+        """$ per hour of the on-demand machine that its work on spot is compared with; 0: none has a price."""
         self.takes_anything = False
         """Work that names no resources and may run on-demand is never too much for it."""
         self.capacity = 0
@@ -148,8 +168,8 @@ class QueueBook:
         self.running = 0
         self.spot_running = 0
         self.used = NO_AMOUNTS
-        self.rate = 0.0
-        """$ per hour of what runs."""
+        self.inside: dict[PoolBook, int] = {}
+        """By pool: its running attempts there."""
         self.active_runs = 0
         self.active_tasks: dict[str, int] = {}
         self.runs_of: dict[str, dict[str, None]] = {}
@@ -166,10 +186,11 @@ class QueueBook:
         self.pools = pools
         self.spot = [pool for pool in pools if pool.config.medium == SPOT]
         self.on_demand = [pool for pool in pools if pool.config.medium == ON_DEMAND]
+        self.memories = [pool.memory for pool in self.spot]
         sizes = [pool.config.capacity for pool in pools]
         bounds = [self.config.action_concurrency or 0, sum(sizes) if all(sizes) else 0]
         self.capacity = min((bound for bound in bounds if bound), default=0)
-        self.takes_anything = any(not self._never_pays(pool) for pool in self.on_demand)
+        self.takes_anything = any(not self.never_pays(pool) for pool in self.on_demand)
 
     # -- limits -------------------------------------------------------------------------------------------------
 
@@ -204,13 +225,20 @@ class QueueBook:
             return None
         return Reason.RESOURCES
 
+    @property
+    def rate(self) -> float:
+        """$ per hour of what runs, at the prices of now."""
+        return sum(count * pool.prices.latest for pool, count in self.inside.items())
+
     def too_dear(self, pool: PoolBook) -> bool:
         """Whether one more attempt there would exceed ``spend_limit``."""
         limit = self.config.spend_limit
-        return bool(limit) and self.rate + pool.config.price_per_hour > limit + _HAIR
+        return bool(limit) and self.rate + pool.prices.latest > limit + _HAIR
 
-    def _never_pays(self, pool: PoolBook) -> bool:
-        return 0 < self.config.spend_limit < pool.config.price_per_hour
+    def never_pays(self, pool: PoolBook) -> bool:
+        """Whether ``spend_limit`` is below the pool's price for good: what a source says may change."""
+        fixed = pool.config.fixed_price
+        return fixed is not None and 0 < self.config.spend_limit < fixed
 
     def spot_share_reached(self, only_spot: bool = False) -> bool:
         """Whether one more spot attempt would exceed ``spot_share`` of the capacity, or else of what runs.

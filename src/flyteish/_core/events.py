@@ -71,6 +71,8 @@ class AttemptAdmitted(_Fact, frozen=True):
     price_per_hour: float = 0.0
     queued_at: float = 0.0
     """Since when it waited for this, seconds since the epoch."""
+    on_demand_price: float = 0.0
+    """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
 
 
 class AttemptRunning(_Fact, frozen=True):
@@ -105,6 +107,8 @@ class AttemptEnded(_Fact, frozen=True):
     """The random number, in [0, 1), that a back-off may need: an argument, so that replay agrees."""
     running_at: float = 0.0
     """When user code began, seconds since the epoch; 0 where it never did."""
+    price_per_hour: float | None = None
+    """The mean price of its life, where the price has changed since its admission; the core adds it."""
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -180,6 +184,8 @@ class LimitReached(_Fact, frozen=True):
     """The medium that it waited for, where the limit is one on waiting."""
     queued_at: float = 0.0
     """Since when it waited, where the limit is one on waiting; seconds since the epoch."""
+    price_per_hour: float | None = None
+    """As for ``AttemptEnded``, where the limit ends an attempt."""
 
 
 class ControllerRestarted(_Fact, frozen=True):
@@ -204,6 +210,13 @@ class PoolCapacityChanged(_Fact, frozen=True):
     pool: str
     available: int | None
     why: str = ""
+
+
+class PoolPriceChanged(_Fact, frozen=True):
+    """What a pool's machines cost from now on; what runs there costs it, too. Never stored."""
+
+    pool: str
+    price_per_hour: float
 
 
 class QueueStateSet(_Fact, frozen=True):
@@ -240,7 +253,7 @@ RunEvent = Union[  # noqa: UP007 - msgspec reads the union at run time, and it i
     ValueTraced,
     RelocationOrdered,
 ]
-SessionEvent = PoolCapacityChanged | QueueStateSet | Configured | TimePassed
+SessionEvent = PoolCapacityChanged | PoolPriceChanged | QueueStateSet | Configured | TimePassed
 Event = RunEvent | SessionEvent
 
 

@@ -194,10 +194,9 @@ class Ledger:
         config = pool.config
         action.occupies = config.name
         action.place_medium = config.medium
-        action.place_price = config.price_per_hour
         book.running += 1
         pool.running += 1
-        book.rate += action.place_price
+        book.inside[pool] = book.inside.get(pool, 0) + 1
         if action.place_medium == SPOT:
             book.spot_running += 1
         amounts = action.profile.settings.amounts
@@ -214,9 +213,9 @@ class Ledger:
         action.occupies = ""
         book.running -= 1
         pool.running -= 1
-        # Rounded because a sum of prices drifts: a million attempts later 0.1 + ... - 0.1 must be 0.
-        if action.place_price:
-            book.rate = round(book.rate - action.place_price, 9) if book.running else 0.0
+        left = book.inside[pool] = book.inside[pool] - 1
+        if not left:
+            del book.inside[pool]
         if action.place_medium == SPOT:
             book.spot_running -= 1
         amounts = action.profile.settings.amounts

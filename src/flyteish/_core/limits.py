@@ -11,7 +11,7 @@ from typing import Final
 
 from flyteish._core import placement, relocations
 from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Attempt, End, Phase
-from flyteish._core.attempts import failed
+from flyteish._core.attempts import failed, priced
 from flyteish._core.effects import Effect, Record, StopAttempt
 from flyteish._core.events import LimitReached
 from flyteish._core.families import end
@@ -89,6 +89,8 @@ def limit_reached(state: State, event: LimitReached, now: float, effects: Effect
         return
     attempt = action.attempts[-1] if action.phase in WITH_ATTEMPT else None
     if event.limit == "deadline":
+        if attempt is not None:
+            event = priced(state, event, attempt, now)
         effects.append(Record(now, event))
         _deadline_passed(state, action, attempt, now, effects)
     elif action.generation != event.generation or (event.limit == "max_runtime") == (attempt is None):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from flyteish._core.actions import TERMINAL, Action, End, Phase, RunRecord
 from flyteish._core.effects import Effect, Record, Refuse
-from flyteish._core.events import Configured, ControllerRestarted, PoolCapacityChanged, QueueStateSet
+from flyteish._core.events import Configured, ControllerRestarted, PoolCapacityChanged, PoolPriceChanged, QueueStateSet
 from flyteish._core.families import end, note_drained
 from flyteish._core.ids import ActionKey
 from flyteish._core.moves import move
+from flyteish._core.queues import SPOT
 from flyteish._core.relocations import spot_came
 from flyteish._core.state import State
 from flyteish._core.waits import begin, change_lines, ran_out, release_roots
@@ -64,6 +65,11 @@ def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, 
     pool = state.books.pools.get(event.pool) if state.books is not None else None
     if pool is None or state.books is None:
         return  # it was configured away
+    if pool.config.medium == SPOT and pool.available != event.available:
+        if event.available == 0:
+            pool.memory.refused(now)
+        else:
+            pool.memory.came(now)
     pool.available = event.available
     if event.available == 0:
         ran_out(state, event.pool, now)
@@ -72,6 +78,15 @@ def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, 
         if state.watchers:
             spot_came(state, event.pool, now, effects)
     state.books.touch_pool(event.pool)
+
+
+def pool_price_changed(state: State, event: PoolPriceChanged, now: float, effects: Effects) -> None:
+    """A pool costs more or less. What runs goes on, also over a ``spend_limit``; nothing is started over one."""
+    pool = state.books.pools.get(event.pool) if state.books is not None else None
+    if pool is None or state.books is None:
+        return  # it was configured away
+    pool.prices.changed(event.price_per_hour, now)
+    state.books.reprice()
 
 
 def queue_state_set(state: State, event: QueueStateSet, now: float, effects: Effects) -> None:
@@ -91,7 +106,7 @@ def configured(state: State, event: Configured, now: float, effects: Effects) ->
     books = state.books
     if books is None:
         return
-    books.configure(event.queues, event.pools)
+    books.configure(event.queues, event.pools, now)
     for book in list(books.queues.values()):
         for task in list(book.blocked):
             while task in book.blocked:

@@ -6,6 +6,7 @@ next* is decided in ``admission`` (spec: queues).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -92,9 +93,12 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         engine: ``"inline"`` (in this process), ``"processes"`` (warm worker processes) or ``"kubernetes"``.
         capacity: most attempts at once; 0 = unlimited.
         resources: most cpu, memory, gpu at once, summed over attempts; 0 = unlimited.
-        price_per_hour: $ for one attempt's hour; used for costs, ``spend_limit`` and reports.
+        price_per_hour: $ for one attempt's hour; used for costs, ``spend_limit`` and reports. A number, ``"market"``
+            (the prices recorded with the pool's trace market), or a ``PriceSource``, whose price may change.
         cluster, context, namespace, preset: Kubernetes only.
         cooldown: seconds that the pool is left alone after it reported no capacity. Default 30.
+        half_life: seconds after which a preemption or stock-out counts half when a queue chooses among its spot
+            pools; 0 = it is never held against the pool. Default 3600.
         grace: seconds between an interruption notice and the kill. Default 120 (the EC2 notice).
         startup: seconds from an attempt's admission until its code begins, assumed until it was measured; the
             deadline rule and the simulator go by it. Default None: 180 on Kubernetes, 1 elsewhere.
@@ -109,7 +113,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     engine: str = "inline"
     capacity: int = 0
     resources: Resources = Resources()
-    price_per_hour: float = 0.0
+    price_per_hour: Any = 0.0
     cluster: str | None = None
     context: str | None = None
     namespace: str | None = None
@@ -118,6 +122,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     grace: float = 120.0
     market: Any = None
     startup: float | None = None
+    half_life: float = 3600.0
 
     def __post_init__(self) -> None:
         say = _Checker(f"Pool({self.name!r})")
@@ -126,10 +131,35 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         say.one_of("engine", self.engine, ENGINES)
         say.whole("capacity", self.capacity)
         say.kind("resources", self.resources, Resources)
-        for field in ("price_per_hour", "cooldown", "grace"):
+        self._check_price(say)
+        for field in ("cooldown", "grace"):
             say.number(field, getattr(self, field))
+        say.seconds("half_life", self.half_life)
         if self.startup is not None:
             say.number("startup", self.startup)
+
+    def _check_price(self, say: _Checker) -> None:
+        price = self.price_per_hour
+        if price == "market":
+            if self.price_source is None:
+                raise say.refuse("price_per_hour", price, f"a market with recorded prices; market={self.market!r}")
+        elif isinstance(price, bool | str) or not isinstance(price, int | float):
+            if not (callable(getattr(price, "price", None)) and callable(getattr(price, "next_change", None))):
+                raise say.refuse("price_per_hour", price, "$ >= 0, 'market' or a PriceSource")
+        elif not 0 <= price < math.inf:
+            raise say.refuse("price_per_hour", price, "$ >= 0, 'market' or a PriceSource")
+
+    @property
+    def fixed_price(self) -> float | None:
+        """$ per hour; None where a source says it."""
+        return float(self.price_per_hour) if isinstance(self.price_per_hour, int | float) else None
+
+    @property
+    def price_source(self) -> Any:
+        """The ``PriceSource``; None where the price is fixed."""
+        if self.price_per_hour == "market":
+            return getattr(self.market, "price_source", None)
+        return None if isinstance(self.price_per_hour, int | float) else self.price_per_hour
 
     @property
     def assumed_startup(self) -> float:
@@ -172,6 +202,10 @@ class _Checker:
     def number(self, field: str, value: object, most: float = float("inf")) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             raise self.refuse(field, value, f"a number from 0 to {most:g}" if most < float("inf") else "a number >= 0")
+
+    def seconds(self, field: str, value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise self.refuse(field, value, "seconds >= 0")
 
     def one_of(self, field: str, value: object, accepted: tuple[str, ...]) -> None:
         if value not in accepted:

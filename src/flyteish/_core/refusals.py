@@ -70,7 +70,7 @@ def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
         message = f"{task}: {settings.resources!r} is more than queue {queue!r} or any of its {_kind(pools)} pools has"
         return Refusal("ConfigurationError", message)
     limit = book.config.spend_limit
-    if limit and all(pool.config.price_per_hour > limit for pool in fitting):
+    if limit and all(book.never_pays(pool) for pool in fitting):
         message = f"every {_kind(pools)} pool of queue {queue!r} costs more than its spend_limit of ${limit:g} per hour"
         return Refusal("ConfigurationError", f"{task}: {message}")
     return None

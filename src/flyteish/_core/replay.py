@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from flyteish._core.actions import Action, Attempt, End, RunRecord
-from flyteish._core.cost import AttemptCost, CostSummary, summarize
+from flyteish._core.actions import Action, RunRecord
 from flyteish._core.events import (
     ActionSubmitted,
     AttemptAdmitted,
@@ -70,27 +69,6 @@ def find_action(record: RunRecord, name: str | None) -> Action:
     near = difflib.get_close_matches(name, [*record.actions, *{action.profile.task for action in actions}], 3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise RunNotFoundError(f"run {record.id} has no action {name!r}{hint}")
-
-
-def cost_of(actions: Iterable[Action], now: float, on_demand_price: float | None) -> CostSummary:
-    """The cost of all attempts, beside what the kept work would have cost at ``on_demand_price`` ($ per hour)."""
-    return summarize([cost for action in actions for cost in attempt_costs(action, now)], on_demand_price)
-
-
-def attempt_costs(action: Action, now: float) -> list[AttemptCost]:
-    """Each attempt of an action that held a machine, as far as money is concerned."""
-    return [_cost(attempt, now) for attempt in action.attempts if attempt.pool]
-
-
-def _cost(attempt: Attempt, now: float) -> AttemptCost:
-    return AttemptCost(
-        medium="spot" if attempt.medium == "spot" else "on-demand",
-        price_per_hour=attempt.price_per_hour,
-        started_at=attempt.admitted_at,
-        ended_at=max(attempt.admitted_at, attempt.ended_at or now),
-        last_checkpoint_at=attempt.last_checkpoint_at or None,
-        kept=attempt.end is End.SUCCEEDED or not attempt.ended_at,
-    )
 
 
 def describe(event: RunEvent) -> tuple[str, str]:

@@ -206,6 +206,12 @@ def pools(args: Namespace) -> int:
                 "available": pool.available,
                 "cooling": pool.cooling,
                 "price_per_hour": pool.price_per_hour,
+                "preemptions": pool.preemptions,
+                "stock_outs": pool.stock_outs,
+                "score": pool.score,
+                "churn_per_hour": pool.churn_per_hour,
+                "mean_up": pool.mean_up,
+                "mean_down": pool.mean_down,
             }
             for pool in picture.pools
         ]
@@ -219,7 +225,13 @@ def pools(args: Namespace) -> int:
                 "capacity": pool.capacity,
                 "available": None,
                 "cooling": False,
-                "price_per_hour": pool.price_per_hour,
+                "price_per_hour": pool.fixed_price,
+                "preemptions": 0,
+                "stock_outs": 0,
+                "score": 0.0,
+                "churn_per_hour": 0.0,
+                "mean_up": 0.0,
+                "mean_down": 0.0,
             }
             for pool in records.config.pools
         ]
@@ -231,7 +243,10 @@ def pools(args: Namespace) -> int:
         Column("capacity", "CAPACITY", lambda count: str(count) if count else "unlimited"),
         Column("available", "AVAILABLE", dash),
         Column("cooling", "COOLING", lambda cooling: "yes" if cooling else "no"),
-        Column("price_per_hour", "$/HOUR", lambda price: f"{price:g}"),
+        Column("price_per_hour", "$/HOUR", lambda price: "-" if price is None else f"{price:g}"),
+        Column("preemptions", "PREEMPTED"),
+        Column("stock_outs", "STOCK-OUTS"),
+        Column("score", "LOSS", lambda score: f"{score:.0%}"),
     ]
     return _out(args, columns, rows, "no pools")
 

@@ -17,6 +17,7 @@ from flyteish.cli.exit_codes import UsageError
 
 _FILE_HELP = "a Python file, or the name of a module that can be imported"
 _TASK_HELP = "its task: the variable, the function, or environment.function"
+_COST_BY = ("attempt", "action", "task", "queue", "pool", "run")
 _RUN_HELP = "a run's name, its beginning where that says which, or `last`"
 
 
@@ -158,6 +159,14 @@ def _add_looking(commands: Any) -> None:
     _add_run_and_action(logs)
     logs.add_argument("--attempt", type=_count, metavar="N", help="only this attempt of the action")
     logs.add_argument("--follow", "-f", action="store_true", help="go on printing until the run is over")
+    cost = _add(
+        commands, "cost", "costing:cost", "say what runs cost, what was lost, and what on-demand would have cost"
+    )
+    cost.add_argument(
+        "run", metavar="RUN[/ACTION]", nargs="?", help=f"{_RUN_HELP}; an action counts with all below it; default: all"
+    )
+    cost.add_argument("--by", choices=_COST_BY, help="default: run for all, task for a run, attempt for an action")
+    cost.add_argument("--since", metavar="TIME", help="only runs submitted within this time, such as 7d or 12h")
     why = _add(commands, "why", "telling:why", "say what was decided about an action, and why")
     _add_run_and_action(why)
 

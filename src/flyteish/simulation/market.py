@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flyteish.errors import ConfigurationError
+from flyteish.simulation.prices import TracePrices
 from flyteish.simulation.traces import Trace, load_trace
 
 #: The EC2 notice: two minutes.
@@ -247,6 +248,7 @@ class TraceMarket:
         self._start = _number(whose, "start", start)
         self._nodes = None if nodes is None else _count(whose, "nodes", nodes)
         self._notice = _number(whose, "notice_seconds", notice_seconds)
+        self._prices = None if trace.prices is None else TracePrices(trace, self._speed, self._start)
         self._gap = trace.gap_seconds / self._speed
         self._shift = self._start / self._speed
         self._period = len(trace.data) * self._gap
@@ -282,14 +284,14 @@ class TraceMarket:
         start = (self._start + random.Random(seed).random() * recorded) % recorded
         return TraceMarket(self._trace, self._speed, start, self._nodes, self._notice)
 
+    @property
+    def price_source(self) -> TracePrices | None:
+        """The recorded prices at the market's speed, for ``Pool(price_per_hour="market")``; None: there are none."""
+        return self._prices
+
     def prices(self, at: float) -> float | None:
         """$ per hour at that time; None where the recording has no prices."""
-        if self._trace.prices is None:
-            return None
-        tick = math.floor((at + self._shift) / self._gap)
-        if (tick + 1) * self._gap - self._shift <= at:  # division rounded down at the very tick
-            tick += 1
-        return self._trace.prices[tick % len(self._trace.prices)]
+        return None if self._prices is None else self._prices.price(at)
 
     def _time(self, change: int) -> float:
         """When the ``change``-th change happens, counted from the recording's beginning on."""

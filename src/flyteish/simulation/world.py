@@ -39,6 +39,7 @@ from flyteish._core.queues import Pool, Queue
 from flyteish._core.settings import Settings
 from flyteish._core.state import State
 from flyteish._core.values import Payload, Profile, TaskReference
+from flyteish._markets.prices import PriceFeed
 from flyteish._markets.reclaimer import Reclaimer
 from flyteish.interfaces import Market
 from flyteish.simulation.machines import Job, Machine
@@ -111,6 +112,9 @@ class VirtualWorld:
         self._available: dict[str, int | None] = dict.fromkeys(self._reclaimers)
         self._market_next: dict[str, float] = {}
         self._next_market = math.inf
+        self._prices = PriceFeed(pools)
+        self._prices.open(self.now)
+        self._follow_prices()
         for name, reclaimer in self._reclaimers.items():
             reclaimer.opened(self.now)
             self._follow(name)
@@ -252,6 +256,13 @@ class VirtualWorld:
             self._available[name] = available
             self.tell(PoolCapacityChanged(name, available, "the pool's market"))
         self._ask_again(name)
+
+    def _follow_prices(self, _: object = None) -> None:
+        for event in self._prices.changes(self.now):
+            self.tell(event)
+        due = self._prices.next_due()
+        if due is not None:
+            self.at(due, self._follow_prices, None)
 
     def _ask_again(self, name: str) -> None:
         due = self._reclaimers[name].next_due()

@@ -20,7 +20,7 @@ from flyteish.stores.claim import touch_private
 from flyteish.stores.faults import damaged, foreign, too_new, too_old
 from flyteish.stores.segments import pack
 
-VERSION = 2
+VERSION = 3
 APPLICATION_ID = 0x464C5953  # "FLYS"
 _BUSY_SECONDS = 5.0
 
@@ -168,4 +168,8 @@ def _by_thousands(db: sqlite3.Connection, path: Path, run: str) -> Iterator[list
         yield [msgspec.Raw(data) for _, data in chunk]
 
 
-_STEPS: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1_to_2}
+def _from_2_to_3(db: sqlite3.Connection, path: Path) -> None:
+    _run(db, "migrations", "v2_to_v3.sql")
+
+
+_STEPS: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1_to_2, 2: _from_2_to_3}

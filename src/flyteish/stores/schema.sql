@@ -1,4 +1,4 @@
--- The current schema, version 2. A change here needs a new version in schema.py, the old text kept as
+-- The current schema, version 3. A change here needs a new version in schema.py, the old text kept as
 -- migrations/vN.sql, and a step that leads from there to here.
 
 -- The journal. One row holds what one burst had for one run (at most about 256 KiB of it), so that the
@@ -22,7 +22,8 @@ CREATE TABLE runs (
     ended_at     REAL,
     actions      INTEGER NOT NULL,
     command      TEXT    NOT NULL,
-    entry        TEXT    NOT NULL
+    entry        TEXT    NOT NULL,
+    costs        BLOB    NOT NULL DEFAULT x'' -- MessagePack: a list of CostLine; empty until the run has ended
 );
 CREATE INDEX runs_by_age ON runs (submitted_at, run);
 CREATE INDEX runs_not_ended ON runs (submitted_at, run) WHERE ended_at IS NULL;

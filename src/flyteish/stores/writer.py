@@ -38,7 +38,7 @@ _INSERT_SEGMENT = "INSERT INTO segments VALUES (?, ?, ?, ?, ?)"
 _NEXT_NUMBER = "SELECT first + count FROM segments WHERE run = ? ORDER BY first DESC LIMIT 1"
 _ROW_FIELDS = RunRow.__struct_fields__
 _UPSERT_RUN = f"""
-    INSERT INTO runs ({", ".join(_ROW_FIELDS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO runs ({", ".join(_ROW_FIELDS)}) VALUES ({", ".join("?" * len(_ROW_FIELDS))})
     ON CONFLICT (run) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _ROW_FIELDS[1:])}
 """
 
