@@ -174,9 +174,26 @@ def import_flyte() -> dict[str, float]:
     return _import("import flyte")
 
 
+def deadlines() -> dict[str, float]:
+    """Deadline policies on recorded spot markets beside the optimum, mean cost / on-demand alone; the table first."""
+    from tests.benchmarks.deadline_policies import compare, recorded, table
+
+    traces = recorded()
+    if not traces:
+        raise SystemExit("no recordings in ../shared/spot-traces")
+    rows = list(compare(traces))
+    print(table(rows))
+    means = {name: statistics.fmean(row.costs[name] for row in rows) for name in rows[0].costs}
+    return {
+        **means,
+        "optimum": statistics.fmean(row.optimum or 0.0 for row in rows),
+        "missed": sum(sum(row.misses.values()) for row in rows),
+    }
+
+
 ALL = [
     gather, fan_out_1k, fan_out_10k, fan_out_100k, fan_out_memory, sequential, processes,
-    import_base, import_flyteish, import_flyte, flyte_local,
+    import_base, import_flyteish, import_flyte, flyte_local, deadlines,
 ]  # fmt: skip
 
 
@@ -196,7 +213,9 @@ def main(names: list[str]) -> None:
             reason = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
             print(f"{each.__name__:16} not measured: {reason}")
             continue
-        figures = json.loads(done.stdout.strip().splitlines()[-1])
+        *above, last = done.stdout.strip().splitlines()
+        print("".join(f"{line}\n" for line in above), end="")
+        figures = json.loads(last)
         shown = "  ".join(f"{name} {value:,.2f}" for name, value in figures.items())
         print(f"{each.__name__:16} {shown}   # {(each.__doc__ or '').splitlines()[0]}", flush=True)
 

@@ -1,11 +1,11 @@
 """Deadline policies side by side on recorded spot markets: what a job costs, and whether it ever comes late.
 
 The setting is that of "Can't Be Late" (NSDI 2024): 48 h of work, deadlines of 52 h and 70 h, change-overs of 3 and 12
-minutes, spot at a fixed share of on-demand's price. A machine that changes over is paid for and makes no progress. Costs are
-shares of on-demand alone, which needs the work and one change-over.
+minutes, spot at a fixed share of on-demand's price. A machine that changes over is paid for and makes no progress.
+Costs are shares of on-demand alone, which needs the work and one change-over.
 
-``drive`` asks a policy at every change of capacity and at the times at which it wants to look again, and gives it only
-what the controller could have seen by then. The optimum beside it knows the whole market in advance.
+A ``Job`` asks its policy at every change of capacity and at the times at which it wants to look again, and tells it
+only what the controller could have seen by then. The optimum beside it knows the whole market in advance.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flyteish._core.queues import ON_DEMAND, SPOT
 from flyteish.simulation.optimum import optimum
 from flyteish.simulation.traces import Trace, load_trace
 
-TRACES: Final = Path(__file__).parents[2].parent / "shared" / "spot-traces"
+TRACES: Final = Path(__file__).parents[2] / "../shared/spot-traces"
 HOUR: Final = 3600.0
 WORK: Final = 48 * HOUR
 DEADLINES: Final = (52 * HOUR, 70 * HOUR)
@@ -50,12 +50,12 @@ class Job:
         self, stretches: Stretches, work: float, budget: float, changeover: float,
         price: float = PRICE, interval: float = 0.0, grace: float = 0.0,
     ) -> None:  # fmt: skip
-        """Saves every ``interval`` seconds of progress, 0: all the time; a planned move saves too and takes ``grace``."""
+        """Saves every ``interval`` seconds of progress (0: always); a planned move saves too and takes ``grace``."""
         self.work, self.budget, self.changeover, self.price = work, budget, changeover, price
         self.interval, self.grace = interval, grace
         self.edges = [edge for stretch in stretches for edge in stretch]
         self.free = bool(self.edges) and self.edges[0] <= 0
-        self.edges = self.edges[self.free :] + [math.inf]
+        self.edges = [*self.edges[self.free :], math.inf]
         self.edge = 0
         self.now = self.done = self.saved = self.base = self.ready = self.since = self.cost = 0.0
         self.on = ""
@@ -130,11 +130,6 @@ class Job:
             self.preemptions += 1
 
 
-def drive(policy: Policy, job: Job) -> Outcome:
-    """The job from its submission to its end."""
-    return job.run(policy)
-
-
 def on_demand(s: Situation) -> Decision:
     """No spot at all: the measure of cost."""
     return Decision(ON_DEMAND, "on-demand", "always")
@@ -193,7 +188,7 @@ def compare(
             for changeover in CHANGEOVERS:
                 alone = WORK + changeover
                 ran = {
-                    name: [drive(policy, Job(market, WORK, budget, changeover, price)) for market in markets]
+                    name: [Job(market, WORK, budget, changeover, price).run(policy) for market in markets]
                     for name, policy in ALL_POLICIES.items()
                 }
                 best = None
@@ -220,9 +215,8 @@ def recorded() -> list[Trace]:
 def table(rows: Sequence[Row]) -> str:
     """For people: cost as a share of on-demand alone, change-overs in brackets."""
     names = list(rows[0].costs)
-    lines = [
-        f"{'cost / on-demand alone (change-overs)':36}" + "".join(f"{name:>24}" for name in names) + f"{'optimum':>10}"
-    ]
+    head = "".join(f"{name:>24}" for name in names)
+    lines = [f"{'cost / on-demand alone (change-overs)':36}{head}{'optimum':>10}"]
     for row in rows:
         cells = (f"{row.costs[name]:.3f} ({row.changeovers[name]:4.1f})" for name in names)
         bound = f"{row.optimum:10.3f}" if row.optimum is not None else ""

@@ -5,10 +5,10 @@ Optimizing Spot Instance Savings under Deadlines" (NSDI 2024), ``slack_budget`` 
 deadline is the same in both. Must not know actions, queues or pools: what the situation is, is observed by others.
 
 The safety net, for every policy. *Slack* is the time to the deadline that the remaining work does not need, less what
-a sudden loss costs (``reserve``). Idle time takes it second for second, each change-over takes d. Spot is begun only with
-2 d of slack: one to start, one to start on-demand after a loss. Idling is for those who could still begin spot. With less
-an action goes on-demand and stays there, which needs d and the remaining work. So a deadline that on-demand alone would
-keep is kept, whatever the market does.
+a sudden loss costs (``reserve``). Idle time takes it second for second, each change-over takes d. Spot is begun only
+with 2 d of slack: one to start, one to start on-demand after a loss. Idling is for those who could still begin spot.
+With less, an action goes on-demand and stays there, which needs d and the remaining work. So a deadline that on-demand
+alone would keep is kept, whatever the market does.
 """
 
 from __future__ import annotations
@@ -208,8 +208,8 @@ POLICIES: Final[Mapping[str, Policy]] = {
 }
 SUMMARIES: Final[Mapping[str, str]] = {
     "slack-budget": "spot whenever it can be had, waiting while there is more slack than later change-overs and "
-    "outages are likely to need, else on-demand, back to spot that has stayed for a while, and on-demand to the end when "
-    "only work and two change-overs are left",
+    "outages are likely to need, else on-demand, back to spot that has stayed for a while, and on-demand to the end "
+    "when only work and two change-overs are left",
     "uniform-progress": "spot whenever it can be had, on-demand while behind t * work / deadline, back to spot when "
     "ahead by two change-overs, and on-demand to the end when only work and two change-overs are left",
 }
