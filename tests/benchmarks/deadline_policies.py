@@ -26,7 +26,7 @@ WORK: Final = 48 * HOUR
 DEADLINES: Final = (52 * HOUR, 70 * HOUR)
 CHANGEOVERS: Final = (180.0, 720.0)
 PRICE: Final = 0.3
-OFFSETS: Final = 60
+OFFSETS: Final = 150
 
 Stretches = Sequence[tuple[float, float]]
 
@@ -137,15 +137,13 @@ def on_demand(s: Situation) -> Decision:
 
 def greedy(s: Situation) -> Decision:
     """Spot or nothing, until the safety net; then on-demand to the end."""
+    last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace
     spare = s.budget - s.elapsed - (s.work - s.done) - 2 * s.changeover - s.reserve
-    if s.on == SPOT:
-        last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace
-        go, review = (SPOT, last_call) if s.elapsed < last_call else (ON_DEMAND, math.inf)
-    elif s.on == ON_DEMAND or spare <= 1e-3:
-        go, review = ON_DEMAND, math.inf
-    else:
-        go, review = (SPOT if s.spot_free else WAIT), s.elapsed + spare
-    return Decision(go, "greedy", "", review)
+    if s.on == SPOT and s.elapsed < last_call:
+        return Decision(SPOT, "greedy", "on spot", last_call)
+    if s.on or spare <= 1e-3:
+        return Decision(ON_DEMAND, "greedy", "to the end")
+    return Decision(SPOT if s.spot_free else WAIT, "greedy", "while there is slack", s.elapsed + spare)
 
 
 ALL_POLICIES: Final[Mapping[str, Policy]] = {"greedy": greedy, **POLICIES}
