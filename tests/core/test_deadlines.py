@@ -87,6 +87,7 @@ def test_unsaved_work_is_not_risked(policy: Policy) -> None:
         (at(0, 0, "", False, stretch=0), WAIT, "slack-to-spare"),
         (at(30, 12, "", False, stretch=900), ON_DEMAND, "slack-kept"),  # 4 h of slack, 40 h to go
         (at(30, 12, "", False, d=720, stretch=60), WAIT, "young-outage"),  # 12 min * 12 min / 1 h
+        (at(30, 12, "", False, d=720), ON_DEMAND, "slack-kept"),  # a market not observed is not waited for either
         (at(30, 12, ON_DEMAND, False, stretch=60), ON_DEMAND, "outage"),
         (at(30, 12, ON_DEMAND, True, stretch=10), ON_DEMAND, "spot-too-young"),
         (at(30, 12, ON_DEMAND, True, stretch=900), SPOT, "spot-has-stayed"),

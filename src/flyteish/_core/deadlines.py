@@ -154,7 +154,7 @@ def slack_budget(s: Situation) -> Decision:
     if waiting > _ROUNDING:
         why = f"{_hours(slack)} of slack, more than later spot needs: waits for it"
         return Decision(WAIT, "slack-to-spare", why, s.elapsed + min(spare, max(_LOOK, waiting / 1.5)))
-    young = d * min(1.0, d / down) - waited
+    young = d * min(1.0, d / down) - s.stretch
     if young > _ROUNDING:
         return Decision(WAIT, "young-outage", "spot may be back before on-demand is up", s.elapsed + min(spare, young))
     why = f"{_hours(slack)} of slack, kept for later spot: on-demand through the outage"
