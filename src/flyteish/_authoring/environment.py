@@ -66,7 +66,7 @@ class TaskEnvironment:
     queue.
 
     setting          TaskEnvironment  @env.task  override  run  meaning
-    ---------------  ---------------  ---------  --------  ---  ----------------------------------------------------------
+    ---------------  ---------------  ---------  --------  ---  ----------------------------------------------------------------
     name             required         -          -         -    snake_case or kebab-case
     description      yes              -          -         -    for people
     image            yes              -          -         -    container image of the tasks
@@ -83,6 +83,7 @@ class TaskEnvironment:
     retries          yes              yes        yes       -    user retries and their back-off
     timeout          yes              yes        yes       -    max_runtime, max_queued_time, deadline
     priority         yes              yes        yes       yes  order within the queue, 1..100
+    idempotent       -                yes        yes       -    False: its effects must not happen twice, so it is kept off spot
     short_name       -                yes        yes       -    a name for people
     report           -                yes        -         -    the task writes a report
     links            -                yes        yes       -    URLs shown with the action

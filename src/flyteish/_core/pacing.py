@@ -6,13 +6,16 @@ Gathers facts from the action, the books and experience for ``deadlines``, which
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Final
 
 from flyteish._core import placement
 from flyteish._core.actions import Action, Attempt, Phase
+from flyteish._core.books import QueueBook
 from flyteish._core.deadlines import POLICIES, Decision, Situation
 from flyteish._core.policies import SpotPolicy
+from flyteish._core.pool_memory import Stretches
 from flyteish._core.queues import ON_DEMAND, SPOT
 from flyteish._core.state import State
 
@@ -20,6 +23,8 @@ SAFETY: Final = "deadline-safety"
 """The rule that sends an action on-demand to the end."""
 SHORTEST_REVIEW: Final = 1e-3
 """Seconds between two looks at one action, at least."""
+USUAL_PRICE: Final = 0.3
+"""Of spot, as a share of on-demand's."""
 
 
 def is_paced(state: State, action: Action) -> bool:
@@ -58,6 +63,10 @@ def situation(state: State, action: Action, now: float, spot_free: bool) -> Situ
     done = saved + _unsaved(attempt, now)
     grace = max((pool.config.grace for pool in book.pools), default=0.0)
     pools = [(pool.config.name, pool.config.assumed_startup) for pool in book.pools]
+    seen = _seen_of_spot(book, now)
+    # As long as it has waited, it can have seen the market; what was before is no reason for patience.
+    as_it_is = seen is not None and seen.is_up is spot_free
+    stretch = now - max(seen.since, action.submitted_at) if seen is not None and as_it_is else math.inf
     return Situation(
         work=max(work, done),
         budget=action.deadline_at - action.submitted_at,
@@ -69,7 +78,33 @@ def situation(state: State, action: Action, now: float, spot_free: bool) -> Situ
         changeover=state.experience.changeover(action.profile.task, pools),
         reserve=grace + _between_checkpoints(action),
         grace=grace,
+        stretch=stretch,
+        up_seconds=seen.up_seconds if seen is not None else 0.0,
+        up_ended=seen.up_ended if seen is not None else 0.0,
+        down_seconds=seen.down_seconds if seen is not None else 0.0,
+        down_ended=seen.down_ended if seen is not None else 0.0,
+        price=_price_of_spot(book),
     )
+
+
+def _seen_of_spot(book: QueueBook, now: float) -> Stretches | None:
+    """What is remembered of the queue's spot: of several pools, of the one that has been up for the largest share."""
+    found = [pool.memory.stretches(now) for pool in book.spot]
+    if len(found) > 1:
+        found.sort(key=_absence)
+    return found[0] if found else None
+
+
+def _absence(seen: Stretches) -> tuple[bool, float]:
+    known = seen.up_seconds + seen.down_seconds
+    return seen.is_up is not True, seen.down_seconds / known if known else 1.0
+
+
+def _price_of_spot(book: QueueBook) -> float:
+    """As a share of on-demand's; where a price is not known, what is usual."""
+    spot = min((pool.prices.latest for pool in book.spot), default=0.0)
+    on_demand = min((pool.prices.latest for pool in book.on_demand), default=0.0)
+    return min(1.0, spot / on_demand) if spot and on_demand else USUAL_PRICE
 
 
 def _saved(action: Action) -> tuple[float, float]:

@@ -17,7 +17,7 @@ from flyteish.errors import ConfigurationError
 DEFAULT_SYSTEM_RETRIES = 3
 DEADLINE_POLICIES = ("slack-budget", "uniform-progress", "off")
 """Names of the rules in ``deadlines.POLICIES``, which a test compares, and ``off``."""
-DEFAULT_DEADLINE_POLICY = "uniform-progress"
+DEFAULT_DEADLINE_POLICY = "slack-budget"
 DEFAULT_PREEMPTIONS_WITHOUT_PROGRESS = 3
 
 
@@ -131,8 +131,8 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
         work: the author's estimate of the work on an undisturbed machine, seconds or timedelta; together with
             ``Timeout(deadline=...)`` it turns deadline-aware placement on. Default None: learned from earlier
             actions of the task; not known, no deadline-aware placement.
-        deadline_policy: the rule by which placement follows a deadline, a name in ``deadlines.POLICIES``
-            or ``"off"``. Default ``"uniform-progress"`` ("Can't Be Late", NSDI 2024).
+        deadline_policy: the rule by which placement follows a deadline: ``"slack-budget"`` (default),
+            ``"uniform-progress"`` ("Can't Be Late", NSDI 2024), or ``"off"``.
 
     Raises:
         ConfigurationError: a value is not accepted; names it and what is.

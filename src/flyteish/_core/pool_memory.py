@@ -42,6 +42,17 @@ class Record(NamedTuple):
     mean_down: float
 
 
+class Stretches(NamedTuple):
+    """With capacity and without it, as remembered: seconds, the present stretch included, and how many have ended."""
+
+    is_up: bool | None
+    since: float
+    up_seconds: float
+    up_ended: float
+    down_seconds: float
+    down_ended: float
+
+
 class PoolMemory:
     """One pool's. ``now`` is seconds since the epoch and never goes back."""
 
@@ -184,6 +195,14 @@ class PoolMemory:
         """As ``mean_up``, for stretches without."""
         going = now - self._since if self.is_up is False else 0.0
         return (self._down + going) / self._downs if self._downs else 0.0
+
+    def stretches(self, now: float) -> Stretches:
+        """What ``mean_up`` and ``mean_down`` are made of, and since when it is as it is."""
+        going = now - self._since if self.is_up is not None else 0.0
+        return Stretches(
+            self.is_up, self._since, self._up + (going if self.is_up else 0.0), self._ups,
+            self._down + (0.0 if self.is_up else going), self._downs,
+        )  # fmt: skip
 
     def churn_per_hour(self) -> float:
         """Preemptions for each machine-hour; 0: none is remembered."""
