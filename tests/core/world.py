@@ -224,7 +224,8 @@ class World:
         self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance))
         if evidence.result is not None and current:
             action = live.action
-            timed_out = action.phase is Phase.TIMED_OUT and action.deadline_at == self.now
+            limit = action.deadline_at
+            timed_out = action.phase is Phase.TIMED_OUT and limit is not None and limit <= self.now
             assert timed_out or action.result == evidence.result, "a success was lost"
 
     def is_current(self, key: AttemptKey) -> bool:
@@ -255,9 +256,13 @@ class World:
         for run in unfinished:
             overdue = [a for a in run.actions.values() if a.deadline_at is not None and a.deadline_at <= self.now]
             self.late |= {action.key for action in overdue}
+        self.take_orders()
         for run in unfinished:
             self.state.runs[run.id] = run
             self.tell(ControllerRestarted(run.id))
+
+    def take_orders(self) -> None:
+        """What a new controller is told of queues and pools before it takes runs over."""
 
     # -- what the journal says ------------------------------------------------------------------------------------
 
