@@ -6,6 +6,7 @@ what concerns a whole history and needs a memory is in ``watch``.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyteish._core.actions import TERMINAL, Action, Attempt, End, Phase
@@ -15,6 +16,7 @@ from flyteish._core.events import (
     AttemptEnded,
     Configured,
     Event,
+    LimitReached,
     PoolCapacityChanged,
     QueueStateSet,
     RunSubmitted,
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 _HAIR = 1e-6
 _BY_USER = (End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY, End.QUEUE_TIMEOUT)
+
+
+Timers = dict[tuple[str, ActionKey | None, int], float]
+"""When what is due: by kind, action, and the wait or generation that it is about."""
 
 
 class Standing(NamedTuple):
@@ -50,6 +56,8 @@ class Before(NamedTuple):
     """The queue that is submitted to was full."""
     budgets: tuple[int, int]
     """Of the action whose attempt ends: user attempt, system retries used."""
+    queued_at: float
+    """Since when that attempt had waited to start."""
 
 
 def look(state: State, event: Event, now: float) -> Before:
@@ -61,14 +69,14 @@ def look(state: State, event: Event, now: float) -> Before:
         if action.stands == "line"
     }
     due = state.next_due()
-    full, budgets = False, (0, 0)
+    full, budgets, queued_at = False, (0, 0), 0.0
     if type(event) is ActionSubmitted:
         full = _is_full(state, event)
     elif type(event) is AttemptEnded:
         action = state.action(ActionKey(event.run, event.action))
         if action is not None:
-            budgets = action.user_attempt, action.system_used
-    return Before(standing, due is None or due > now, full, budgets)
+            budgets, queued_at = (action.user_attempt, action.system_used), action.queued_at
+    return Before(standing, due is None or due > now, full, budgets, queued_at)
 
 
 def _is_full(state: State, event: ActionSubmitted) -> bool:
@@ -233,10 +241,10 @@ def _check_order(world: Watched, event: Event, before: Before, starts: list[Star
     assert books is not None
     for start in starts:
         queue = books.queues[start.action.profile.settings.queue]
-        for other in queue.returning:
-            back = queue.next_back(other)
-            blocked = back is not None and queue.no_way_back(back, books.pools[other])
-            assert back is None or blocked or other != start.pool, "it starts where a parent waits for its place back"
+        for each in books.queues.values():
+            back = each.next_back(start.pool)
+            blocked = back is not None and each.no_way_back(back, books.pools[start.pool])
+            assert back is None or blocked, "it starts where a parent waits for its place back"
         was = before.standing.get(start.action.key)
         if was is None or was.wait != start.action.wait or was.wanted != start.action.wanted:
             continue
@@ -271,6 +279,47 @@ def check_head(world: Watched, action: Action) -> None:
             return
         same = other.profile.settings.priority == action.profile.settings.priority
         assert not same or other.ticket < 0, f"preempted, and behind {other!r}"
+
+
+def check_medium_of_wait(world: Watched, action: Action, timers: Timers) -> None:
+    """Who waits in a line waits for a medium that its queue has, and for spot no longer than it is willing to."""
+    books, settings = world.state.books, action.profile.settings
+    policy: SpotPolicy | None = settings.interruptible
+    if action.stands != "line" or policy is None or policy.fallback == "never" or books is None:
+        return
+    queue = books.queues[settings.queue]
+    has_spot = any(settings.amounts.within(pool.limit) for pool in queue.spot)
+    assert action.wanted != SPOT or has_spot, f"{action!r} waits for spot, which its queue does not have"
+    assert action.rule != "no-spot-pool" or not has_spot, f"{action!r} waits for on-demand, and its queue has spot"
+    out = queue.out_since()
+    if policy.max_spot_wait is not None and action.wanted == SPOT and out is not None:
+        patience = max(out, action.queued_at) + float(policy.max_spot_wait)  # type: ignore[arg-type]
+        # It may have passed at the door already, or while spot could be had: then it is due in the same moment.
+        watched = timers.get(("max_spot_wait", action.key, action.wait), math.inf)
+        assert watched <= max(patience, world.now), f"{action!r}: nobody watches its max_spot_wait"
+
+
+def check_stock_out(world: Watched, event: LimitReached) -> None:
+    """``max_spot_wait`` ends only where no spot pool of the queue has had capacity for so long."""
+    action, books = world.state.action(ActionKey(event.run, event.action)), world.state.books
+    assert action is not None
+    assert books is not None
+    policy: SpotPolicy | None = action.profile.settings.interruptible
+    assert policy is not None
+    assert policy.max_spot_wait is not None
+    for pool in books.queues[action.profile.settings.queue].spot:
+        had = world.had_capacity.get(pool.config.name, 0.0)
+        assert world.now - had >= float(policy.max_spot_wait) - _HAIR, "it gave up on spot, which had capacity"  # type: ignore[arg-type]
+
+
+def check_lines(world: Watched) -> None:
+    """In each line, by priority, the preempted stand before those who have not run yet."""
+    books = world.state.books
+    assert books is not None
+    for queue in books.queues.values():
+        for line in queue.lines.values():
+            order = [(-action.profile.settings.priority, action.ticket > 0) for action in line]
+            assert order == sorted(order), f"{queue!r}: its line is out of order"
 
 
 # -- stops and submissions -------------------------------------------------------------------------------------------

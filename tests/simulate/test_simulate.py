@@ -25,7 +25,7 @@ from tests.simulate.history import History, as_python
 from tests.simulate.player import attempt, draw, play
 from tests.simulate.steps import STEPS
 
-SEEDS = range(400)
+SEEDS = range(250)
 MOST_SEEDS = 400
 """A planted defect is found within so many."""
 
@@ -42,7 +42,7 @@ def test_every_promise_holds_in_the_first_histories(played: Batch) -> None:
 
 def test_every_promise_holds_in_histories_never_seen_before(seed: int) -> None:
     """CI plays new ones every time; the report's seed repeats them."""
-    batch = play_seeds(range(seed, seed + 150))
+    batch = play_seeds(range(seed, seed + 100))
     assert not batch.failures, explain(next(iter(batch.failures)))
 
 
@@ -183,7 +183,7 @@ def test_the_last_user_attempt_on_spot_is_found(monkeypatch: pytest.MonkeyPatch)
     """The medium is worked out again from the specification, not from the core's own rules."""
     right = placement.place
     monkeypatch.setattr(placement, "place", lambda settings, user_attempt, *rest: right(settings, 0, *rest))
-    assert "the last user attempt is on spot" in _found() or "its final user attempt ran on spot" in _found()
+    assert "last user attempt on spot" in _found()
 
 
 def test_the_command_reports_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from flyteish._core.events import (
     Configured,
     Entry,
     Event,
+    LimitReached,
     PoolCapacityChanged,
     QueueStateSet,
     TimePassed,
@@ -34,6 +35,10 @@ from tests.simulate import ends, promises
 
 _WAITS = (Phase.ENTERING, Phase.QUEUED, Phase.BACKING_OFF, Phase.PARKED, Phase.RETURNING)
 _ENCODE, _DECODE = msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(Entry)
+
+
+_FEW_TIMERS = 6
+"""So that the core tidies its timers up in small histories too."""
 
 
 class Crashed(Exception):  # noqa: N818 - no error: the controller was killed, as the history says
@@ -62,6 +67,8 @@ class Watched(World):
         self.earliest: dict[ActionKey, float] = {}
         """Until when an action backs off."""
         self.cooling: dict[str, float] = {}
+        self.had_capacity: dict[str, float] = {}
+        """When a pool's market last said that it has some."""
         self.chains: dict[ActionKey, list[CheckpointRecord]] = {}
         self.traces: dict[ActionKey, dict[str, Payload]] = {}
         self.orders: dict[str, str] = {}
@@ -82,6 +89,7 @@ class Watched(World):
             raise Crashed
         if self.log is not None:
             self.log.append(Told(self.now, event))
+        self.state._compact_at = _FEW_TIMERS
         before = promises.look(self.state, event, self.now)
         spoken_for = self._spoken_for(event)
         effects = super().tell(event)
@@ -112,6 +120,10 @@ class Watched(World):
     def _after(
         self, event: Event, before: promises.Before, spoken_for: tuple[Action, Any] | None, effects: list[Effect]
     ) -> None:
+        for each in effects if type(event) is TimePassed else ():
+            fact = each.event if type(each) is Record else None
+            if type(fact) is LimitReached and fact.limit == "max_spot_wait":
+                promises.check_stock_out(self, fact)
         if spoken_for is not None and spoken_for[1] is not None:
             self._check_zombie(event, *spoken_for, effects)
             self.counts["zombies"] += 1
@@ -140,6 +152,8 @@ class Watched(World):
             self.cooling[self.where] = self.now + self.state.books.pools[self.where].config.cooldown
             self.counts["end no capacity"] += 1
             self._say("it never started, and nobody pays")
+            expired = action.generation > event.generation  # and began another wait, in the same moment
+            assert action.queued_at == before.queued_at or expired, "a vain try begins the wait anew"
             return
         attempt = action.attempts[index]
         self._say(f"{attempt.end}, charged to {attempt.charged or 'nobody'}")
@@ -162,7 +176,10 @@ class Watched(World):
         """Nobody waits without a reason, a limit in time without its timer, or anything longer than it may."""
         books = self.state.books
         assert books is not None
-        timers = {(timer.kind, timer.key, timer.guard) for timer in self.state.timers}
+        promises.check_lines(self)
+        timers: promises.Timers = {}
+        for timer in sorted(self.state.timers, reverse=True):
+            timers[timer.kind, timer.key, timer.guard] = timer.at  # the earliest of each
         for run in self.state.runs.values():
             for action in run.actions.values():
                 if action.phase not in TERMINAL:
@@ -178,8 +195,9 @@ class Watched(World):
                 traced = self.traces.get(action.key, {})
                 assert (action.traced or {}) == traced, f"{action!r}: a traced value was lost"
 
-    def _check_limits(self, action: Action, timers: set[tuple[str, ActionKey | None, int]]) -> None:
+    def _check_limits(self, action: Action, timers: promises.Timers) -> None:
         limits, key = action.profile.settings.timeout, action.key
+        promises.check_medium_of_wait(self, action, timers)
         if action.phase is Phase.BACKING_OFF:
             assert ("backoff", key, action.wait) in timers, f"{action!r} backs off for ever"
         if limits.deadline is not None:
@@ -233,6 +251,8 @@ class Watched(World):
 
     def set_capacity(self, pool: str, available: int | None) -> None:
         self.available[pool] = available
+        if available != 0:
+            self.had_capacity[pool] = self.now
         self.tell(PoolCapacityChanged(pool, available))
 
     def sleep(self, seconds: float) -> None:

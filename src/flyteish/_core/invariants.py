@@ -194,6 +194,7 @@ def _check_queue(book: QueueBook, mine: list[Action], runs: dict[str, RunRecord]
     _same(book, "inside", {pool.config.name: count for pool, count in book.inside.items()}, dict(by_pool))
     _same(book, "counted", book.counted, sum(action.counted for action in mine))
     _same(book, "enlisted", book.enlisted, sum(action.enlisted for action in mine))
+    _must(book.state != "drained" or book.is_idle, book, "drained, with work in it")
     where = Counter(action.stands for action in mine)
     _same(book, "waiting", book.waiting, where["line"])
     _same(book, "entering", book.entering, where["door"])
