@@ -383,3 +383,17 @@ def test_a_limit_that_passed_unheard_is_taken_in_at_once_also_while_timers_are_t
     action = world.live[key].action
     world.end(key, Evidence(denied="insufficient capacity"))
     assert [attempt.end for attempt in action.attempts] == [End.QUEUE_TIMEOUT]
+
+
+def test_patience_with_spot_ends_also_where_a_new_configuration_took_the_last_pool_with_capacity() -> None:
+    """The pools that are left have been out of capacity, so max_spot_wait runs from when they were."""
+    pools = Pool("od", capacity=1), Pool("spot", medium="spot"), Pool("spot2", medium="spot", capacity=1)
+    world = World([Queue("default")], pools)
+    for _ in range(2):
+        world.submit(profile(Settings(interruptible=SpotPolicy(max_spot_wait=3), retries=RetryStrategy(1))))
+        world.tell(PoolCapacityChanged("spot", 0))
+    waiting = world.submit(profile(Settings(interruptible=SpotPolicy(max_spot_wait=3), retries=RetryStrategy(1))))
+    assert waiting not in [key.run for key in world.live]
+    world.configure(Configured((Queue("default"),), pools[:2]))
+    world.advance(3)
+    assert waiting in [key.run for key in world.live]

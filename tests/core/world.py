@@ -125,9 +125,10 @@ class World:
                 assert self.live[effect.key].pool == effect.pool
                 self.live[effect.key].stopped = effect.reason
         elif type(effect) is RelocateAttempt:
-            assert effect.key in self.live, "an attempt that is not there is moved"
+            assert effect.key in self.seen, "an attempt that was never there is moved"
             assert effect.key not in self.moving, "an attempt is moved twice"
-            self.moving[effect.key] = effect.seconds
+            if effect.key in self.live:  # else it ended just now
+                self.moving[effect.key] = effect.seconds
         elif type(effect) is Deliver:
             self._deliver(effect)
         elif type(effect) is Refuse:
