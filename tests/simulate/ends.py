@@ -47,8 +47,8 @@ ENDS: Final[dict[str, Seen]] = {
 }
 
 
-def expected(how: str, notice: str, stop: str) -> End:
-    """The class of this end for an attempt that was noticed or told to stop."""
+def expected(how: str, notice: str, stop: str, moving: str) -> End:
+    """The class of this end for an attempt that was noticed, told to stop, or told to move elsewhere."""
     seen = ENDS[how]
     if seen.evidence.result is not None:
         return End.SUCCEEDED
@@ -56,4 +56,7 @@ def expected(how: str, notice: str, stop: str) -> End:
         return End.CANCELLED
     if stop == "max_runtime" and not (seen.evidence.error is not None and seen.evidence.error.final):
         return End.MAX_RUNTIME
+    leaves = seen.evidence.reclaimed is not None or (notice and seen.noticed is End.PREEMPTED)
+    if moving and notice in ("", "relocate") and leaves:
+        return End.RELOCATED
     return seen.noticed if notice else seen.counts_as

@@ -107,7 +107,10 @@ def draw(seed: int, steps: int | None = None) -> Outcome:
 
 
 def _next_step(chance: Random, weights: dict[str, int], player: Player) -> Step:
-    for kind in chance.choices(list(weights), list(weights.values()), k=6):
+    kinds = chance.choices(list(weights), list(weights.values()), k=6)
+    if player.world.moving and chance.random() < 0.3:
+        kinds.insert(0, "move")  # seldom ordered, so seldom missed
+    for kind in kinds:
         arguments = STEPS[kind].draw(chance, player)
         if arguments is not None:
             return (kind, *arguments)

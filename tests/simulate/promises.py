@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from tests.simulate.watch import Watched
 
 _HAIR = 1e-6
+BY_DEADLINE = ("deadline-safety", "behind")
+"""Rules that send work on-demand so that it keeps its deadline, whatever ``fallback`` says."""
 _BY_USER = (End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY, End.QUEUE_TIMEOUT)
 
 
@@ -137,6 +139,11 @@ def check_payment(action: Action, attempt: Attempt, end: End, types: tuple[str, 
     if end is End.CANCELLED:
         assert action.phase is Phase.ABORTED, "cancelled, and goes on"
         return "ends"
+    if end is End.RELOCATED:
+        assert action.phase not in TERMINAL, "a planned move ended it"
+        assert not attempt.charged, f"a planned move was charged to {attempt.charged}"
+        assert (action.user_attempt, action.system_used) == before.budgets, "a planned move was charged"
+        return "at the head"
     if end in (End.FINAL_ERROR, End.UNMENDABLE):
         assert action.phase is Phase.FAILED, f"{end}: it must fail at once"
         assert not attempt.charged, f"{end}: nobody pays"
@@ -195,12 +202,19 @@ def _check_medium(action: Action) -> None:
     final = action.user_attempt > action.profile.settings.retries.count
     fired = in_row(action, earlier, policy.preemptions_without_progress) >= policy.preemptions_without_progress
     preempted = any(each.end is End.PREEMPTED for each in earlier)
+    risky = not action.profile.settings.idempotent and not policy.force
     if attempt.medium == SPOT:
+        assert not risky, "on spot, though its effects must not happen twice"
         assert policy.fallback != "final" or not final, "the last user attempt is on spot"
         assert policy.fallback != "final" or not fired, "on spot, though the trip-wire has fired"
         assert policy.fallback != "first-preemption" or not preempted, "on spot after its first preemption"
         return
-    assert policy.fallback != "never", "on-demand, though its policy says never"
+    if attempt.rule in BY_DEADLINE:
+        assert action.deadline_at is not None, "on-demand for a deadline that it does not have"
+        assert policy.deadline_policy != "off", "on-demand for a deadline, though its policy is off"
+        return
+    assert risky or attempt.rule != "not-idempotent", "on-demand as not idempotent, which it is or need not be"
+    assert policy.fallback != "never" or risky, "on-demand, though its policy says never"
     holds = {
         "final-attempt": policy.fallback == "final" and final,
         "trip-wire": policy.fallback == "final" and fired,
@@ -285,9 +299,16 @@ def check_medium_of_wait(world: Watched, action: Action, timers: Timers) -> None
     """Who waits in a line waits for a medium that its queue has, and for spot no longer than it is willing to."""
     books, settings = world.state.books, action.profile.settings
     policy: SpotPolicy | None = settings.interruptible
-    if action.stands != "line" or policy is None or policy.fallback == "never" or books is None:
+    if action.stands != "line" or books is None:
         return
     queue = books.queues[settings.queue]
+    if not world.reconfigured:
+        lasting = any(
+            settings.amounts.within(pool.limit) for pool in queue.pools if pool.config.medium == action.wanted
+        )
+        assert lasting, f"{action!r} waits for {action.wanted}, which its queue will never have"
+    if policy is None or policy.fallback == "never":
+        return
     has_spot = any(settings.amounts.within(pool.limit) for pool in queue.spot)
     assert action.wanted != SPOT or has_spot, f"{action!r} waits for spot, which its queue does not have"
     assert action.rule != "no-spot-pool" or not has_spot, f"{action!r} waits for on-demand, and its queue has spot"

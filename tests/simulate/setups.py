@@ -32,13 +32,14 @@ def random_setup(chance: random.Random) -> History:
 
 
 def random_configuration(chance: random.Random) -> Configured:
-    pools = tuple(_pool(chance, name, medium) for name, medium, share in POOLS if chance.random() < share)
+    slow = chance.random() < 0.3
+    pools = tuple(_pool(chance, name, medium, slow) for name, medium, share in POOLS if chance.random() < share)
     names = [pool.name for pool in pools]
     count = chance.choice([1, 2, 2])
     return Configured(tuple(_queue(chance, name, names) for name in QUEUES[:count]), pools)
 
 
-def _pool(chance: random.Random, name: str, medium: Medium) -> Pool:
+def _pool(chance: random.Random, name: str, medium: Medium, slow: bool) -> Pool:
     one_of = chance.choice
     return Pool(
         name,
@@ -47,6 +48,8 @@ def _pool(chance: random.Random, name: str, medium: Medium) -> Pool:
         resources=one_of([NONE, NONE, Resources(cpu=2), Resources(cpu=3, memory="2Gi"), Resources(gpu=1)]),
         price_per_hour=one_of([0.0, 0.1, 0.3]) if medium == "spot" else one_of([0.0, 0.3, 1.0]),
         cooldown=one_of([0.0, 3.0, 30.0]),
+        grace=one_of([2.0, 120.0]) if slow else 0.0,
+        startup=one_of([0.0, 1.0, 180.0]) if slow else one_of([0.0, 0.0, 0.2]),
     )
 
 
@@ -73,6 +76,8 @@ def _queue(chance: random.Random, name: str, pools: list[str]) -> Queue:
 
 def random_settings(chance: random.Random) -> Settings:
     one_of = chance.choice
+    if chance.random() < 0.25:
+        return _paced(chance)
     return Settings(
         queue=one_of([*QUEUES[:1] * 5, *QUEUES[1:]]),
         interruptible=_policy(chance) if chance.random() < 0.7 else None,
@@ -85,14 +90,26 @@ def random_settings(chance: random.Random) -> Settings:
         timeout=Timeout(
             max_runtime=one_of([None, None, 5, 60]),
             max_queued_time=one_of([None, None, None, 4, 20]),
-            deadline=one_of([None, None, None, None, 0.5, 12, 40, 600]),
+            deadline=one_of([None, None, None, 0.5, 12, 40, 60, 600]),
         ),
+        idempotent=chance.random() < 0.9,
         priority=one_of([1, 50, 50, 50, 100]),
         resources=one_of([NONE, NONE, Resources(cpu=1), Resources(cpu=2), Resources(cpu=1, memory="1Gi"), _GPU]),
     )
 
 
 _GPU = Resources(gpu=1)
+
+
+def _paced(chance: random.Random) -> Settings:
+    """Work whose placement follows a deadline that can be kept, with some room for waiting and for moves."""
+    one_of = chance.choice
+    work = one_of([5.0, 20.0, 100.0])
+    return Settings(
+        interruptible=SpotPolicy(work=work, max_spot_wait=one_of([None, None, 3])),
+        retries=RetryStrategy(one_of([1, 1, 2]), system_retries=one_of([1, 3])),
+        timeout=Timeout(deadline=work * one_of([1.5, 3, 6])),
+    )
 
 
 def _policy(chance: random.Random) -> SpotPolicy:
@@ -102,5 +119,7 @@ def _policy(chance: random.Random) -> SpotPolicy:
         preemptions_without_progress=one_of([1, 2, 3]),
         max_spot_wait=one_of([None, 0, 3, 15]),
         budget=one_of(["uncharged", "uncharged", "single"]),
-        work=one_of([None, None, 5, 30, 400]),
+        work=one_of([None, None, 3, 5, 30, 400]),
+        deadline_policy=one_of(["uniform-progress", "uniform-progress", "uniform-progress", "off"]),
+        force=one_of([False, True]),
     )

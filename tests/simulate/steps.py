@@ -34,7 +34,7 @@ Arguments = tuple[Any, ...] | None
 _CACHED = Payload(b"cached")
 _POOLS: Final = tuple(name for name, _, _ in POOLS)
 _FAILURES: Final = tuple(how for how, seen in ENDS.items() if seen.evidence.result is None)
-_NOTICES: Final = ("rebalance", "terminate", "drain", "shutdown")
+_NOTICES: Final = ("rebalance", "terminate", "drain", "shutdown", "relocate")
 
 
 class Kind(NamedTuple):
@@ -145,6 +145,23 @@ def _begin(player: Player, who: str) -> bool:
     return True
 
 
+def _draw_work(chance: Random, player: Player) -> Arguments:
+    found = _somebody(chance, player)
+    return None if found is None else (found[0], chance.choice([0.5, 2.0, 5.0, 20.0]), chance.random() < 0.7)
+
+
+def _work(player: Player, who: str, seconds: float, saves: bool) -> bool:
+    """It begins, if it has not yet, works for a while and saves, unless it is told to move before."""
+    key, world = player.live(who), player.world
+    if key is None:
+        return False
+    world.begin(key)
+    world.advance(seconds)
+    if saves and key in world.live:
+        _checkpoint(player, who, None, torn=False)
+    return True
+
+
 def _draw_return(chance: Random, player: Player) -> Arguments:
     ready = [key for key, live in player.world.live.items() if not live.awaits]
     return (player.name_of(chance.choice(ready)),) if ready else None
@@ -224,6 +241,26 @@ def _notice(player: Player, who: str, kind: str, seconds: float) -> bool:
         return False
     player.world.tell(AttemptNoticed(*key, kind, seconds, "market"))
     return True
+
+
+def _draw_move(chance: Random, player: Player) -> Arguments:
+    told = [key for key in player.world.moving if key in player.world.live]
+    if not told:
+        return None
+    how = chance.choice(["reclaimed", "stopped", "raises Other", "exits 0", "returns", "vanishes"])
+    return player.name_of(chance.choice(told)), chance.random() < 0.8, chance.random() < 0.6, how
+
+
+def _move(player: Player, who: str, notice: bool, saves: bool, how: str) -> bool:
+    """An attempt that was told to move does so, in good order or not; or it was about to return."""
+    key, world = player.live(who), player.world
+    if key is None or key not in world.moving:
+        return False
+    if notice:
+        world.tell(AttemptNoticed(*key, "relocate", world.moving[key], "placement"))
+    if saves:
+        _checkpoint(player, who, None, torn=False)
+    return _end(player, who, how, 0.5)
 
 
 def _draw_checkpoint(chance: Random, player: Player) -> Arguments:
@@ -402,10 +439,12 @@ STEPS: Final[dict[str, Kind]] = {
     "call": Kind(50, _draw_call, _call),
     "call again": Kind(4, _draw_call_again, _call_again),
     "begin": Kind(30, _one, _begin),
+    "work": Kind(16, _draw_work, _work),
     "return": Kind(14, _draw_return, _return),
     "end": Kind(24, _draw_end, _end),
     "reclaim": Kind(8, _draw_reclaim, _reclaim),
     "end when due": Kind(6, _draw_end_when_due, _end_when_due),
+    "move": Kind(20, _draw_move, _move),
     "notice": Kind(8, _draw_notice, _notice),
     "checkpoint": Kind(14, _draw_checkpoint, _checkpoint),
     "trace": Kind(3, _draw_trace, _trace),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flyteish._core.effects import Deliver, Effect, QueueDrained, Record, Refuse, RunEnded, StopAttempt
+from flyteish._core.effects import Deliver, Effect, QueueDrained, Record, Refuse, RelocateAttempt, RunEnded, StopAttempt
 from flyteish._core.events import (
     AttemptEnded,
     Configured,
@@ -128,6 +128,8 @@ def _order(effect: Effect) -> str:
     match effect:
         case StopAttempt():
             return f"{effect.key} is told to stop: {effect.reason}"
+        case RelocateAttempt():
+            return f"{effect.key} is to move, within {effect.seconds:g} s"
         case Deliver():
             return f"{effect.action.key}: the outcome is {effect.action.phase}"
         case Refuse():

@@ -12,7 +12,17 @@ from typing import Any
 import msgspec
 
 from flyteish._core.actions import CHAIN_KEPT, TERMINAL, WITH_ATTEMPT, Action, End, Phase
-from flyteish._core.effects import Deliver, Effect, QueueDrained, Record, Refuse, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.effects import (
+    Deliver,
+    Effect,
+    QueueDrained,
+    Record,
+    Refuse,
+    RelocateAttempt,
+    RunEnded,
+    StartAttempt,
+    StopAttempt,
+)
 from flyteish._core.events import (
     AttemptEnded,
     CheckpointCommitted,
@@ -157,7 +167,8 @@ class Watched(World):
             return
         attempt = action.attempts[index]
         self._say(f"{attempt.end}, charged to {attempt.charged or 'nobody'}")
-        end = ends.expected(self.how, attempt.notice, attempt.stop if attempt.stop != "deadline" else "")
+        stop = attempt.stop if attempt.stop != "deadline" else ""
+        end = ends.expected(self.how, attempt.notice, stop, attempt.moving)
         error = event.evidence.error if end in (End.USER_ERROR, End.OUT_OF_MEMORY) else None
         follows = promises.check_payment(action, attempt, end, error.bases if error is not None else (), before)
         if follows == "at the head":
@@ -188,6 +199,8 @@ class Watched(World):
                         reason = books.reason(action, self.now)
                         assert reason is not None, f"{action!r} waits without a reason"
                         self.counts[f"reason {reason[0]}"] += 1
+                        if action.stands == "line":
+                            self.counts[f"rule {action.rule}"] += 1
                     elif action.phase is Phase.DORMANT:
                         assert action.parent is not None, f"{action!r}: a root sleeps"
                 chain = self.chains.get(action.key)
@@ -223,6 +236,8 @@ class Watched(World):
             elif type(effect) is StartAttempt:
                 counts[f"rule {effect.action.attempts[-1].rule}"] += 1
                 counts[f"medium {effect.medium}"] += 1
+            elif type(effect) is RelocateAttempt:
+                counts["moves ordered"] += 1
             elif type(effect) is StopAttempt:
                 counts[f"stop {effect.reason}"] += 1
             elif type(effect) is Refuse:
