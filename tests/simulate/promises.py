@@ -18,6 +18,7 @@ from flyteish._core.events import (
     Event,
     LimitReached,
     PoolCapacityChanged,
+    PoolPriceChanged,
     QueueStateSet,
     RunSubmitted,
 )
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tests.simulate.watch import Watched
 
 _HAIR = 1e-6
+_KILL_NOTHING = (Configured, PoolCapacityChanged, PoolPriceChanged, QueueStateSet)
 BY_DEADLINE = ("deadline-safety", "behind")
 """Rules that send work on-demand so that it keeps its deadline, whatever ``fallback`` says."""
 _BY_USER = (End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY, End.QUEUE_TIMEOUT)
@@ -109,7 +111,7 @@ def check(world: Watched, event: Event, before: Before, effects: list[Effect]) -
         _check_order(world, event, before, starts)
     for effect in effects:
         if type(effect) is StopAttempt:
-            assert type(event) not in (Configured, PoolCapacityChanged, QueueStateSet), "work that ran was stopped"
+            assert type(event) not in _KILL_NOTHING, "work that ran was stopped"
             _check_stop(world, effect)
         elif type(effect) is QueueDrained:
             left = [a for run in world.state.runs.values() for a in run.actions.values() if _is_in(a, effect.queue)]

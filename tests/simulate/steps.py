@@ -353,6 +353,15 @@ def _capacity(player: Player, pool: str, available: int | None) -> bool:
     return True
 
 
+def _draw_price(chance: Random, player: Player) -> Arguments:
+    return chance.choice([*_POOLS, "gone"]), chance.choice([0.0, 0.1, 0.3, 0.6, 2.0])
+
+
+def _price(player: Player, pool: str, dollars: float) -> bool:
+    player.world.set_price(pool, dollars)
+    return True
+
+
 def _draw_queue(chance: Random, player: Player) -> Arguments:
     return chance.choice([*QUEUES, "gone"]), chance.choice(["held", *["active"] * 4, "draining", "drained"])
 
@@ -451,6 +460,7 @@ STEPS: Final[dict[str, Kind]] = {
     "zombie": Kind(8, _draw_zombie, _zombie),
     "cancel": Kind(3, _draw_cancel, _cancel),
     "capacity": Kind(3, _draw_capacity, _capacity),
+    "price": Kind(2, _draw_price, _price),
     "queue": Kind(2, _draw_queue, _queue),
     "configure": Kind(1, _draw_configure, _configure),
     "crash": Kind(1, _draw_crash, _crash),

@@ -13,6 +13,7 @@ from flyteish._core.events import (
     Configured,
     Event,
     PoolCapacityChanged,
+    PoolPriceChanged,
     QueueStateSet,
     RunSubmitted,
     TaskDeclared,
@@ -115,6 +116,8 @@ def _event(event: Event, recorded: bool) -> str:
         case PoolCapacityChanged():
             room = "as many as configured" if event.available is None else f"{event.available}"
             return f"the market of {event.pool} has room for {room}"
+        case PoolPriceChanged():
+            return f"pool {event.pool} costs ${event.price_per_hour:g} per hour"
         case QueueStateSet():
             return f"an operator sets queue {event.queue} to {event.state}"
     action, words = describe(event)

@@ -31,6 +31,7 @@ from flyteish._core.events import (
     Event,
     LimitReached,
     PoolCapacityChanged,
+    PoolPriceChanged,
     QueueStateSet,
     TimePassed,
     ValueTraced,
@@ -84,6 +85,7 @@ class Watched(World):
         self.orders: dict[str, str] = {}
         """Queue states that operators have set: kept outside the core, and told again to the next controller."""
         self.available: dict[str, int | None] = {}
+        self.prices: dict[str, float] = {}
         self._read: list[Entry] = []
         """The journal, as far as it was written and read back."""
 
@@ -270,6 +272,11 @@ class Watched(World):
             self.had_capacity[pool] = self.now
         self.tell(PoolCapacityChanged(pool, available))
 
+    def set_price(self, pool: str, dollars: float) -> None:
+        """Its source says another price; what runs may cost more than a ``spend_limit`` from then on."""
+        self.prices[pool] = dollars
+        self.tell(PoolPriceChanged(pool, dollars))
+
     def sleep(self, seconds: float) -> None:
         """The controller's machine stands still: what was due meanwhile is taken in late, all at once."""
         self.now += seconds
@@ -290,6 +297,8 @@ class Watched(World):
             self.tell(QueueStateSet(queue, state))
         for pool, available in self.available.items():
             self.tell(PoolCapacityChanged(pool, available))
+        for pool, dollars in self.prices.items():
+            self.tell(PoolPriceChanged(pool, dollars))
 
     def fold(self) -> State:
         """The journal, read back as it was written."""
@@ -301,6 +310,9 @@ class Watched(World):
         return state
 
     def settle(self) -> None:
+        for pool in self.config.pools:  # what has become too dear waits until it is not
+            if pool.name in self.prices:
+                self.tell(PoolPriceChanged(pool.name, pool.fixed_price or 0.0))
         super().settle()
         for run in self.state.runs.values():
             assert run.id in self.over or not run.root, f"run {run.id} was never said to be over"
