@@ -59,7 +59,7 @@ def _queue(chance: random.Random, name: str, pools: list[str]) -> Queue:
     return Queue(
         name,
         pools=named,
-        action_concurrency=one_of([0, 0, 1, 2, 3]),
+        action_concurrency=one_of([0, 0, 1, 1, 2, 3]),
         run_concurrency=one_of([0, 0, 0, 1, 2]),
         depth=one_of([0, 0, 1, 3, 5]),
         on_full=one_of(["refuse", "wait", "wait"]),
@@ -70,7 +70,7 @@ def _queue(chance: random.Random, name: str, pools: list[str]) -> Queue:
         overlap=one_of(["allow", "allow", "allow", "queue", "skip", "replace"]),
         spot_share=one_of([1.0, 1.0, 1.0, 0.7, 0.5, 0.0]),
         spend_limit=one_of([0.0, 0.0, 0.0, 1.5, 0.5]),
-        state=one_of([*["active"] * 12, "held", "draining", "drained"]),
+        state=one_of(["active", "held", "draining", "drained"]) if chance.random() < 0.25 else "active",
     )
 
 

@@ -112,7 +112,7 @@ def _event(event: Event, recorded: bool) -> str:
         case TimePassed() | TaskDeclared():
             return ""
         case Configured():
-            return "another configuration: " + ", ".join(each.name for each in (*event.queues, *event.pools))
+            return "another configuration: " + ", ".join([q.name for q in event.queues] + [p.name for p in event.pools])
         case PoolCapacityChanged():
             room = "as many as configured" if event.available is None else f"{event.available}"
             return f"the market of {event.pool} has room for {room}"

@@ -25,7 +25,7 @@ from tests.simulate.history import History, as_python
 from tests.simulate.player import attempt, draw, play
 from tests.simulate.steps import STEPS
 
-SEEDS = range(250)
+SEEDS = range(500)
 MOST_SEEDS = 400
 """A planted defect is found within so many."""
 
@@ -148,7 +148,7 @@ def test_preemptions_that_are_charged_to_retries_are_found(monkeypatch: pytest.M
     def wrong(end: End, action: Action, *rest: Any) -> retries.Verdict:
         return right(End.USER_ERROR if end is End.PREEMPTED else end, action, *rest)
 
-    monkeypatch.setattr(attempts.retries, "decide", wrong)
+    monkeypatch.setattr(retries, "decide", wrong)
     story = _found()
     assert "preempted" in story.lower()
     assert "charged to retries" in story
@@ -195,6 +195,6 @@ def test_the_command_reports_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "20 histories, 200 steps" in capsys.readouterr().out
     assert program.main(["--seed", "3"]) == 0
     assert "seed 3 holds" in capsys.readouterr().out
-    monkeypatch.setattr(attempts.retries, "decide", lambda *_: retries.Verdict(True, "retries"))
+    monkeypatch.setattr(retries, "decide", lambda *_: retries.Verdict(True, "retries"))
     assert program.main(["--histories", "100", "--jobs", "1"]) == 1
     assert "repeat: python -m tests.simulate --seed" in capsys.readouterr().out
