@@ -80,6 +80,13 @@ def benchmarks(session: nox.Session) -> None:
         session.run("python", "-m", "tests.benchmarks", *session.posargs, env={"FLYTEISH_HOME": home})
 
 
+@nox.session
+def simulate(session: nox.Session) -> None:
+    """Ten thousand seeded fault histories of the core. Arguments after `--`: another number, or one seed again."""
+    install(session, "test")
+    session.run("python", "-m", "tests.simulate", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
     """Write requirements.lock anew (needs uv). With `-- --upgrade`, to the newest versions."""

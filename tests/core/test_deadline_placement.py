@@ -235,3 +235,18 @@ def test_moves_are_replayed() -> None:
     world.tell(PoolCapacityChanged("spot", 1))
     world.leave()
     world.check_replay()
+
+
+def test_where_nothing_is_safer_than_spot_the_deadline_rule_does_not_apply() -> None:
+    """With fallback="never" a queue may feed spot pools alone: late or not, its work runs on spot."""
+    settings = Settings(interruptible=SpotPolicy("never", work=400), timeout=Timeout(deadline=200))
+    world = World([Queue("default")], [Pool("spot", medium="spot")])
+    world.submit(profile(settings))
+    assert [live.pool for live in world.live.values()] == ["spot"]
+
+
+def test_work_that_must_not_happen_twice_is_refused_where_there_is_only_spot() -> None:
+    """It would wait for an on-demand pool for ever: fallback="never" does not make it safe."""
+    world = World([Queue("default")], [Pool("spot", medium="spot")])
+    world.submit(profile(Settings(interruptible=SpotPolicy("never"), idempotent=False)))
+    assert [refusal.error for refusal in world.refusals] == ["ConfigurationError"]

@@ -369,3 +369,31 @@ def test_long_limits_on_short_tasks_keep_no_timers() -> None:
     assert len(state.timers) < 2500
     state, _ = apply(state, TimePassed(), 3600.0)
     assert state.runs["r0"].phase == "timed_out"
+
+
+def test_a_limit_that_passed_unheard_is_taken_in_at_once_also_while_timers_are_tidied_up() -> None:
+    """A denial after max_queued_time ends the wait in the same event, even if that event drops void timers."""
+    timeout = Timeout(max_queued_time=4)
+    world, key = one(Settings(timeout=timeout, retries=RetryStrategy(1)))
+    _, other = world.submit(profile(Settings(timeout=timeout))), list(world.live)[1]
+    world.advance(4)
+    world.state._compact_at = 0
+    world.end(other, DONE)
+    world.state._compact_at = 0
+    action = world.live[key].action
+    world.end(key, Evidence(denied="insufficient capacity"))
+    assert [attempt.end for attempt in action.attempts] == [End.QUEUE_TIMEOUT]
+
+
+def test_patience_with_spot_ends_also_where_a_new_configuration_took_the_last_pool_with_capacity() -> None:
+    """The pools that are left have been out of capacity, so max_spot_wait runs from when they were."""
+    pools = Pool("od", capacity=1), Pool("spot", medium="spot"), Pool("spot2", medium="spot", capacity=1)
+    world = World([Queue("default")], pools)
+    for _ in range(2):
+        world.submit(profile(Settings(interruptible=SpotPolicy(max_spot_wait=3), retries=RetryStrategy(1))))
+        world.tell(PoolCapacityChanged("spot", 0))
+    waiting = world.submit(profile(Settings(interruptible=SpotPolicy(max_spot_wait=3), retries=RetryStrategy(1))))
+    assert waiting not in [key.run for key in world.live]
+    world.configure(Configured((Queue("default"),), pools[:2]))
+    world.advance(3)
+    assert waiting in [key.run for key in world.live]

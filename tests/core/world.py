@@ -125,9 +125,10 @@ class World:
                 assert self.live[effect.key].pool == effect.pool
                 self.live[effect.key].stopped = effect.reason
         elif type(effect) is RelocateAttempt:
-            assert effect.key in self.live, "an attempt that is not there is moved"
+            assert effect.key in self.seen, "an attempt that was never there is moved"
             assert effect.key not in self.moving, "an attempt is moved twice"
-            self.moving[effect.key] = effect.seconds
+            if effect.key in self.live:  # else it ended just now
+                self.moving[effect.key] = effect.seconds
         elif type(effect) is Deliver:
             self._deliver(effect)
         elif type(effect) is Refuse:
@@ -224,7 +225,8 @@ class World:
         self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance))
         if evidence.result is not None and current:
             action = live.action
-            timed_out = action.phase is Phase.TIMED_OUT and action.deadline_at == self.now
+            limit = action.deadline_at
+            timed_out = action.phase is Phase.TIMED_OUT and limit is not None and limit <= self.now
             assert timed_out or action.result == evidence.result, "a success was lost"
 
     def is_current(self, key: AttemptKey) -> bool:
@@ -255,9 +257,13 @@ class World:
         for run in unfinished:
             overdue = [a for a in run.actions.values() if a.deadline_at is not None and a.deadline_at <= self.now]
             self.late |= {action.key for action in overdue}
+        self.take_orders()
         for run in unfinished:
             self.state.runs[run.id] = run
             self.tell(ControllerRestarted(run.id))
+
+    def take_orders(self) -> None:
+        """What a new controller is told of queues and pools before it takes runs over."""
 
     # -- what the journal says ------------------------------------------------------------------------------------
 

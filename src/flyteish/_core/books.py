@@ -262,6 +262,10 @@ class QueueBook:
             return bool(self.spot)
         return any(amounts.within(pool.limit) for pool in self.spot)
 
+    def takes_on_demand(self, amounts: Amounts) -> bool:
+        """Whether any of its on-demand pools is ever large enough, and not too dear."""
+        return any(amounts.within(pool.limit) and not self.never_pays(pool) for pool in self.on_demand)
+
     def is_full(self) -> bool:
         """Whether ``depth`` lets nobody in.
 

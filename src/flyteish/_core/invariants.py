@@ -100,6 +100,7 @@ def _check_history(action: Action) -> None:
     charged = Counter(
         attempt.charged for attempt in attempts if attempt.user_attempt == action.user_attempt and attempt.ended_at
     )
+    _check_budgets(action)
     system = charged["system_retries"] - (action.phase is Phase.FAILED and attempts[-1].charged == "system_retries")
     _must(system == action.system_used, action, f"system_used={action.system_used}, charged {system} times")
     _must(action.system_used <= settings.retries.system_retries, action, "more system_retries than allowed")
@@ -109,11 +110,38 @@ def _check_history(action: Action) -> None:
         _must(counted <= bound, action, f"{counted} attempts without progress, more than {bound}")
 
 
+def _check_budgets(action: Action) -> None:
+    """What was paid, added up from the attempts."""
+    attempts = action.attempts
+    paid = sum(attempt.charged == "retries" for attempt in attempts)
+    paid -= action.phase is Phase.FAILED and attempts[-1].charged == "retries"
+    _must(paid == action.user_attempt - 1, action, f"retries paid {paid} times, on user attempt {action.user_attempt}")
+    preempted = sum(attempt.end is End.PREEMPTED for attempt in attempts)
+    _must(preempted == action.preemptions, action, f"preemptions={action.preemptions}, but there were {preempted}")
+    abandoned = sum(attempt.end is End.ABANDONED for attempt in attempts)
+    _must(abandoned == action.abandoned, action, f"abandoned={action.abandoned}, but {abandoned} were")
+    policy = action.profile.settings.interruptible
+    row = 0
+    for attempt in attempts:
+        if attempt.user_attempt == action.user_attempt:
+            if attempt.last_checkpoint_at and policy is not None and row < policy.preemptions_without_progress:
+                row = 0
+            row += attempt.end is End.PREEMPTED and attempt.medium == SPOT
+    _must(row == action.preemptions_in_row, action, f"preemptions_in_row={action.preemptions_in_row}, found {row}")
+    times = [at for each in attempts for at in (each.admitted_at, each.running_at, each.ended_at) if at]
+    _must(times == sorted(times), action, "its attempts' times go back")
+    _must(all(each.queued_at <= each.admitted_at for each in attempts), action, "admitted before it was queued")
+    saved = [record.generation for record in action.checkpoints]
+    _must(saved == sorted(saved) and saved[-1:] <= [action.generation], action, "its chain of checkpoints is torn")
+
+
 def _check_family(state: State, run: RunRecord, action: Action) -> None:
     if action.parent is not None:
         parent = run.actions[action.parent]
         listed = parent.children is not None and action.id in parent.children
         _must(action.phase in TERMINAL or parent.phase in TERMINAL or listed, action, "its parent does not list it")
+        told = action.phase in WITH_ATTEMPT and bool(action.attempts[-1].stop) and bool(action.cancel_reason)
+        _must(action.phase in TERMINAL or parent.phase not in TERMINAL or told, action, "it outlives its parent")
     children = [run.actions[child] for child in action.children or ()]
     _must(all(child.phase not in TERMINAL for child in children), action, "lists an ended child")
     if action.phase in WITH_ATTEMPT and state.books is not None:
@@ -166,6 +194,7 @@ def _check_queue(book: QueueBook, mine: list[Action], runs: dict[str, RunRecord]
     _same(book, "inside", {pool.config.name: count for pool, count in book.inside.items()}, dict(by_pool))
     _same(book, "counted", book.counted, sum(action.counted for action in mine))
     _same(book, "enlisted", book.enlisted, sum(action.enlisted for action in mine))
+    _must(book.state != "drained" or book.is_idle, book, "drained, with work in it")
     where = Counter(action.stands for action in mine)
     _same(book, "waiting", book.waiting, where["line"])
     _same(book, "entering", book.entering, where["door"])

@@ -28,11 +28,13 @@ USUAL_PRICE: Final = 0.3
 
 
 def is_paced(state: State, action: Action) -> bool:
-    """Whether the deadline rule applies: it has a deadline, may run on spot, and its work is known."""
+    """Whether the deadline rule applies: it has a deadline, may run on spot or on-demand, and its work is known."""
     settings = action.profile.settings
     policy = settings.interruptible
     if settings.timeout.deadline is None or policy is None or policy.deadline_policy == "off" or state.books is None:
         return False
+    if not state.books.queues[settings.queue].takes_on_demand(settings.amounts):
+        return False  # fallback="never" where nothing is safer than spot
     if not action.work:
         action.work = _work(state, action, policy)
     return action.work > 0

@@ -56,7 +56,8 @@ def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
     """Work that no state of the queue could start would wait for ever: say so now."""
     settings, task, queue = action.profile.settings, action.profile.task, book.config.name
     policy = settings.interruptible
-    only_spot = policy is not None and policy.fallback == "never"
+    # Work that must not happen twice goes on-demand whatever its fallback says, unless it is forced.
+    only_spot = policy is not None and policy.fallback == "never" and (settings.idempotent or policy.force)
     if only_spot and not (book.spot and book.has_spot_share()):
         why = f"lets nothing on spot (spot_share={book.config.spot_share:g})" if book.spot else "feeds no spot pool"
         return Refusal("ConfigurationError", f"{task}: queue {queue!r} {why}, but SpotPolicy(fallback='never')")

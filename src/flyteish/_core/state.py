@@ -73,7 +73,8 @@ class State:
 
     def _compact(self) -> None:
         """Drop what nobody waits for any more: a long limit on short tasks must not keep a timer for each of them."""
-        self.timers = [timer for timer in self.timers if not self._is_void(timer)]
+        # In place: whoever goes through what is due has this list in hand.
+        self.timers[:] = [timer for timer in self.timers if not self._is_void(timer)]
         heapify(self.timers)
         self._compact_at = max(_FEW, 2 * len(self.timers))  # so that each timer pays for a bounded share
 

@@ -170,6 +170,8 @@ def change_lines(state: State, book: QueueBook, now: float) -> None:
             at_head = action.ticket < 0
             books.withdraw(action)
             line_up(state, action, at_head, now)
+        else:
+            watch_stock(state, action)  # the pools that are left may all be out of capacity
 
 
 # -- stock-outs: rule 4 of placement -----------------------------------------------------------------------------
