@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _HAIR = 1e-6
 _KILL_NOTHING = (Configured, PoolCapacityChanged, PoolPriceChanged, QueueStateSet)
-BY_DEADLINE = ("deadline-safety", "behind")
+BY_DEADLINE = ("deadline-safety", "behind", "slack-kept")
 """Rules that send work on-demand so that it keeps its deadline, whatever ``fallback`` says."""
 _BY_USER = (End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY, End.QUEUE_TIMEOUT)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 
+from flyteish._core.deadlines import POLICIES
 from flyteish._core.events import Configured
 from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.queues import Medium, Pool, Queue
@@ -101,12 +102,15 @@ def random_settings(chance: random.Random) -> Settings:
 _GPU = Resources(gpu=1)
 
 
+_POLICIES = sorted(POLICIES)
+
+
 def _paced(chance: random.Random) -> Settings:
     """Work whose placement follows a deadline that can be kept, with some room for waiting and for moves."""
     one_of = chance.choice
     work = one_of([5.0, 20.0, 100.0])
     return Settings(
-        interruptible=SpotPolicy(work=work, max_spot_wait=one_of([None, None, 3])),
+        interruptible=SpotPolicy(work=work, max_spot_wait=one_of([None, None, 3]), deadline_policy=one_of(_POLICIES)),
         retries=RetryStrategy(one_of([1, 1, 2]), system_retries=one_of([1, 3])),
         timeout=Timeout(deadline=work * one_of([1.5, 3, 6])),
     )
@@ -120,6 +124,6 @@ def _policy(chance: random.Random) -> SpotPolicy:
         max_spot_wait=one_of([None, 0, 3, 15]),
         budget=one_of(["uncharged", "uncharged", "single"]),
         work=one_of([None, None, 3, 5, 30, 400]),
-        deadline_policy=one_of(["uniform-progress", "uniform-progress", "uniform-progress", "off"]),
+        deadline_policy=one_of([*_POLICIES, *_POLICIES, "off"]),
         force=one_of([False, True]),
     )

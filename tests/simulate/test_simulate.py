@@ -73,13 +73,16 @@ _REFUSALS = (
 )  # fmt: skip
 
 
+_OF_DEADLINES = ("ahead", "behind", "deadline-safety", "slack-kept", "slack-to-spare", "spot-while-it-lasts")
+
+
 def _rules() -> list[str]:
     """Every rule that placement may name: the second argument of each ``Placement(...)`` in its source."""
     with open(placement.__file__, encoding="utf-8") as source:
         tree = ast.parse(source.read())
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Placement"]
     rules = [node.args[1].value for node in calls if len(node.args) == 3 and isinstance(node.args[1], ast.Constant)]
-    return sorted({*map(str, rules), "spot-share", "ahead", "behind", "deadline-safety", "spot-while-it-lasts"})
+    return sorted({*map(str, rules), "spot-share", *_OF_DEADLINES})
 
 
 def test_every_class_of_end_has_a_way_to_end() -> None:
