@@ -6,6 +6,8 @@ scenario comes from.
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -91,22 +93,42 @@ class Scenario:
         Raises:
             ConfigurationError, UnknownQueueError: a queue can never take the work.
         """
-        numbers = range(seeds) if isinstance(seeds, int) else seeds
+        numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+        if not numbers or isinstance(seeds, bool) or not all(isinstance(number, int) for number in numbers):
+            raise ConfigurationError(f"simulate: seeds={seeds!r} is not accepted: expected an int >= 1, or several ints")
         reports = [self._under(name, choice, numbers) for name, choice in self.policies.items()]
-        return Report(tuple(reports), tuple(numbers))
+        return Report(tuple(reports), numbers, peak_megabytes=_peak_megabytes())
+
+    def changed(
+        self,
+        *,
+        policies: Mapping[str, PolicyChoice] | Sequence[str] | None = None,
+        markets: Mapping[str, Market] | None = None,
+        pools: Sequence[Pool] | None = None,
+    ) -> Scenario:
+        """The same under other policies, with other pools of the same names, or with other markets for some of them.
+
+        Raises:
+            ConfigurationError: as the constructor's.
+        """
+        return Scenario(
+            self.workloads, self.pools if pools is None else pools, self.queues,
+            policies=self.policies if policies is None else policies, markets={**self.markets, **(markets or {})},
+            experience=self.experience, horizon=self.horizon,
+        )  # fmt: skip
 
     def _under(self, name: str, choice: PolicyChoice, seeds: Sequence[int]) -> PolicyReport:
         price = on_demand_price(self.pools)
         began = time.perf_counter()
         tally = Tally(price)
-        attempts = events = unfinished = 0
+        attempts = events = 0
         for seed in seeds:
             world = self.world(choice, seed, tally)
             world.run()
+            tally.world_ended(world)
             attempts, events = attempts + world.attempts, events + world.events
-            unfinished += world.unfinished
         wall = time.perf_counter() - began
-        return report_of(name, tally, attempts=attempts, events=events, unfinished=unfinished, wall_seconds=wall)
+        return report_of(name, tally, attempts=attempts, events=events, wall_seconds=wall)
 
     def world(self, choice: PolicyChoice, seed: int, tally: Tally) -> VirtualWorld:
         """A world with the workloads in it, ready to run."""
@@ -131,6 +153,12 @@ class Scenario:
 
 def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
     return ConfigurationError(f"Scenario: {name}={value!r} is not accepted: expected {accepted}")
+
+
+def _peak_megabytes() -> float:
+    """The most memory that this process has had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _seeded(market: Market, seed: int) -> Market:
