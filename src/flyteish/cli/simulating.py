@@ -223,7 +223,9 @@ def _market(pool: Pool, text: str) -> Market:
             alone.append(part)
     if kind == "script":
         table["reclaims"] = alone
-    elif kind == "trace" and len(alone) == 1:
+    elif kind == "trace":
+        if len(alone) != 1:
+            raise UsageError(f"--market {pool.name}={text} is not accepted: expected trace:PATH, then NAME=VALUE")
         table["file"] = alone[0]
     elif alone:
         raise UsageError(f"--market {pool.name}={text}: {alone[-1]!r} is not accepted: expected NAME=VALUE")

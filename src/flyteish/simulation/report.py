@@ -158,7 +158,7 @@ def report_of(
 
 
 def _money(dollars: float) -> str:
-    return f"${dollars:,.4f}" if 0 < dollars < 1 else f"${dollars:,.2f}"
+    return f"${dollars:,.4f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
 
 
 def span(seconds: float) -> str:

@@ -241,6 +241,9 @@ class VirtualWorld:
                 call(argument)
             else:
                 self.tell(TimePassed())
+        while heap and heap[0][0] <= self.now:  # attempts that were told to stop by what ended the last run
+            _, _, call, argument = heappop(heap)
+            call(argument)
 
     def _follow_markets(self) -> None:
         for name, when in list(self._market_next.items()):
