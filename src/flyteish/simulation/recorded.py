@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from flyteish._core.actions import Action, Attempt, End, Phase, RunRecord
+from flyteish._core.actions import CHAIN_KEPT, Action, Attempt, End, Phase, RunRecord
 from flyteish.errors import ConfigurationError
 from flyteish.simulation.workload import Calls, Workload, WorkModel
 
@@ -107,8 +106,7 @@ class _Reader:
         )
         stretches = self._stretches(action, children)
         every, save = _cadence(action)
-        saves = save * (action.checkpoints[-1].sequence if action.checkpoints else 0)
-        work = max(0.0, stretches[-1].worked(stretches[-1].ended) - saves)
+        work = max(0.0, stretches[-1].worked(stretches[-1].ended) - save * _saves(action))
         return WorkModel(
             work=work,
             checkpoint_every=every,
@@ -204,15 +202,28 @@ def _cadence(action: Action) -> tuple[float | None, float]:
     if not records:
         return None, 0.0
     save = statistics.median(record.save_seconds for record in records)
-    gaps = [
-        later.saved_at - later.save_seconds - earlier.saved_at
-        for earlier, later in pairwise(records)
-        if earlier.generation == later.generation
-    ]
-    begun = {attempt.generation: attempt.running_at or attempt.admitted_at for attempt in action.attempts}
-    if not gaps:  # one for each attempt: from its beginning
-        gaps = [record.saved_at - record.save_seconds - begun[record.generation] for record in records]
-    return max(statistics.median(gaps), 0.001), save
+    attempts = {attempt.generation: attempt for attempt in action.attempts}
+    on_time, hurried = [], []
+    for index, record in enumerate(records):
+        attempt = attempts[record.generation]
+        earlier = records[index - 1] if index else None
+        if earlier is not None and earlier.generation == record.generation:
+            since = earlier.saved_at
+        elif earlier is not None or record.sequence == 1:
+            since = attempt.running_at or attempt.admitted_at
+        else:
+            continue  # the one before it is not kept
+        last = index + 1 == len(records) or records[index + 1].generation != record.generation
+        # The last save of an attempt that had a notice came when the notice came.
+        gaps = hurried if last and attempt.notice else on_time
+        gaps.append(record.saved_at - record.save_seconds - since)
+    return max(statistics.median(on_time or hurried), 0.001), save
+
+
+def _saves(action: Action) -> int:
+    """How many checkpoints were committed; of a long chain the newest are kept, and its end says how long it is."""
+    records = action.checkpoints
+    return len(records) if len(records) < CHAIN_KEPT else records[-1].sequence
 
 
 def _startup(action: Action) -> float | None:
