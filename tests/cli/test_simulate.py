@@ -99,6 +99,18 @@ def test_a_trace_file_is_a_market(cli: Cli, tmp_path: Path) -> None:
     assert "no pool has a price" in said.err
 
 
+def test_recorded_prices_are_paid(cli: Cli, tmp_path: Path) -> None:
+    """``--price POOL=market``: an hour at $1, an hour at $3, and each round follows the prices of its own market."""
+    recording = {"metadata": {"gap_seconds": 3600}, "data": [1, 1], "prices": [1.0, 3.0]}
+    (tmp_path / "zone.json").write_text(json.dumps(recording))
+    said = cli(
+        "simulate", "jobs.py", "train", "--work", "2h", "--startup", "0", "--market", "spot=trace:zone.json",
+        "--price", "spot=market", "--policy", "default", "--seeds", "3", "--json",
+    )  # fmt: skip
+    (policy,) = json.loads(said.out)["policies"]
+    assert policy["dollars"] == pytest.approx(3 * 4.0), said.err
+
+
 def test_the_configured_queues_and_pools_are_used(cli: Cli, tmp_path: Path) -> None:
     """With their prices, limits and markets."""
     (tmp_path / "flyteish.toml").write_text(
@@ -113,11 +125,13 @@ def test_the_configured_queues_and_pools_are_used(cli: Cli, tmp_path: Path) -> N
         kind = "script"
         reclaims = ["10m"]
         notice_seconds = 0
+        [pools.dear]
+        price_per_hour = 3.6
         """)
     )
     said = cli("simulate", "jobs.py", "train", "--work", "1h", "--count", "2", "--policy", "as-written", "--json")
     (policy,) = json.loads(said.out)["policies"]
-    assert policy["finish"]["most"] == 4200 + 3600
+    assert policy["finish"]["most"] == 4200 + 3600, said.err
     assert policy["dollars"] == pytest.approx(0.0001 * 7800)
 
 
@@ -169,6 +183,7 @@ WRONG = {
     "jobs.py train --work 1h --market spot=trace:no.json": "trace file",
     "jobs.py train --work 1h --market spot=script:10x": "--market spot.reclaims[0]='10x'",
     "jobs.py train --work 1h --price spot=much": "--price spot='much' is not accepted",
+    "jobs.py train --work 1h --price spot=market": "a market with recorded prices",
     "jobs.py train --work 1h --seeds 0": "'0' is not a number from 1",
     "jobs.py train --work 1h --picture no/such/folder.svg": "cannot be written",
     "jobs.py train --work 1h --replay-failures": "--replay-failures goes with --run",

@@ -168,7 +168,7 @@ def _add_simulating(commands: Any) -> None:
     add("--every", metavar="TIMES", help="between two of them: a time or a distribution; default: all at once")
     add("--policy", action="append", default=[], metavar="NAME", help="as-written, on-demand, default, ...; repeatable")
     add("--market", action="append", default=[], metavar="POOL=MARKET", help="who reclaims a pool's machines")
-    add("--price", action="append", default=[], metavar="POOL=DOLLARS", help="of an attempt's hour in a pool")
+    add("--price", action="append", default=[], metavar="POOL=DOLLARS", help="of an attempt's hour; or market, its prices")
     add("--seeds", type=_count, default=1, metavar="N", help="rounds, each with other markets, work and failures")
     add("--picture", metavar="FILE", help="write the report as an SVG picture, too")
 

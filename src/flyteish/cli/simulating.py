@@ -24,7 +24,7 @@ from flyteish.cli.parser import near
 from flyteish.cli.records import Records
 from flyteish.cli.running import standard_output
 from flyteish.config import Config
-from flyteish.home import TIMES, market_table, seconds
+from flyteish.home import TIMES, blame, market_table, seconds
 from flyteish.interfaces import Market
 from flyteish.simulation.market import MARKETS
 from flyteish.simulation.recorded import recorded
@@ -166,21 +166,25 @@ def _times(option: str, text: str) -> Any:
 
 def _adjusted(args: Namespace, scenario: Scenario) -> Scenario:
     """With the command line's prices, markets and policies in place of the scenario's own."""
-    by_name = {pool.name: pool for pool in scenario.pools}
-    for pool, text in _pairs("--price", args.price, by_name, "DOLLARS"):
-        try:
-            price = float(text)
-            if not 0 <= price < float("inf"):
-                raise ValueError
-        except ValueError:
-            raise UsageError(f"--price {pool}={text!r} is not accepted: expected $ per hour, such as 0.35") from None
-        by_name[pool] = msgspec.structs.replace(by_name[pool], price_per_hour=price)
-    markets = {
-        pool: _market(by_name[pool], text) for pool, text in _pairs("--market", args.market, by_name, "MARKET")
-    }
-    return scenario.changed(
-        policies=_policies(args.policy, scenario), markets=markets, pools=tuple(by_name.values())
-    )
+    pools = {pool.name: pool for pool in scenario.pools}
+    markets: dict[str, Market] = {}
+    for name, text in _pairs("--market", args.market, pools, "MARKET"):
+        markets[name] = _market(pools[name], text)
+        pools[name] = msgspec.structs.replace(pools[name], market=markets[name])
+    for name, text in _pairs("--price", args.price, pools, "DOLLARS"):
+        with blame("flyteish simulate", f"--price {name}"):
+            pools[name] = msgspec.structs.replace(pools[name], price_per_hour=_price(name, text))
+    return scenario.changed(policies=_policies(args.policy, scenario), markets=markets, pools=tuple(pools.values()))
+
+
+def _price(pool: str, text: str) -> Any:
+    """A number, or ``market`` for the prices that its trace market has recorded."""
+    try:
+        return text if text == "market" else float(text)
+    except ValueError:
+        raise UsageError(
+            f"--price {pool}={text!r} is not accepted: expected $ per hour, such as 0.35, or 'market'"
+        ) from None
 
 
 def _policies(names: Sequence[str], scenario: Scenario) -> Mapping[str, Any]:

@@ -138,8 +138,14 @@ class Scenario:
             else msgspec.msgpack.decode(msgspec.msgpack.encode(self.experience), type=Experience)
         )
         tally.timeline_begins()
+        markets = {name: _seeded(market, seed) for name, market in self.markets.items()}
+        # Recorded prices go with the recorded capacity, wherever in the recording a round begins.
+        pools = [
+            msgspec.structs.replace(pool, market=markets[pool.name]) if pool.price_per_hour == "market" else pool
+            for pool in self.pools
+        ]
         world = VirtualWorld(
-            self.queues, self.pools, {name: _seeded(market, seed) for name, market in self.markets.items()},
+            self.queues, pools, markets,
             seed=seed, settings=_chooser(choice), ended=tally.run_ended, sampled=tally.sample,
             experience=experience, horizon=self.horizon,
         )  # fmt: skip
