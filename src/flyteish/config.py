@@ -99,7 +99,6 @@ class _Pool(_Table):
     preset: str = ""
     cooldown: Seconds = 30.0
     grace: Seconds = 120.0
-    startup: Seconds = 0.0
     market: dict[str, Any] = {}
     half_life: Seconds = 3600.0
     startup: Seconds = 1.0

@@ -59,7 +59,8 @@ def test_a_task_is_simulated_as_written_and_on_demand(cli: Cli) -> None:
         "as-written  $0.42         11.7%    70.0 min  70.0 min       0          1  10.0 min  100%",
         "on-demand   $3.60        100.0%    60.0 min  60.0 min       0          0     0.0 s    0%",
     ]
-    assert "attempts in" in said.err and "peak memory" in said.err
+    assert "attempts in" in said.err
+    assert "peak memory" in said.err
 
 
 def test_json_is_the_whole_report(cli: Cli) -> None:
@@ -69,13 +70,15 @@ def test_json_is_the_whole_report(cli: Cli) -> None:
     (policy,) = report["policies"]
     assert (policy["policy"], policy["preemptions"], policy["attempts"]) == ("default", 1, 2)
     assert policy["finish"]["percentiles"]["0.5"] == 4201
-    assert report["peak_megabytes"] > 1 and policy["wall_seconds"] > 0
+    assert report["peak_megabytes"] > 1
+    assert policy["wall_seconds"] > 0
 
 
 def test_checkpoints_deadlines_counts_and_distributions_are_options(cli: Cli, tmp_path: Path) -> None:
     """And a picture is written on the way."""
     said = cli(
-        "simulate", "jobs.py", "train", "--work", "lognormal:30m,0.5", "--checkpoint-every", "5m", "--save-seconds", "10",
+        "simulate", "jobs.py", "train", "--work", "lognormal:30m,0.5",
+        "--checkpoint-every", "5m", "--save-seconds", "10",
         "--startup", "1m", "--failure-rate", "0.05", "--deadline", "6h", "--count", "20", "--every", "exponential:2m",
         "--market", "spot=random:median_lifetime=40m,seed=3", *PRICED, "--seeds", "2",
         "--policy", "default", "--policy", "uniform-progress", "--picture", "out.svg", "--json",
@@ -140,7 +143,9 @@ def test_scenarios_of_a_file_are_found_by_name(cli: Cli) -> None:
     said = cli("simulate", "scenarios.py", "calm", "--json")
     (policy,) = json.loads(said.out)["policies"]
     assert (policy["policy"], policy["preemptions"]) == ("mine", 1)
-    said = cli("simulate", "scenarios.py", "calm", "--policy", "mine", "--policy", "default", "--market", "spot=script:")
+    said = cli(
+        "simulate", "scenarios.py", "calm", "--policy", "mine", "--policy", "default", "--market", "spot=script:"
+    )
     assert [line.split()[0] for line in said.out.splitlines()] == ["policy", "mine", "default"]
     assert cli("simulate", "scenarios.py:rough").code == 0
 
@@ -156,7 +161,8 @@ def test_a_recorded_run_is_simulated(cli: Cli, tmp_path: Path) -> None:
     assert said.code == 0, said.err
     written, alone = json.loads(said.out)["policies"]
     assert written["actions"] == alone["actions"] == 4
-    assert written["spot_seconds"] > 0 and alone["spot_seconds"] == 0
+    assert written["spot_seconds"] > 0
+    assert alone["spot_seconds"] == 0
     both = cli("simulate", "--run", "real", "--run", "last", "--replay-failures", "--json")
     assert json.loads(both.out)["policies"][0]["runs"] == 2
 

@@ -1,4 +1,4 @@
-"""The picture of a report: well-formed, the same every time, within its frame, and safe with whatever names there are."""
+"""The picture of a report: well-formed, the same every time, within its frame, safe with whatever names there are."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_same_report_gives_the_same_bytes() -> None:
 
 def test_names_are_shown_and_not_obeyed() -> None:
     """A policy's name with markup in it is text, and a long one is cut."""
-    name = '<script>&"\''
+    name = "<script>&\"'"
     text = report(**{name: None, "x" * 80: False}).picture()
     words = [each.text or "" for each in ElementTree.fromstring(text).iter(f"{SVG}text")]
     assert name in words
@@ -54,10 +54,12 @@ def test_everything_is_within_the_frame() -> None:
     for rect in root.iter(f"{SVG}rect"):
         x, y = float(rect.get("x", 0)), float(rect.get("y", 0))
         wide, high = float(rect.attrib["width"]), float(rect.attrib["height"])
-        assert 0 <= x <= x + wide <= WIDTH and 0 <= y <= y + high <= height
+        assert 0 <= x <= x + wide <= WIDTH
+        assert 0 <= y <= y + high <= height
     for path in root.iter(f"{SVG}path"):
         for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", path.attrib["d"]):
-            assert 0 <= float(x) <= WIDTH and 0 <= float(y) <= height
+            assert 0 <= float(x) <= WIDTH
+            assert 0 <= float(y) <= height
 
 
 def test_costs_are_drawn_to_scale_beside_what_they_are_compared_with() -> None:

@@ -77,7 +77,8 @@ def test_a_parent_that_failed_with_its_child_has_no_failure_of_its_own() -> None
     (found,) = recorded(record_of(seen), replay_failures=True)
     assert found.model.fails_at == ()
     (calls,) = found.model.children
-    assert isinstance(calls, Calls) and calls.workloads[0].model.fails_at == (5,)
+    assert isinstance(calls, Calls)
+    assert calls.workloads[0].model.fails_at == (5,)
     again = simulated(found)
     assert again.tally.failed == 1
 
@@ -142,6 +143,7 @@ def test_a_real_run_is_read_from_its_journal() -> None:
     first, second = (each.workloads[0].model for each in calls)
     assert found.model.work < 0.1
     for model in (first, second):
-        assert model.checkpoint_every is not None and 0.015 < model.checkpoint_every < 0.1  # type: ignore[operator]
+        assert model.checkpoint_every is not None
+        assert 0.015 < model.checkpoint_every < 0.1
         assert 0.1 < model.work < 0.5  # type: ignore[operator]
     assert found.task.queue == "default"

@@ -39,7 +39,7 @@ def test_a_notice_is_used_for_a_save() -> None:
 
 
 def test_a_save_longer_than_the_grace_saves_nothing() -> None:
-    """20 s of save do not fit into 10 s of grace: it works on until it is gone, and goes back to the last checkpoint."""
+    """20 s of save do not fit into 10 s of grace: it works on until it is gone, and goes back to its checkpoint."""
     seen = simulated(Workload(spot(), WorkModel(100, checkpoint_every=30, save_seconds=20)), [75])
     # saves 30..50, works 50..80, which is when the next save begins; gone at 85, 35 s after the commit
     assert seen.spans()[0] == ("spot", 0, 85, "preempted")
@@ -110,7 +110,9 @@ def test_a_deadline_ends_it_as_missed() -> None:
 
 def test_the_deadline_rule_keeps_what_spot_alone_would_miss() -> None:
     """The same with the deadline policy: it goes on-demand in time."""
-    late = Workload(spot(retries=5, timeout=Timeout(deadline=150), work=100, deadline_policy="uniform-progress"), WorkModel(100))
+    late = Workload(
+        spot(retries=5, timeout=Timeout(deadline=150), work=100, deadline_policy="uniform-progress"), WorkModel(100)
+    )
     seen = simulated(late, [10, 10, 10, 10, 10], grace=0)
     assert (seen.tally.missed, seen.tally.succeeded) == (0, 1)
     assert seen.root.attempts[-1].medium == "on-demand"

@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any], WorkModel, list[float 
         again(interruptible=SpotPolicy(fallback="first-preemption")), {"reclaims": 1}, WorkModel(0.1), [0.02, 0.02],
     ),
     "single budget": (
-        again(interruptible=SpotPolicy(budget="single"), retries=2), {"reclaims": 2}, WorkModel(0.1), [0.02, 0.02, 0.02],
+        again(interruptible=SpotPolicy(budget="single"), retries=2), {"reclaims": 2}, WorkModel(0.1), [0.02] * 3,
     ),
     "no retries, so on-demand": (again(retries=0), {"reclaims": 0}, WorkModel(0.1), [0.02]),
     "user errors": (lambda: fails_twice, {}, WorkModel(0.1, fails_at=(0.0, 0.0)), []),

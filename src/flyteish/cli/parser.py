@@ -144,7 +144,7 @@ def _add_run_options(parser: Parser) -> None:
 
 def _add_simulating(commands: Any) -> None:
     simulate = _add(
-        commands, "simulate", "simulating:simulate", "try tasks, scenarios or recorded runs on spot markets, in no time",
+        commands, "simulate", "simulating:simulate", "try tasks, scenarios or recorded runs on spot markets",
         "FILE holds scenarios (flyteish.simulation.Scenario), or tasks; then --work says what a task does, and queues\n"
         "and pools are those of the configuration. Times are written as 90s, 10m, 48h; a distribution of times as\n"
         "lognormal:MEDIAN,SIGMA or exponential:MEAN. A MARKET is one of\n\n"
@@ -168,7 +168,13 @@ def _add_simulating(commands: Any) -> None:
     add("--every", metavar="TIMES", help="between two of them: a time or a distribution; default: all at once")
     add("--policy", action="append", default=[], metavar="NAME", help="as-written, on-demand, default, ...; repeatable")
     add("--market", action="append", default=[], metavar="POOL=MARKET", help="who reclaims a pool's machines")
-    add("--price", action="append", default=[], metavar="POOL=DOLLARS", help="of an attempt's hour; or market, its prices")
+    add(
+        "--price",
+        action="append",
+        default=[],
+        metavar="POOL=DOLLARS",
+        help="of an attempt's hour; or market, its prices",
+    )
     add("--seeds", type=_count, default=1, metavar="N", help="rounds, each with other markets, work and failures")
     add("--picture", metavar="FILE", help="write the report as an SVG picture, too")
 

@@ -104,7 +104,9 @@ def _from_file(args: Namespace, module: ModuleType) -> Scenario:
         name = next(iter(tasks))
     if scenarios and name not in tasks:
         known = [*scenarios, *tasks]
-        raise UsageError(f"{args.file} has no scenario or task {name!r}{near(str(name), known)}; it has {', '.join(known)}")
+        raise UsageError(
+            f"{args.file} has no scenario or task {name!r}{near(str(name), known)}; it has {', '.join(known)}"
+        )
     task = task_in(module, name, args.file)
     config = Records(args).config
     return _of_configuration(config, [_workload(args, task.name, task.settings(config.scope))])

@@ -27,7 +27,9 @@ from flyteish.simulation.workload import Workload, WorkModel
 _DONE: Final = Evidence(result=Payload(b"\xc0", None, 1))
 _STOPPED: Final = Evidence(stopped=True)
 _FAILED: Final = Evidence(error=ErrorDocument("flyteish.simulation.SimulatedFailure", "as its work model has it"))
-_CHILD_FAILED: Final = Evidence(error=ErrorDocument("flyteish.simulation.SimulatedFailure", "a task that it called failed"))
+_CHILD_FAILED: Final = Evidence(
+    error=ErrorDocument("flyteish.simulation.SimulatedFailure", "a task that it called failed")
+)
 
 
 class Surroundings(Protocol):

@@ -87,7 +87,9 @@ class _Reader:
         """
         root = self._record.root_action
         if not _ran(root):
-            raise ConfigurationError(f"recorded: nothing of run {self._record.id} has run, so there is nothing to go by")
+            raise ConfigurationError(
+                f"recorded: nothing of run {self._record.id} has run, so there is nothing to go by"
+            )
         # Callees first, without recursion: a chain of calls may be longer than Python's stack.
         order = [root]
         for action in order:

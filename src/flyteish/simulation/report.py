@@ -124,9 +124,7 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first.strip().ljust(widths[0]), *others])
 
 
-def report_of(
-    policy: str, tally: Tally, *, attempts: int, events: int, wall_seconds: float
-) -> PolicyReport:
+def report_of(policy: str, tally: Tally, *, attempts: int, events: int, wall_seconds: float) -> PolicyReport:
     """The figures of a tally."""
     finishes = sorted(tally.seconds)
     step = max(1, -(-len(finishes) // 500))
