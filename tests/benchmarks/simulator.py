@@ -53,7 +53,7 @@ def cluster(attempts: int) -> Scenario:
 
 def _stream(queue: str, number: int, count: int) -> Workload:
     spot = Settings(queue=queue, interruptible=SpotPolicy(), retries=RetryStrategy(count=3))
-    every = Exponential(18.0)
+    every = Exponential(13.0)
     match number % 10:
         case 7:
             model = WorkModel(LogNormal(1200), checkpoint_every=300, save_seconds=5)
@@ -62,7 +62,7 @@ def _stream(queue: str, number: int, count: int) -> Workload:
             child = Workload(spot, WorkModel(LogNormal(600)), 9, name=f"{queue}-child")
             parents = -(-count // 10)
             return Workload(
-                Settings(queue=queue), WorkModel(60, children=(child,)), parents, Exponential(180.0), name=queue
+                Settings(queue=queue), WorkModel(60, children=(child,)), parents, Exponential(130.0), name=queue
             )
         case 9:
             settings = Settings(

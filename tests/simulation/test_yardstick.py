@@ -12,13 +12,13 @@ from tests.simulation.worlds import pools, spot
 UP_DOWN = Trace(name="made", gap_seconds=100.0, data=(1, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 0))
 
 
-def scenario(deadline: float | None, work: float = 300, notice: float = 0.0, **model: float) -> Scenario:
+def scenario(deadline: float | None, work: float = 300, notice: float = 0.0, failure_rate: float = 0.0) -> Scenario:
     settings = spot(
         retries=9, timeout=Timeout(deadline=deadline), work=work, deadline_policy="uniform-progress",
         preemptions_without_progress=99,
     )  # fmt: skip
     market = TraceMarket(UP_DOWN, notice_seconds=notice)
-    workload = Workload(settings, WorkModel(work, checkpoint_every=10, **model))
+    workload = Workload(settings, WorkModel(work, checkpoint_every=10, failure_rate=failure_rate))
     return Scenario(workload, pools(market, startup=10), policies=["as-written", "on-demand"])
 
 

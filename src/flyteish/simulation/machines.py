@@ -153,9 +153,9 @@ class Machine:
         until, then = job.work, Machine._finish
         if 0 <= self._save_at < until:
             until, then = self._save_at, Machine._save
-        calls = job.model.children
+        calls: Any = job.model.children
         if self._calls < len(calls):
-            at: Any = calls[self._calls].at
+            at = calls[self._calls].at
             if at is None or at >= job.work:
                 at = job.work
             if at < until or then is Machine._finish:

@@ -205,7 +205,8 @@ def _cadence(action: Action) -> tuple[float | None, float]:
         return None, 0.0
     save = statistics.median(record.save_seconds for record in records)
     attempts = {attempt.generation: attempt for attempt in action.attempts}
-    on_time, hurried = [], []
+    on_time: list[float] = []
+    hurried: list[float] = []
     for index, record in enumerate(records):
         attempt = attempts[record.generation]
         earlier = records[index - 1] if index else None

@@ -198,7 +198,7 @@ def _calls(given: Any) -> tuple[Calls, ...]:
         raise _refuse("WorkModel", "children", given, "Workload(...) and Calls(...) objects")
     together = tuple(each for each in items if isinstance(each, Workload))
     calls = [each for each in items if isinstance(each, Calls)]
-    calls.sort(key=lambda each: math.inf if each.at is None else each.at)  # type: ignore[arg-type,return-value]
+    calls.sort(key=lambda each: math.inf if each.at is None else each.at)
     return (*calls, Calls(together)) if together else tuple(calls)
 
 
