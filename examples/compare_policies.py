@@ -41,7 +41,7 @@ def scenario(deadline: timedelta, spot: Market) -> Scenario:
     ]
     model = WorkModel(WORK, checkpoint_every=timedelta(minutes=10), save_seconds=15)
     job = train.override(timeout=Timeout(deadline=deadline))
-    return Scenario(Workload(job, model), pools, policies=["uniform-progress", "default", "on-demand"])
+    return Scenario(Workload(job, model), pools, policies=["slack-budget", "uniform-progress", "default", "on-demand"])
 
 
 def main(arguments: list[str]) -> None:
