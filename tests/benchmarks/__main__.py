@@ -191,9 +191,35 @@ def deadlines() -> dict[str, float]:
     }
 
 
+def simulator() -> dict[str, float]:
+    """Simulated attempts of ten minutes, per second on one core."""
+    from tests.benchmarks.simulator import plain
+
+    def measure() -> float:
+        return plain(60_000).simulate().policies[0].attempts_per_second
+
+    return _best(measure)
+
+
+def simulated_cluster() -> dict[str, float]:
+    """A million simulated attempts on 10,000 nodes from 100 queues, per second on one core; peak memory in MB."""
+    from tests.benchmarks.simulator import cluster
+
+    report = cluster(1_000_000).simulate()
+    print(report)
+    (only,) = report.policies
+    return {
+        "attempts": only.attempts,
+        "per_second": only.attempts_per_second,
+        "seconds": only.wall_seconds,
+        "peak_mb": report.peak_megabytes,
+    }
+
+
 ALL = [
     gather, fan_out_1k, fan_out_10k, fan_out_100k, fan_out_memory, sequential, processes,
     import_base, import_flyteish, import_flyte, flyte_local, deadlines,
+    simulator, simulated_cluster,
 ]  # fmt: skip
 
 

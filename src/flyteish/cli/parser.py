@@ -76,12 +76,13 @@ def build() -> Parser:
     """The whole tree."""
     parser = Parser(
         prog="flyteish",
-        description="Run tasks, look at runs, resume and abort them.",
+        description="Run tasks, look at runs, resume and abort them, simulate them.",
         epilog=f"exit codes:\n{exit_codes.table()}",
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     _add_running(commands)
+    _add_simulating(commands)
     _add_looking(commands)
     _add_operating(commands)
     return parser
@@ -139,6 +140,43 @@ def _add_run_options(parser: Parser) -> None:
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument("--overwrite-cache", action="store_true", help="compute results anew and keep them")
     cache.add_argument("--no-cache", action="store_true", help="neither use nor keep results")
+
+
+def _add_simulating(commands: Any) -> None:
+    simulate = _add(
+        commands, "simulate", "simulating:simulate", "try tasks, scenarios or recorded runs on spot markets",
+        "FILE holds scenarios (flyteish.simulation.Scenario), or tasks; then --work says what a task does, and queues\n"
+        "and pools are those of the configuration. Times are written as 90s, 10m, 48h; a distribution of times as\n"
+        "lognormal:MEDIAN,SIGMA or exponential:MEAN. A MARKET is one of\n\n"
+        "  trace:PATH[,speed=N][,start=TIME][,nodes=N]\n"
+        "  random:[median_lifetime=TIME][,seed=N][,shape=X][,floor=TIME]\n"
+        "  script:TIME[,TIME or never]...\n\n"
+        "each with [,notice_seconds=TIME]. The table goes to standard output, speed and memory to standard error.",
+    )  # fmt: skip
+    add = simulate.add_argument
+    add("file", metavar="FILE", nargs="?", help=_FILE_HELP)
+    add("name", metavar="NAME", nargs="?", help="its scenario or task; default: the only one")
+    add("--run", action="append", default=[], metavar="RUN", help="what this run did, in place of FILE; repeatable")
+    add("--replay-failures", action="store_true", help="with --run: what failed then fails again")
+    add("--work", metavar="TIMES", help="what one action works, undisturbed: a time or a distribution")
+    add("--checkpoint-every", metavar="TIME", help="it saves a checkpoint after so much work; default: none")
+    add("--save-seconds", metavar="TIME", help="how long a save takes; default: 0")
+    add("--startup", metavar="TIME", help="from admission until its code begins; default: what the pool says")
+    add("--failure-rate", type=_share, metavar="X", help="the share of attempts that raise, 0 to 1; default: 0")
+    add("--deadline", metavar="TIME", help="the task's deadline, in place of its own")
+    add("--count", type=_count, metavar="N", help="how many actions come; default: 1")
+    add("--every", metavar="TIMES", help="between two of them: a time or a distribution; default: all at once")
+    add("--policy", action="append", default=[], metavar="NAME", help="as-written, on-demand, default, ...; repeatable")
+    add("--market", action="append", default=[], metavar="POOL=MARKET", help="who reclaims a pool's machines")
+    add(
+        "--price",
+        action="append",
+        default=[],
+        metavar="POOL=DOLLARS",
+        help="of an attempt's hour; or market, its prices",
+    )
+    add("--seeds", type=_count, default=1, metavar="N", help="rounds, each with other markets, work and failures")
+    add("--picture", metavar="FILE", help="write the report as an SVG picture, too")
 
 
 def _add_looking(commands: Any) -> None:
@@ -208,6 +246,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
 
 
 def _seconds(text: str) -> float:

@@ -49,7 +49,7 @@ class Terminated(KeyboardInterrupt):
 def run(args: Namespace) -> int:
     """``flyteish run [options] FILE TASK [options of the task]``."""
     file, name, rest = file_and_task(args)
-    with _standard_output(args) as out, module_of(file) as module:
+    with standard_output(args) as out, module_of(file) as module:
         if name is None and {"-h", "--help"} & set(rest):
             print(f"tasks of {file}: {', '.join(tasks_in(module)) or 'none'}", file=out)
             return ExitCode.OK
@@ -68,7 +68,7 @@ def resume(args: Namespace) -> int:
     reference = records.record(row.run).root_action.profile.reference
     known = sum(1 for _ in records.store.read(row.run))
     with (
-        _standard_output(args) as out,
+        standard_output(args) as out,
         findable(reference.module, reference.file, row.entry),
         _session(args) as session,
         _sigterm(),
@@ -118,7 +118,7 @@ def _command(args: Namespace) -> str:
 
 
 @contextlib.contextmanager
-def _standard_output(args: Namespace) -> Iterator[Any]:
+def standard_output(args: Namespace) -> Iterator[Any]:
     """Where the result goes. With --json nothing else does: what tasks print goes to standard error."""
     out = sys.stdout
     if not args.json:

@@ -5,13 +5,15 @@ real session. Must not know who drives a market, nor whether the seconds that it
 """
 
 from flyteish.simulation.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.simulation.recorded import recorded
 from flyteish.simulation.report import PolicyReport, Report, Spread
 from flyteish.simulation.scenario import POLICIES, Scenario
 from flyteish.simulation.traces import Trace, load_trace
-from flyteish.simulation.workload import Exponential, LogNormal, Observed, Workload, WorkModel
+from flyteish.simulation.workload import Calls, Exponential, LogNormal, Observed, Workload, WorkModel
 
 __all__ = [
     "POLICIES",
+    "Calls",
     "Exponential",
     "LogNormal",
     "Observed",
@@ -27,4 +29,5 @@ __all__ = [
     "WorkModel",
     "Workload",
     "load_trace",
+    "recorded",
 ]

@@ -7,6 +7,7 @@ that is the core's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any, Final, Protocol
 
 from flyteish._core.actions import Action
@@ -25,7 +26,10 @@ from flyteish.simulation.workload import Workload, WorkModel
 
 _DONE: Final = Evidence(result=Payload(b"\xc0", None, 1))
 _STOPPED: Final = Evidence(stopped=True)
-_FAILED: Final = Evidence(error=ErrorDocument("flyteish.simulation.SimulatedFailure", "drawn by failure_rate"))
+_FAILED: Final = Evidence(error=ErrorDocument("flyteish.simulation.SimulatedFailure", "as its work model has it"))
+_CHILD_FAILED: Final = Evidence(
+    error=ErrorDocument("flyteish.simulation.SimulatedFailure", "a task that it called failed")
+)
 
 
 class Surroundings(Protocol):
@@ -39,8 +43,8 @@ class Surroundings(Protocol):
     def at(self, when: float, call: Callable[[Any], None], argument: Any) -> None:
         """Call it then."""
 
-    def call_children(self, machine: Machine, children: Sequence[Workload]) -> int:
-        """The attempt calls these; returns how many outcomes it has to wait for."""
+    def call_children(self, machine: Machine, group: int, children: Sequence[Workload]) -> int:
+        """The attempt makes its ``group``-th calls; returns how many outcomes it has to wait for."""
 
     def left(self, machine: Machine) -> None:
         """The attempt is over."""
@@ -49,24 +53,36 @@ class Surroundings(Protocol):
 class Job:
     """What one action has to do, and what of it is saved, over all its attempts."""
 
-    __slots__ = ("failures", "model", "saved", "sequence", "work")
+    __slots__ = ("chance", "model", "saved", "sequence", "work")
 
-    def __init__(self, model: WorkModel, work: float, failures: tuple[float, ...] = ()) -> None:
+    def __init__(self, model: WorkModel, work: float, chance: int = 0) -> None:
         self.model = model
         self.work = work
         self.saved = 0.0
         """Seconds of work that a checkpoint holds."""
         self.sequence = 0
-        self.failures = failures
-        """For its first attempts: at which share of their work each raises; drawn beforehand."""
+        self.chance = chance
+        """Says of each of its attempts whether and where it raises, under whichever policy."""
+
+    def fails_at(self, action: Action) -> float:
+        """Seconds of work at which the action's newest attempt raises; below 0: it does not."""
+        model, number = self.model, action.user_attempt - 1
+        if model.fails_at:
+            at = model.fails_at[number] if number < len(model.fails_at) else None
+            return -1.0 if at is None else max(self.saved, min(at, self.work))
+        if model.failure_rate:
+            random = Random(self.chance + len(action.attempts))
+            if random.random() < model.failure_rate:
+                return self.saved + random.random() * (self.work - self.saved)
+        return -1.0
 
 
 class Machine:
     """Runs one attempt of a job. ``waits`` counts the children's outcomes that it still needs."""
 
     __slots__ = (
-        "_done", "_resumed_at", "_world", "action", "fails_at", "generation", "job", "key", "leaving", "over", "pool",
-        "running_at", "waits",
+        "_calls", "_done", "_resumed_at", "_save_at", "_world", "action", "fails_at", "generation", "job", "key",
+        "leaving", "over", "pool", "running_at", "told_to_save", "waits",
     )  # fmt: skip
 
     def __init__(self, world: Surroundings, job: Job, action: Action, pool: Pool) -> None:
@@ -78,11 +94,16 @@ class Machine:
         self.key = AttemptKey(action.run, action.id, action.generation)
         self.over = False
         self.leaving = False
+        """It saves because of a notice, and goes when that is done."""
+        self.told_to_save = False
+        """It had a notice, and goes when the save that it was at is done."""
         self.running_at = 0.0
         self.waits = 0
         self.fails_at = -1.0
         self._done = job.saved  # work done when it last began to work
         self._resumed_at = 0.0  # since when it works; 0: it does not
+        self._save_at = -1.0  # work at which the next checkpoint is due
+        self._calls = 0  # groups of calls that it has made
         startup = job.model.startup
         begins = world.now + (pool.assumed_startup if startup is None else startup)  # type: ignore[operator]
         if self._is_plain():
@@ -98,6 +119,8 @@ class Machine:
             model.checkpoint_every is None
             and not model.children
             and not model.failure_rate
+            and not model.fails_at
+            and model.on_notice == "ignore"
             and timeout.deadline is None
             and timeout.max_runtime is None
         )
@@ -112,33 +135,51 @@ class Machine:
         timeout = self.action.profile.settings.timeout
         if timeout.deadline is not None or timeout.max_runtime is not None:
             world.tell(AttemptRunning(*self.key))
-        number = len(self.action.attempts) - 1
-        if number < len(job.failures):
-            self.fails_at = job.saved + job.failures[number] * (job.work - job.saved)
+        self.fails_at = job.fails_at(self.action)
+        every: Any = job.model.checkpoint_every
+        if every is not None:
+            self._save_at = job.saved + every
         if job.saved and job.model.restore_seconds:
             world.at(world.now + job.model.restore_seconds, Machine._work, self)  # type: ignore[operator]
         else:
             self._work()
 
     def _work(self) -> None:
-        """Work until the next thing happens: a checkpoint is due, it fails, or it is done."""
-        if self.over:
+        """Work until the next thing happens: a call, a checkpoint, a failure, or the end."""
+        if self.over or self.leaving:
             return
-        world, job = self._world, self.job
+        world, job, done = self._world, self.job, self._done
         self._resumed_at = world.now
-        left = job.work - self._done
-        every: Any = job.model.checkpoint_every
-        if self.fails_at >= 0 and self.fails_at - self._done <= min(left, every or left):
-            world.at(world.now + max(0.0, self.fails_at - self._done), Machine._fail, self)
-        elif every is not None and every < left:
-            world.at(world.now + every, Machine._save, self)
-        else:
-            world.at(world.now + left, Machine._finish, self)
+        until, then = job.work, Machine._finish
+        if 0 <= self._save_at < until:
+            until, then = self._save_at, Machine._save
+        calls: Any = job.model.children
+        if self._calls < len(calls):
+            at = calls[self._calls].at
+            if at is None or at >= job.work:
+                at = job.work
+            if at < until or then is Machine._finish:
+                until, then = at, Machine._call
+        if 0 <= self.fails_at <= until:
+            until, then = self.fails_at, Machine._fail
+        world.at(world.now + max(0.0, until - done), then, self)
+
+    def _call(self) -> None:
+        """Call tasks, and go on when all of them have returned."""
+        if self.over or self.leaving:
+            return
+        self._done = self.progress()
+        self._resumed_at = 0.0
+        calls: Any = self.job.model.children[self._calls]
+        self._calls += 1
+        if not self._world.call_children(self, self._calls - 1, calls.workloads):
+            self._world.at(self._world.now, Machine.go_on, self)
 
     def _save(self) -> None:
         if self.over or self.leaving:
             return
-        self._done = self.progress()
+        self._done = self._save_at  # to the bit: sums of seconds drift
+        self._save_at += self.job.model.checkpoint_every  # type: ignore[operator]
         self._resumed_at = 0.0
         seconds: Any = self.job.model.save_seconds
         if seconds:
@@ -150,7 +191,10 @@ class Machine:
         if self.over or self.leaving:
             return
         self._commit()
-        self._work()
+        if self.told_to_save:
+            self._gone()
+        else:
+            self._work()
 
     def _commit(self) -> None:
         world, job = self._world, self.job
@@ -168,15 +212,8 @@ class Machine:
         return min(self.job.work, self._done + max(0.0, self._world.now - self._resumed_at))
 
     def _finish(self) -> None:
-        if self.over:
-            return
-        children = self.job.model.children
-        if children and not self.waits:
-            self._done, self._resumed_at = self.job.work, 0.0
-            self.waits = self._world.call_children(self, children)
-            if self.waits:
-                return
-        self.end(_DONE)
+        if not self.over and not self.leaving:
+            self.end(_DONE)
 
     def child_returned(self) -> bool:
         """One of the outcomes that it waits for is here; True: it was the last."""
@@ -185,16 +222,21 @@ class Machine:
 
     def go_on(self) -> None:
         """It has all that it waited for."""
-        if not self.over:
+        if self.over:
+            return
+        job = self.job
+        if self._done >= job.work and self._calls == len(job.model.children):
             self.end(_DONE)
+        else:
+            self._work()
 
     def child_failed(self) -> None:
         """A child has no other try: its error is raised here, as in a real parent."""
         if not self.over:
-            self.end(_FAILED)
+            self.end(_CHILD_FAILED)
 
     def _fail(self) -> None:
-        if not self.over:
+        if not self.over and not self.leaving:
             self.end(_FAILED)
 
     # -- leaving ------------------------------------------------------------------------------------------------
@@ -208,7 +250,8 @@ class Machine:
         if self.over:
             return
         saves: Any = model.save_seconds
-        if model.on_notice == "save" and self._resumed_at and saves <= seconds:
+        self.told_to_save = model.on_notice == "save"
+        if self.told_to_save and self._resumed_at and saves <= seconds:
             self._done = self.progress()
             self._resumed_at = 0.0
             self.leaving = True

@@ -5,13 +5,14 @@ Counts and sorts what a tally holds; draws nothing (``picture`` does). Must not 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 
 from flyteish.simulation.tally import Tally, percentile
 
-SHARES = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+SHARES: Final = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 
 
 class Spread(msgspec.Struct, frozen=True):
@@ -39,6 +40,9 @@ class PolicyReport(msgspec.Struct, frozen=True, kw_only=True):
     succeeded: int
     failed: int
     unfinished: int
+    """Not over at the horizon."""
+    refused: int
+    """Submissions that a queue turned away; what comes of a refused run is in no other figure."""
     missed: int
     """Actions that their deadline ended."""
     actions: int
@@ -55,7 +59,7 @@ class PolicyReport(msgspec.Struct, frozen=True, kw_only=True):
     finish: Spread | None
     """Seconds from submission to end, of runs that succeeded."""
     cost: Spread | None
-    """Dollars by run."""
+    """Dollars by run, however it ended."""
     finishes: tuple[float, ...]
     """Seconds from submission to end, ascending; at most 500, evenly chosen."""
     timeline: tuple[tuple[float, int, int, int], ...]
@@ -74,6 +78,11 @@ class Report(msgspec.Struct, frozen=True):
 
     policies: tuple[PolicyReport, ...]
     seeds: tuple[int, ...]
+    optimum: float | None = None
+    """Dollars that the best schedule costs, made by somebody who knows the markets beforehand, over all seeds; None
+    where nobody worked it out."""
+    peak_megabytes: float = 0.0
+    """The most memory that the simulating process has had."""
 
     def of(self, policy: str) -> PolicyReport:
         """The report of one policy. Raises KeyError: it was not simulated."""
@@ -86,11 +95,28 @@ class Report(msgspec.Struct, frozen=True):
         """The whole report as one JSON document."""
         return msgspec.json.format(msgspec.json.encode(self))
 
+    def picture(self) -> str:
+        """The whole report as one SVG picture, which a browser shows in light and in dark."""
+        from flyteish.simulation.picture import svg
+
+        return svg(self)
+
+    @property
+    def speed(self) -> str:
+        """How fast it was simulated, and the memory that it took: what differs from one time to the next."""
+        attempts = sum(report.attempts for report in self.policies)
+        seconds = sum(report.wall_seconds for report in self.policies)
+        rate = attempts / seconds if seconds else 0.0
+        return f"{attempts:,} attempts in {seconds:.1f} s: {rate:,.0f}/s; peak memory {self.peak_megabytes:,.0f} MB"
+
     def __str__(self) -> str:
-        head = ("policy", "cost", "of on-demand", "finish p50", "p95", "missed", "preempted", "moved", "lost", "spot")
-        rows = [head, *(_row(report) for report in self.policies)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        return "\n".join(_line(row, widths) for row in rows)
+        columns = [name for name, (shown, _) in _COLUMNS.items() if any(shown(report) for report in self.policies)]
+        rows = [("policy", *columns)]
+        rows += [(report.policy, *(_COLUMNS[name][1](report) for name in columns)) for report in self.policies]
+        if self.optimum is not None:
+            rows.append(("offline optimum", *(_money(self.optimum) if name == "cost" else "" for name in columns)))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join(_line(row, widths).rstrip() for row in rows)
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -98,19 +124,18 @@ def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([first.strip().ljust(widths[0]), *others])
 
 
-def report_of(
-    policy: str, tally: Tally, *, attempts: int, events: int, unfinished: int, wall_seconds: float
-) -> PolicyReport:
+def report_of(policy: str, tally: Tally, *, attempts: int, events: int, wall_seconds: float) -> PolicyReport:
     """The figures of a tally."""
     finishes = sorted(tally.seconds)
-    step = max(1, len(finishes) // 500)
+    step = max(1, -(-len(finishes) // 500))
     begun = tally.timeline[0][0] if tally.timeline else 0.0
     return PolicyReport(
         policy=policy,
-        runs=tally.succeeded + tally.failed + unfinished,
+        runs=tally.succeeded + tally.failed + tally.unfinished,
         succeeded=tally.succeeded,
         failed=tally.failed,
-        unfinished=unfinished,
+        unfinished=tally.unfinished,
+        refused=tally.refused,
         missed=tally.missed,
         actions=tally.actions,
         attempts=attempts,
@@ -130,26 +155,57 @@ def report_of(
     )
 
 
-def _row(report: PolicyReport) -> tuple[str, ...]:
-    billed = report.spot_seconds + report.on_demand_seconds
-    share = f"{report.dollars / report.on_demand_dollars:.1%}" if report.on_demand_dollars else "-"
-    return (
-        report.policy,
-        f"${report.dollars:,.2f}",
-        share,
-        _span(report.finish.percentiles["0.5"]) if report.finish else "-",
-        _span(report.finish.percentiles["0.95"]) if report.finish else "-",
-        f"{report.missed}",
-        f"{report.preemptions}",
-        f"{report.moves}",
-        _span(report.lost_seconds),
-        f"{report.spot_seconds / billed:.0%}" if billed else "-",
-    )
+def _money(dollars: float) -> str:
+    return f"${dollars:,.4f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
+    """``1.5 s``, ``12.0 min``, ``48.25 h``."""
     if seconds < 120:
         return f"{seconds:.1f} s"
     if seconds < 7200:
         return f"{seconds / 60:.1f} min"
     return f"{seconds / 3600:.2f} h"
+
+
+def _finish(share: str) -> Callable[[PolicyReport], str]:
+    return lambda report: span(report.finish.percentiles[share]) if report.finish else "-"
+
+
+def _share(report: PolicyReport) -> str:
+    return f"{report.dollars / report.on_demand_dollars:.1%}" if report.on_demand_dollars else "-"
+
+
+def _spread(report: PolicyReport) -> str:
+    if report.cost is None:
+        return "-"
+    low, high = (_money(report.cost.percentiles[share]) for share in ("0.05", "0.95"))
+    return f"{low}..{high}"
+
+
+def _spot(report: PolicyReport) -> str:
+    billed = report.spot_seconds + report.on_demand_seconds
+    return f"{report.spot_seconds / billed:.0%}" if billed else "-"
+
+
+def _always(report: PolicyReport) -> bool:
+    return True
+
+
+_COLUMNS: Final[dict[str, tuple[Callable[[PolicyReport], bool], Callable[[PolicyReport], str]]]] = {
+    "cost": (_always, lambda report: _money(report.dollars)),
+    "of on-demand": (_always, _share),
+    "by run p5..p95": (lambda report: report.cost is not None and report.runs > 1, _spread),
+    "finish p50": (_always, _finish("0.5")),
+    "p95": (_always, _finish("0.95")),
+    "p99": (lambda report: report.runs >= 100, _finish("0.99")),
+    "failed": (lambda report: report.failed > report.missed, lambda report: f"{report.failed}"),
+    "unfinished": (lambda report: report.unfinished > 0, lambda report: f"{report.unfinished}"),
+    "refused": (lambda report: report.refused > 0, lambda report: f"{report.refused}"),
+    "missed": (_always, lambda report: f"{report.missed}"),
+    "preempted": (_always, lambda report: f"{report.preemptions}"),
+    "moved": (lambda report: report.moves > 0, lambda report: f"{report.moves}"),
+    "lost": (_always, lambda report: span(report.lost_seconds)),
+    "spot": (_always, _spot),
+}
+"""By heading: whether somebody has something to say there, and what."""

@@ -6,8 +6,12 @@ scenario comes from.
 
 from __future__ import annotations
 
+import gc
+import resource
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +27,7 @@ from flyteish.simulation.report import PolicyReport, Report, report_of
 from flyteish.simulation.tally import Tally
 from flyteish.simulation.workload import Workload
 from flyteish.simulation.world import VirtualWorld
+from flyteish.simulation.yardstick import offline_optimum
 
 AS_WRITTEN: Final = "as-written"
 PolicyChoice = SpotPolicy | bool | None
@@ -91,22 +96,57 @@ class Scenario:
         Raises:
             ConfigurationError, UnknownQueueError: a queue can never take the work.
         """
-        numbers = range(seeds) if isinstance(seeds, int) else seeds
+        numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+        if not numbers or isinstance(seeds, bool) or not all(isinstance(number, int) for number in numbers):
+            raise ConfigurationError(
+                f"simulate: seeds={seeds!r} is not accepted: expected an int >= 1, or several ints"
+            )
         reports = [self._under(name, choice, numbers) for name, choice in self.policies.items()]
-        return Report(tuple(reports), tuple(numbers))
+        return Report(tuple(reports), numbers, self._optimum(numbers), _peak_megabytes())
+
+    def _optimum(self, seeds: Sequence[int]) -> float | None:
+        """What the best schedules cost together; None where one of them is not known."""
+        total = 0.0
+        said = _chooser(None)(self.workloads[0])
+        for seed in seeds:
+            markets = {name: _seeded(market, seed) for name, market in self.markets.items()}
+            best = offline_optimum(self.workloads, said, self.pools, markets)
+            if best is None:
+                return None
+            total += best
+        return total
+
+    def changed(
+        self,
+        *,
+        policies: Mapping[str, PolicyChoice] | Sequence[str] | None = None,
+        markets: Mapping[str, Market] | None = None,
+        pools: Sequence[Pool] | None = None,
+    ) -> Scenario:
+        """The same under other policies, with other pools of the same names, or with other markets for some of them.
+
+        Raises:
+            ConfigurationError: as the constructor's.
+        """
+        return Scenario(
+            self.workloads, self.pools if pools is None else pools, self.queues,
+            policies=self.policies if policies is None else policies, markets={**self.markets, **(markets or {})},
+            experience=self.experience, horizon=self.horizon,
+        )  # fmt: skip
 
     def _under(self, name: str, choice: PolicyChoice, seeds: Sequence[int]) -> PolicyReport:
         price = on_demand_price(self.pools)
         began = time.perf_counter()
         tally = Tally(price)
-        attempts = events = unfinished = 0
+        attempts = events = 0
         for seed in seeds:
             world = self.world(choice, seed, tally)
-            world.run()
+            with _rare_collections():
+                world.run()
+            tally.world_ended(world)
             attempts, events = attempts + world.attempts, events + world.events
-            unfinished += world.unfinished
         wall = time.perf_counter() - began
-        return report_of(name, tally, attempts=attempts, events=events, unfinished=unfinished, wall_seconds=wall)
+        return report_of(name, tally, attempts=attempts, events=events, wall_seconds=wall)
 
     def world(self, choice: PolicyChoice, seed: int, tally: Tally) -> VirtualWorld:
         """A world with the workloads in it, ready to run."""
@@ -116,8 +156,14 @@ class Scenario:
             else msgspec.msgpack.decode(msgspec.msgpack.encode(self.experience), type=Experience)
         )
         tally.timeline_begins()
+        markets = {name: _seeded(market, seed) for name, market in self.markets.items()}
+        # Recorded prices go with the recorded capacity, wherever in the recording a round begins.
+        pools = [
+            msgspec.structs.replace(pool, market=markets[pool.name]) if pool.price_per_hour == "market" else pool
+            for pool in self.pools
+        ]
         world = VirtualWorld(
-            self.queues, self.pools, {name: _seeded(market, seed) for name, market in self.markets.items()},
+            self.queues, pools, markets,
             seed=seed, settings=_chooser(choice), ended=tally.run_ended, sampled=tally.sample,
             experience=experience, horizon=self.horizon,
         )  # fmt: skip
@@ -131,6 +177,24 @@ class Scenario:
 
 def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
     return ConfigurationError(f"Scenario: {name}={value!r} is not accepted: expected {accepted}")
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """A world makes a million long-lived objects and no cycles to speak of: going through them again finds nothing."""
+    before = gc.get_threshold()
+    if before[0]:  # 0: somebody has switched it off
+        gc.set_threshold(max(before[0], 100_000), before[1], before[2])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def _peak_megabytes() -> float:
+    """The most memory that this process has had so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
 def _seeded(market: Market, seed: int) -> Market:

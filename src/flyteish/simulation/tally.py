@@ -32,6 +32,8 @@ class Tally:
         """When each run that succeeded ended, in the world's time."""
         self.succeeded = 0
         self.failed = 0
+        self.unfinished = 0
+        self.refused = 0
         self.missed = 0
         """Actions that their deadline ended."""
         self.actions = 0
@@ -49,16 +51,7 @@ class Tally:
 
     def run_ended(self, run: RunRecord) -> None:
         """A run is over."""
-        dollars = 0.0
-        for action in run.actions.values():
-            self.actions += 1
-            self.preemptions += action.preemptions
-            if action.phase is Phase.TIMED_OUT:
-                self.missed += 1
-            for attempt in action.attempts:
-                if attempt.pool:
-                    dollars += self._attempt(attempt)
-        self.dollars.append(dollars)
+        self._count(run, 0.0)
         root = run.root_action
         if root.phase is Phase.SUCCEEDED:
             self.succeeded += 1
@@ -67,18 +60,37 @@ class Tally:
         else:
             self.failed += 1
 
-    def _attempt(self, attempt: Attempt) -> float:
+    def _count(self, run: RunRecord, now: float) -> None:
+        dollars = 0.0
+        for action in run.actions.values():
+            self.actions += 1
+            self.preemptions += action.preemptions
+            if action.phase is Phase.TIMED_OUT:
+                self.missed += 1
+            for attempt in action.attempts:
+                if attempt.pool:
+                    dollars += self._attempt(attempt, now)
+        self.dollars.append(dollars)
+
+    def _attempt(self, attempt: Attempt, now: float) -> float:
         self.attempts += 1
+        if not attempt.ended_at:  # the horizon came first: it is paid for, and its work is nowhere lost yet
+            seconds = now - attempt.admitted_at
+            self._use(attempt, seconds)
+            return seconds * attempt.price_per_hour / 3600.0
         seconds = attempt.ended_at - attempt.admitted_at
-        if attempt.medium == SPOT:
-            self.spot_seconds += seconds
-        else:
-            self.on_demand_seconds += seconds
+        self._use(attempt, seconds)
         if attempt.end is End.RELOCATED:
             self.moves += 1
         if attempt.end is not End.SUCCEEDED:
             self.lost_seconds += attempt.ended_at - max(attempt.admitted_at, attempt.last_checkpoint_at)
         return seconds * attempt.price_per_hour / 3600.0
+
+    def _use(self, attempt: Attempt, seconds: float) -> None:
+        if attempt.medium == SPOT:
+            self.spot_seconds += seconds
+        else:
+            self.on_demand_seconds += seconds
 
     @property
     def on_demand_dollars(self) -> float | None:
@@ -94,16 +106,28 @@ class Tally:
         """Another world begins: the timeline is the last one's."""
         self.timeline, self._interval = [], 1.0
 
+    def world_ended(self, world: VirtualWorld) -> None:
+        """It is over: what is unfinished then has cost money, too."""
+        self.refused += world.refused
+        self.unfinished += world.unfinished
+        for run in world.state.runs.values():
+            if run.root and not run.ended_at:
+                self._count(run, world.now)
+        self._note(world)
+
     def sample(self, world: VirtualWorld, until: float) -> None:
         """Things stay as they are until then; decide when to be asked again."""
-        running = world.running
-        books = world.state.books
-        waiting = books.eager if books is not None else 0
-        self.timeline.append((world.now, running["spot"], running["on-demand"], waiting))
+        self._note(world)
         if len(self.timeline) > SAMPLES:
             self.timeline = self.timeline[::2]
             self._interval *= 2
         world.sample_at = max(until, world.now + self._interval)
+
+    def _note(self, world: VirtualWorld) -> None:
+        running, books = world.running, world.state.books
+        assert books is not None
+        waiting = sum(queue.waiting + queue.entering + queue.held + queue.returners for queue in books.queues.values())
+        self.timeline.append((world.now, running["spot"], running["on-demand"], waiting))
 
 
 def percentile(values: Iterable[float], share: float) -> float | None:

@@ -64,6 +64,32 @@ class Observed(msgspec.Struct, frozen=True):
         return random.choice(self.values)
 
 
+class Calls(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
+    """Calls that an action makes together, and waits for before it goes on.
+
+    Args:
+        workloads: what is called.
+        at: seconds of the action's own work after which it calls. Default None: when its own work is done.
+
+    Raises:
+        ConfigurationError: names the parameter, the value and what is accepted.
+    """
+
+    workloads: tuple[Workload, ...]
+    at: float | int | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        force = msgspec.structs.force_setattr
+        if isinstance(self.workloads, Workload):
+            force(self, "workloads", (self.workloads,))
+        given: Any = self.workloads
+        if not isinstance(given, list | tuple) or not all(isinstance(each, Workload) for each in given):
+            raise _refuse("Calls", "workloads", given, "Workload(...) objects")
+        force(self, "workloads", tuple(given))
+        if self.at is not None:
+            force(self, "at", _seconds("at", self.at, "Calls"))
+
+
 class WorkModel(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
     """What one action of a task does with its time.
 
@@ -77,7 +103,10 @@ class WorkModel(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defau
         on_notice: ``"save"``: saves and leaves when its machine is about to go, if there is time for the save.
             ``"ignore"``: works on until it is gone. Default: saves if it has checkpoints.
         failure_rate: the share of attempts that raise, somewhere in their work. Default 0.
-        children: calls that the action makes when its own work is done, and waits for. Default none.
+        fails_at: after so many seconds of its work the first, second, ... user attempt raises; None: it does not.
+            Default none. Takes the place of ``failure_rate``.
+        children: what the action calls: ``Workload`` objects are called together when its own work is done;
+            ``Calls`` one after the other, each when it has done so much of its own work. Default none.
 
     Raises:
         ConfigurationError: names the parameter, the value and what is accepted.
@@ -90,7 +119,8 @@ class WorkModel(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defau
     startup: float | int | timedelta | None = None
     on_notice: Literal["save", "ignore", ""] = ""
     failure_rate: float = 0.0
-    children: tuple[Workload, ...] = ()
+    fails_at: tuple[float | None, ...] = ()
+    children: tuple[Calls | Workload, ...] = ()
 
     def __post_init__(self) -> None:
         force = msgspec.structs.force_setattr
@@ -112,7 +142,9 @@ class WorkModel(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defau
         rate: object = self.failure_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
             raise _refuse("WorkModel", "failure_rate", rate, "a number from 0 to 1")
-        force(self, "children", tuple(self.children))
+        fails_at = tuple(None if at is None else _seconds("fails_at", at) for at in self.fails_at)
+        force(self, "fails_at", fails_at)
+        force(self, "children", _calls(self.children))
 
     def draw(self, random: Random) -> float:
         """The work of one action, in seconds."""
@@ -153,21 +185,32 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaul
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise _refuse("Workload", "count", count, "an int >= 1")
         if not hasattr(self.every, "draw"):
-            force(self, "every", _seconds("every", self.every))
-        force(self, "start", _seconds("start", self.start))
+            force(self, "every", _seconds("every", self.every, "Workload"))
+        force(self, "start", _seconds("start", self.start, "Workload"))
         if not self.name:
             force(self, "name", getattr(self.task, "name", "task"))
+
+
+def _calls(given: Any) -> tuple[Calls, ...]:
+    """In the order in which they are made; what is given without a place of its own is called together, at the end."""
+    items = (given,) if isinstance(given, Workload | Calls) else tuple(given)
+    if not all(isinstance(each, Workload | Calls) for each in items):
+        raise _refuse("WorkModel", "children", given, "Workload(...) and Calls(...) objects")
+    together = tuple(each for each in items if isinstance(each, Workload))
+    calls = [each for each in items if isinstance(each, Calls)]
+    calls.sort(key=lambda each: math.inf if each.at is None else each.at)
+    return (*calls, Calls(together)) if together else tuple(calls)
 
 
 def _refuse(whose: str, name: str, value: object, accepted: str) -> ConfigurationError:
     return ConfigurationError(f"{whose}: {name}={value!r} is not accepted: expected {accepted}")
 
 
-def _seconds(name: str, value: object) -> float:
+def _seconds(name: str, value: object, whose: str = "WorkModel") -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise _refuse("WorkModel" if name not in ("every", "start") else "Workload", name, value, "seconds >= 0")
+        raise _refuse(whose, name, value, "seconds >= 0")
     return float(value)
 
 

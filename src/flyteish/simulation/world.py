@@ -147,7 +147,7 @@ class VirtualWorld:
         self._coming -= 1
         run = f"s{self._runs}"
         profile = self._profile(workload)
-        self._jobs[run] = {_ROOT: self._job(workload)}
+        self._jobs[run] = {_ROOT: self._job(workload, self._random(workload))}
         self.unfinished += 1
         self.tell(RunSubmitted(run, profile.task, profile.settings.queue))
         self.tell(TaskDeclared(run, profile))
@@ -169,18 +169,19 @@ class VirtualWorld:
             self._kept.append(workload)
         return found
 
-    def _job(self, workload: Workload) -> Job:
-        model, random = workload.model, self._random(workload)
+    def _job(self, workload: Workload, random: Random) -> Job:
+        model = workload.model
         work = model.draw(random)
-        if not model.failure_rate:
-            return Job(model, work)
-        failures: list[float] = []
-        # Drawn beforehand, so that every policy meets the same failures.
-        while random.random() < model.failure_rate and len(failures) < 1000:
-            failures.append(random.random())
-        return Job(model, work, tuple(failures))
+        return Job(model, work, random.getrandbits(48) if model.failure_rate else 0)
 
-    def call_children(self, machine: Machine, children: Sequence[Workload]) -> int:
+    def _child(self, workload: Workload, run: str, name: str) -> Job:
+        model = workload.model
+        if not model.failure_rate and isinstance(model.work, float):
+            return Job(model, model.work)
+        # By its name: which parent calls first is the policy's doing, and every policy meets the same work.
+        return self._job(workload, Random(f"{self._seed} {run} {name}"))
+
+    def call_children(self, machine: Machine, group: int, children: Sequence[Workload]) -> int:
         """An attempt calls tasks: those that are over already are not called again."""
         run, parent = machine.action.run, machine.action
         jobs, actions = self._jobs[run], self.state.runs[run].actions
@@ -191,7 +192,7 @@ class VirtualWorld:
             if profile.key not in self.state.runs[run].profiles:
                 self.tell(TaskDeclared(run, profile))
             for index in range(workload.count):
-                name = f"{parent.id}.{number}.{index}"
+                name = f"{parent.id}.{group}-{number}.{index}"
                 known = actions.get(name)
                 while known is not None and known.ended_at and known.phase != "succeeded":
                     name += "'"  # one that failed gets a new try, as in a real run
@@ -202,7 +203,7 @@ class VirtualWorld:
         machine.waits = waits  # an outcome may come before the last of them is called
         for name, workload, profile in names:
             if name not in jobs:
-                jobs[name] = self._job(workload)
+                jobs[name] = self._child(workload, run, name)
             self.tell(ActionSubmitted(run, name, parent.id, machine.generation, profile.key, _NOTHING, b""))
         return waits
 
@@ -228,6 +229,7 @@ class VirtualWorld:
                 soonest = self._next_market
             if soonest > self.now:
                 if soonest > until:
+                    self.now = until
                     break
                 if soonest > self.sample_at:
                     self._sampled(self, soonest)
@@ -239,6 +241,9 @@ class VirtualWorld:
                 call(argument)
             else:
                 self.tell(TimePassed())
+        while heap and heap[0][0] <= self.now:  # attempts that were told to stop by what ended the last run
+            _, _, call, argument = heappop(heap)
+            call(argument)
 
     def _follow_markets(self) -> None:
         for name, when in list(self._market_next.items()):

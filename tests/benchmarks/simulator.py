@@ -1,0 +1,76 @@
+"""What the simulator is measured with: plain work on one machine type, and a cluster with all there is.
+
+Workloads and pools only; ``__main__`` runs them and prints.
+"""
+
+from __future__ import annotations
+
+from flyteish import Pool, Queue, RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.settings import Settings
+from flyteish.simulation import Exponential, LogNormal, RandomMarket, Scenario, Workload, WorkModel
+
+NODES = 10_000
+QUEUES = 100
+
+
+def plain(count: int) -> Scenario:
+    """Interruptible tasks of ten minutes, a hundred a second, on a market that takes a few of their machines."""
+    settings = Settings(interruptible=SpotPolicy(), retries=RetryStrategy(count=3))
+    stream = Workload(settings, WorkModel(600), count=count, every=0.01)
+    pools = [
+        Pool("spot", "spot", price_per_hour=0.3, market=RandomMarket(seed=1)),
+        Pool("on-demand", price_per_hour=1.0),
+    ]
+    return Scenario(stream, pools)
+
+
+def cluster(attempts: int) -> Scenario:
+    """100 queues over 10,000 nodes in four pools: streams of tasks with checkpoints, failures, deadlines, children."""
+    share = NODES // 4
+    pools = [
+        Pool("spot-a", "spot", capacity=share, price_per_hour=0.30, startup=60, market=RandomMarket(seed=1)),
+        Pool("spot-b", "spot", capacity=share, price_per_hour=0.35, startup=60, market=RandomMarket(seed=2)),
+        Pool(
+            "spot-c",
+            "spot",
+            capacity=share,
+            price_per_hour=0.40,
+            startup=90,
+            market=RandomMarket(seed=3, median_lifetime=3600.0),
+        ),
+        Pool("on-demand", capacity=share, price_per_hour=1.0, startup=60),
+    ]
+    queues = [
+        Queue(
+            f"q{number:02}", pools=("spot-a", "spot-b", "spot-c", "on-demand"), action_concurrency=400,
+            priority=10 + number % 5 * 20, scheduling=("strict_fifo", "greedy_capacity")[number % 2],
+        )
+        for number in range(QUEUES)
+    ]  # fmt: skip
+    each = attempts // QUEUES
+    return Scenario([_stream(queue.name, number, each) for number, queue in enumerate(queues)], pools, queues)
+
+
+def _stream(queue: str, number: int, count: int) -> Workload:
+    spot = Settings(queue=queue, interruptible=SpotPolicy(), retries=RetryStrategy(count=3))
+    every = Exponential(13.0)
+    match number % 10:
+        case 7:
+            model = WorkModel(LogNormal(1200), checkpoint_every=300, save_seconds=5)
+            return Workload(spot, model, count, every, name=queue)
+        case 8:
+            child = Workload(spot, WorkModel(LogNormal(600)), 9, name=f"{queue}-child")
+            parents = -(-count // 10)
+            return Workload(
+                Settings(queue=queue), WorkModel(60, children=(child,)), parents, Exponential(130.0), name=queue
+            )
+        case 9:
+            settings = Settings(
+                queue=queue, interruptible=SpotPolicy(work=900), retries=RetryStrategy(count=3),
+                timeout=Timeout(deadline=7200, max_runtime=3600),
+            )  # fmt: skip
+            return Workload(settings, WorkModel(900, failure_rate=0.02), count, every, name=queue)
+        case _:
+            return Workload(
+                spot, WorkModel(LogNormal(900), failure_rate=0.01 * (number % 3 == 0)), count, every, name=queue
+            )
