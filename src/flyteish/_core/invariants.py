@@ -238,7 +238,7 @@ def exceeded(books: Books) -> dict[str, str]:
         if over := list(_over_queue(book)):
             found[f"queue {name}"] = f"{book!r}: {', '.join(over)}"
         share = book.config.spot_share * book.capacity
-        if book.capacity and book.spot_running > share + 1e-6:
+        if book.config.spot_share < 1 and book.capacity and book.spot_running > share + 1e-6:
             found[f"spot of {name}"] = f"{book!r}: {book.spot_running} on spot, more than spot_share allows ({share:g})"
         if over := list(_over_runs(book)):
             found[f"runs of {name}"] = f"{book!r}: {', '.join(over)}"
