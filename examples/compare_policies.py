@@ -22,7 +22,9 @@ ROUNDS = 20
 env = flyteish.TaskEnvironment("compare")
 
 
-@env.task(interruptible=SpotPolicy(work=WORK), retries=3)
+# Some recordings take machines away while they still start. That is for the deadline policies to bear, and not for the
+# trip-wire, which would send the rest of the job on-demand.
+@env.task(interruptible=SpotPolicy(work=WORK, preemptions_without_progress=100), retries=3)
 async def train() -> None:
     """What it would do is the model's to say; a simulation does not run it."""
 

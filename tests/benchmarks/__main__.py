@@ -191,6 +191,30 @@ def deadlines() -> dict[str, float]:
     }
 
 
+def simulated_deadlines() -> dict[str, float]:
+    """The same comparison by the simulator, so by the core itself: mean cost / on-demand alone, missed deadlines."""
+    from tests.benchmarks.deadline_policies import CHANGEOVERS, DEADLINES, recorded
+    from tests.benchmarks.simulator import paper
+
+    traces = recorded()
+    if not traces:
+        raise SystemExit("no recordings in ../shared/spot-traces")
+    costs: dict[str, list[float]] = {"uniform-progress": [], "slack-budget": []}
+    missed = 0
+    for trace in traces:
+        for deadline in DEADLINES:
+            for changeover in CHANGEOVERS:
+                report = paper(trace, deadline, changeover).simulate(seeds=10)
+                alone = report.of("on-demand").dollars
+                for name, shares in costs.items():
+                    shares.append(report.of(name).dollars / alone)
+                    missed += report.of(name).missed
+                optimum = f", optimum {report.optimum / alone:.3f}" if report.optimum else ""
+                shown = ", ".join(f"{name} {shares[-1]:.3f}" for name, shares in costs.items())
+                print(f"{trace.name:26} {deadline / 3600:.0f} h {changeover / 60:2.0f} min: {shown}{optimum}")
+    return {**{name: statistics.fmean(shares) for name, shares in costs.items()}, "missed": missed}
+
+
 def simulator() -> dict[str, float]:
     """Simulated attempts of ten minutes, per second on one core."""
     from tests.benchmarks.simulator import plain
@@ -219,7 +243,7 @@ def simulated_cluster() -> dict[str, float]:
 ALL = [
     gather, fan_out_1k, fan_out_10k, fan_out_100k, fan_out_memory, sequential, processes,
     import_base, import_flyteish, import_flyte, flyte_local, deadlines,
-    simulator, simulated_cluster,
+    simulated_deadlines, simulator, simulated_cluster,
 ]  # fmt: skip
 
 

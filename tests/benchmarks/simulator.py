@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from flyteish import Pool, Queue, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.settings import Settings
-from flyteish.simulation import Exponential, LogNormal, RandomMarket, Scenario, Workload, WorkModel
+from flyteish.simulation import (
+    Exponential,
+    LogNormal,
+    RandomMarket,
+    Scenario,
+    Trace,
+    TraceMarket,
+    Workload,
+    WorkModel,
+)
 
 NODES = 10_000
 QUEUES = 100
@@ -74,3 +83,18 @@ def _stream(queue: str, number: int, count: int) -> Workload:
             return Workload(
                 spot, WorkModel(LogNormal(900), failure_rate=0.01 * (number % 3 == 0)), count, every, name=queue
             )
+
+
+def paper(trace: Trace, deadline: float, changeover: float) -> Scenario:
+    """The setting of "Can't Be Late" (NSDI 2024) on one recording: 48 h of work that is always saved in time."""
+    work = 48 * 3600.0
+    # The trip-wire is no part of the paper's rule, so it is put out of reach.
+    policy = SpotPolicy(work=work, preemptions_without_progress=1000)
+    settings = Settings(interruptible=policy, retries=RetryStrategy(count=1), timeout=Timeout(deadline=deadline))
+    market = TraceMarket(trace, notice_seconds=0.0)
+    pools = [
+        Pool("spot", "spot", startup=changeover, grace=0.0, price_per_hour=0.3, market=market),
+        Pool("on-demand", startup=changeover, grace=0.0, price_per_hour=1.0),
+    ]
+    job = Workload(settings, WorkModel(work, checkpoint_every=60, on_notice="save"))
+    return Scenario(job, pools, policies=["uniform-progress", "slack-budget", "on-demand"])

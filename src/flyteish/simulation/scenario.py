@@ -30,8 +30,9 @@ from flyteish.simulation.world import VirtualWorld
 from flyteish.simulation.yardstick import offline_optimum
 
 AS_WRITTEN: Final = "as-written"
-PolicyChoice = SpotPolicy | bool | None
-"""``None``: what the task says; ``False``: on-demand; ``True``: spot by the default rules; or a ``SpotPolicy``."""
+PolicyChoice = SpotPolicy | bool | str | None
+"""``None``: what the task says; ``False``: on-demand; ``True``: spot by the default rules; a ``SpotPolicy``; or a
+deadline policy by name, which takes the place of the one in the task's own ``SpotPolicy``."""
 
 POLICIES: Final[dict[str, PolicyChoice]] = {
     AS_WRITTEN: None,
@@ -40,7 +41,7 @@ POLICIES: Final[dict[str, PolicyChoice]] = {
     "first-preemption": SpotPolicy(fallback="first-preemption", deadline_policy="off"),
     "single-budget": SpotPolicy(budget="single", deadline_policy="off"),
     "never-on-demand": SpotPolicy(fallback="never", deadline_policy="off"),
-    **{name: SpotPolicy(deadline_policy=name) for name in DEADLINE_POLICIES if name != "off"},
+    **{name: name for name in DEADLINE_POLICIES if name != "off"},
 }
 """By the names that ``flyteish simulate --policy`` knows."""
 
@@ -209,7 +210,8 @@ def _policies(given: Mapping[str, PolicyChoice] | Sequence[str]) -> dict[str, Po
     chosen: dict[str, PolicyChoice] = {}
     for name in given:
         choice = given[name] if isinstance(given, Mapping) else POLICIES.get(name, "unknown")
-        if not isinstance(choice, SpotPolicy | bool) and choice is not None:
+        known = choice in DEADLINE_POLICIES if isinstance(choice, str) else isinstance(choice, SpotPolicy | bool)
+        if not known and choice is not None:
             raise ConfigurationError(
                 f"policy {name!r} is not accepted: expected one of {', '.join(POLICIES)}, or a SpotPolicy by name"
             )
@@ -225,7 +227,10 @@ def _chooser(choice: PolicyChoice) -> Callable[[Workload], Settings]:
             return said
         if choice is False:
             return msgspec.structs.replace(said, interruptible=None)
-        policy = SpotPolicy() if choice is True else choice
+        if isinstance(choice, str):
+            policy = msgspec.structs.replace(said.interruptible or SpotPolicy(), deadline_policy=choice)
+        else:
+            policy = SpotPolicy() if choice is True else choice
         if policy.work is None:
             policy = msgspec.structs.replace(policy, work=_work(said, workload))
         return msgspec.structs.replace(said, interruptible=policy)
