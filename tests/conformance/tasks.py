@@ -323,7 +323,9 @@ async def never_saves() -> tuple[str, int, int]:
     return ctx().medium, ctx().attempt, ctx().generation
 
 
-@env.task(interruptible=SpotPolicy(work=2.0), retries=1, timeout=Timeout(deadline=60.0))
+@env.task(
+    interruptible=SpotPolicy(work=2.0, deadline_policy="uniform-progress"), retries=1, timeout=Timeout(deadline=60.0)
+)
 async def paced(steps: int) -> list[str]:
     """Saves each step with the medium it ran on, and leaves its machine when it is told to."""
     checkpoint = ctx().checkpoint

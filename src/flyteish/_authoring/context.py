@@ -299,7 +299,10 @@ def current_attempt() -> AttemptContext | None:
 
 
 class _Current:
-    """Metaflow's habit: ``if os.path.exists(current.spot_termination_notice): ...``."""
+    """Metaflow's habit: poll whether the file ``current.spot_termination_notice`` exists.
+
+    The module ``flyteish.current``, which takes this object's place once it is imported, answers the same.
+    """
 
     __slots__ = ()
 
