@@ -167,6 +167,21 @@ def test_a_recorded_run_is_simulated(cli: Cli, tmp_path: Path) -> None:
     assert json.loads(both.out)["policies"][0]["runs"] == 2
 
 
+def test_a_recorded_run_brings_its_prices_along(cli: Cli, tmp_path: Path) -> None:
+    """Where the configuration has none for a pool; one that is said counts."""
+    from tests.cli.conftest import FLOWS
+
+    (tmp_path / "flows.py").write_text(FLOWS)
+    configured = tmp_path / "flyteish.toml"
+    configured.write_text("[pools.on-demand]\nprice_per_hour = 3600.0\n[queues.default]\n")
+    assert cli("run", "--name", "paid", "flows.py", "square", "--x", "3").code == 0
+    configured.write_text("[pools.on-demand]\n[queues.default]\n")
+    dear = json.loads(cli("simulate", "--run", "paid", "--json").out)["policies"][1]["dollars"]
+    assert dear > 0
+    said = cli("simulate", "--run", "paid", "--json", "--price", "on-demand=1800")
+    assert json.loads(said.out)["policies"][1]["dollars"] == dear / 2
+
+
 WRONG = {
     "": "give a FILE with scenarios or tasks, or --run RUN",
     "jobs.py --work 1h": "give a task of jobs.py: train, report",

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flyteish._core.actions import RunRecord
 from flyteish._core.queues import SPOT, Pool
 from flyteish._core.settings import Settings
 from flyteish.cli.exit_codes import ExitCode, UsageError
@@ -88,7 +89,19 @@ def _from_runs(args: Namespace) -> Scenario:
     records = Records(args)
     found = [records.record(records.run(name).run) for name in args.run]
     workloads = recorded(*found, replay_failures=args.replay_failures)
-    return _of_configuration(records.config, workloads)
+    return Scenario(workloads, _priced(records.config.pools, found), records.config.queues, policies=_SIDE_BY_SIDE)
+
+
+def _priced(pools: Sequence[Pool], runs: Sequence[RunRecord]) -> list[Pool]:
+    """Pools for which the configuration has no price cost what they cost the runs."""
+    attempts = (attempt for run in runs for action in run.actions.values() for attempt in action.attempts)
+    paid = {attempt.pool: attempt.price_per_hour for attempt in attempts if attempt.price_per_hour}
+    return [
+        msgspec.structs.replace(pool, price_per_hour=paid[pool.name])
+        if pool.name in paid and not pool.price_per_hour
+        else pool
+        for pool in pools
+    ]
 
 
 def _from_file(args: Namespace, module: ModuleType) -> Scenario:
