@@ -31,8 +31,8 @@ from flyteish._controller.learned import (
 )
 from flyteish._controller.lifetimes import Lifetimes
 from flyteish._core.actions import Phase, RunRecord
+from flyteish._core.bills import lines_of
 from flyteish._core.experience import TaskSeen
-from flyteish._core.replay import cost_of
 from flyteish._core.state import State
 from flyteish.errors import StoreError
 from flyteish.interfaces import Clock, Mailbox
@@ -216,7 +216,7 @@ def compare(record: RunRecord, forecast: Forecast) -> Comparison:
     """A run that is over, beside its forecast."""
     root = record.root_action
     seconds = root.ended_at - root.submitted_at
-    dollars = cost_of(record.actions.values(), root.ended_at, None).dollars
+    dollars = sum(line.dollars for line in lines_of(record, root.ended_at))
     succeeded = root.phase is Phase.SUCCEEDED
     return Comparison(
         run=record.id,

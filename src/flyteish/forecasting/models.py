@@ -110,9 +110,7 @@ class Modeller:
         self.settings.append(settings)
         return Workload(settings, model, count=count, name=task)
 
-    def _model(
-        self, work: Any, seen: TaskSeen, every: Any, children: tuple[Calls | Workload, ...] = ()
-    ) -> WorkModel:
+    def _model(self, work: Any, seen: TaskSeen, every: Any, children: tuple[Calls | Workload, ...] = ()) -> WorkModel:
         save = median(seen.saves) if seen.saves else 0.0
         if every is None and seen.gaps:
             every = max(1e-3, median(seen.gaps) - save)
