@@ -156,7 +156,7 @@ class _Setting:
         capacity = pool.capacity or (max_workers if pool.engine == "processes" else 0)
         # The core's own estimate comes from the same figures; a pool's assumption stands where there are none.
         startup = median(starts) if starts else pool.assumed_startup
-        if fed and not starts and startup >= 10.0:
+        if fed and not starts and pool.startup is None and startup >= 10.0:
             self.assumed.append(f"{span(startup)} to start in pool {pool.name}: no start was seen there")
         return msgspec.structs.replace(pool, startup=startup, capacity=capacity)
 

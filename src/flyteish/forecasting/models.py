@@ -86,11 +86,11 @@ class Modeller:
             work = self._work
             self.based_on.append(f"the given work of {_words(work)}")
         elif shape is not None and shape.own:
-            work = Seen.of(shape.own)
+            work = _net(shape.own, seen)
             self.based_on.append(f"{_runs(len(shape.own))} of {task}")
             children = self._children(task, (task,))
         elif seen.works:
-            work = Seen.of(seen.works)
+            work = _net(seen.works, seen)
             self.based_on.append(f"{_runs(len(seen.works))} of {task}")
         elif policy is not None and policy.work is not None:
             work = policy.work
@@ -154,9 +154,9 @@ class Modeller:
             )
             if known is not None and deeper:
                 below = self._children(child.task, (*path, child.task))
-                model = self._model(Seen.of(known.own), seen, None, below)
+                model = self._model(_net(known.own, seen), seen, None, below)
             else:
-                model = self._model(Seen.of(seen.works), seen, None)
+                model = self._model(_net(seen.works, seen), seen, None)
             if not shape.in_turn:
                 found.append(self._workload(child.task, child.settings, model, child.count))
                 continue
@@ -164,6 +164,13 @@ class Modeller:
             model = _longer(model, child.count / turns)
             found += [Calls((self._workload(child.task, child.settings, model, 1),))] * turns
         return tuple(found)
+
+
+def _net(values: Sequence[float], seen: TaskSeen) -> Seen:
+    """The work without the saves that were made in that time: they are simulated apart."""
+    gap = median(seen.gaps) if seen.gaps else 0.0
+    share = max(0.0, gap - median(seen.saves)) / gap if gap else 1.0
+    return Seen.of([value * share for value in values])
 
 
 def _longer(model: WorkModel, times: float) -> WorkModel:
