@@ -55,7 +55,7 @@ def test_runs_are_listed_beside_their_forecasts(cli: Cli, flows: Path) -> None:
     assert len(listed) == 4
     assert listed[3].startswith("of 2 runs ")
     document = json.loads(cli("forecasts", "--json").out)
-    assert [round(row["p50"], 1) for row in document["runs"]][0] == 3600.0
+    assert round(document["runs"][0]["p50"], 1) == 3600.0
     assert document["runs"][0]["rank"] == 0.0
     assert document["calibration"]["runs"] == 2
     assert len(json.loads(cli("forecasts", "--limit", "1", "--json").out)["runs"]) == 1

@@ -29,7 +29,8 @@ def made(settings: Settings, market: Any = None, learned: Learned | None = None,
     ]
     queue = options.pop("queue", Queue("default", pools=["spot", "od"]))
     basis = Basis([queue], pools, learned or Learned(), options.pop("waiting", {}), 2, 1000.0)
-    return forecast("e.t", settings, basis, {"rounds": 5, **options})
+    asked: Any = {"rounds": 5, **options}
+    return forecast("e.t", settings, basis, asked)
 
 
 def spread(found: Forecast) -> tuple[float, float]:
@@ -98,7 +99,7 @@ def test_past_runs_are_what_it_goes_by() -> None:
     )
     found = made(SPOT, ScriptedMarket([]), Learned({"e.t": seen}), rounds=100)
     assert found.finish is not None
-    assert 95.0 <= found.finish.p5 <= 105.0 <= found.finish.p50 <= 120.0, "5 s to start, and 100 with all saves"
+    assert 95.0 <= found.finish.p5 < found.finish.p50 < 110.0, "5 s to start, and 100 with all saves"
     assert found.based_on[:3] == (
         "32 past runs of e.t", "checkpoints every 20 s, as seen, 2 s each", "20% of its attempts raised",
     )  # fmt: skip

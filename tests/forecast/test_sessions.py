@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
 
@@ -158,12 +158,18 @@ def test_machines_that_were_reclaimed_are_remembered(tmp_path: Path) -> None:
     assert learned.pools["spot"].reclaims == 1
 
 
+class Core(NamedTuple):
+    """All that a keeper needs of a controller."""
+
+    state: State
+
+
 async def test_the_tasks_used_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """When there are more names than are kept, those go that were not used for longest."""
     monkeypatch.setattr(keepers, "TASKS_KEPT", 3)
     store, state = MemoryStore(), State.configured((Queue("default"),), (Pool("od"),))
     keeper = Keeper(store, Lifetimes([]), testing.HandClock())
-    keeper.open(SimpleNamespace(state=state))
+    keeper.open(Core(state))
     for name in "abc":
         state.experience.finished(name, 1.0)
     assert list(keeper.learned().tasks) == ["a", "b", "c"]

@@ -89,6 +89,9 @@ class Percentiles(msgspec.Struct, frozen=True):
         below, above = values[low - 1], values[low]
         return (low - 1 + (value - below) / (above - below)) / STEPS
 
+    def __repr__(self) -> str:
+        return f"Percentiles(p5={self.p5:g}, p50={self.p50:g}, p90={self.p90:g}, p95={self.p95:g})"
+
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     """When a task will finish and what it will cost, as many simulated runs of it came out. ``print`` shows it."""

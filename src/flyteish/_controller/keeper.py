@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -37,9 +37,6 @@ from flyteish._core.state import State
 from flyteish.errors import StoreError
 from flyteish.interfaces import Clock, Mailbox
 
-if TYPE_CHECKING:
-    from flyteish._controller.loop import Controller
-
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 10.0
@@ -50,6 +47,14 @@ SHAPE_SECONDS: Final = 10.0
 """The shape of a task's runs is not learned again sooner ..."""
 SHAPES_AT_ONCE: Final = 5
 """... once it was learned so often."""
+
+
+class HasState(Protocol):
+    """The controller, as far as it matters here."""
+
+    @property
+    def state(self) -> State:
+        """Everything that its core knows."""
 
 
 class Picture(NamedTuple):
@@ -66,7 +71,7 @@ class Keeper:
         self._mailbox = mailbox
         self._lifetimes = lifetimes
         self._clock = clock
-        self._controller: Controller | None = None
+        self._controller: HasState | None = None
         self._learned = Learned()
         self._counts: dict[str, tuple[int, int]] = {}
         """Of each task when it was last kept: whatever has other counts now was used since."""
@@ -81,7 +86,7 @@ class Keeper:
 
     # -- life ---------------------------------------------------------------------------------------------------
 
-    def open(self, controller: Controller) -> None:
+    def open(self, controller: HasState) -> None:
         """Recall what earlier sessions learned. Before the controller takes its first fact."""
         self._controller = controller
         self._learned = read(self._mailbox, LEARNED, Learned) or Learned()

@@ -33,9 +33,9 @@ from flyteish.simulation.tally import Tally
 from flyteish.simulation.workload import Workload
 from flyteish.simulation.world import VirtualWorld
 
-SECONDS: Final = 1.5
-"""No round is begun after so long, once there were ``ROUNDS_AT_LEAST``; a third of it goes to the alternative."""
-ROUNDS_AT_LEAST: Final = 10
+SECONDS: Final = 1.2
+"""No round is begun after so long, once there were a few; a third of it more goes to the alternative."""
+ROUNDS_AT_LEAST: Final = 3
 ROUNDS_AT_MOST: Final = 10_000
 SEEDS: Final = 100_000
 """Between the seeds of two forecasts."""
@@ -233,9 +233,10 @@ def _simulate(scenario: Scenario, choice: bool | None, task: str, seeds: range, 
     clock: Callable[[], float] = time.perf_counter
     until = clock() + seconds
     count = scenario.workloads[-1].count
+    least = ROUNDS_AT_LEAST if choice is None else 1
     found: list[_Round] = []
     for seed in seeds:
-        if len(found) >= ROUNDS_AT_LEAST and clock() > until:
+        if len(found) >= least and clock() > until:
             break
         tally = _Own(task)
         scenario.world(choice, seed, tally).run()
