@@ -21,10 +21,12 @@ from flyteish._core.settings import Cache, Secret
 
 if TYPE_CHECKING:
     from flyteish import io, testing
+    from flyteish._authoring.forecast import Calibration, Comparison, Forecast
     from flyteish._authoring.mapping import map
     from flyteish._authoring.tracing import trace
+    from flyteish.default_session import forecasts, init, run, with_runcontext
     from flyteish.interfaces import Notice
-    from flyteish.session import Run, Session, init, run, with_runcontext
+    from flyteish.session import Run, Session
 
 __version__ = "0.1.0"
 
@@ -32,6 +34,9 @@ __all__ = [
     "AsyncTask",
     "Backoff",
     "Cache",
+    "Calibration",
+    "Comparison",
+    "Forecast",
     "Image",
     "Notice",
     "Pool",
@@ -49,6 +54,7 @@ __all__ = [
     "ctx",
     "current",
     "errors",
+    "forecasts",
     "group",
     "init",
     "io",
@@ -60,14 +66,18 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Calibration": "flyteish._authoring.forecast",
+    "Comparison": "flyteish._authoring.forecast",
+    "Forecast": "flyteish._authoring.forecast",
+    "forecasts": "flyteish.default_session",
     "Notice": "flyteish.interfaces",
     "Run": "flyteish.session",
     "Session": "flyteish.session",
-    "init": "flyteish.session",
+    "init": "flyteish.default_session",
     "map": "flyteish._authoring.mapping",
-    "run": "flyteish.session",
+    "run": "flyteish.default_session",
     "trace": "flyteish._authoring.tracing",
-    "with_runcontext": "flyteish.session",
+    "with_runcontext": "flyteish.default_session",
 }
 _LAZY_MODULES = ("io", "testing")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyteish._authoring.feed import Feeds
+from flyteish._controller.keeper import Keeper
 from flyteish._controller.lifetimes import Lifetimes
 from flyteish._controller.loop import Controller
 from flyteish._controller.mailman import Mailman
@@ -81,9 +82,9 @@ class Machinery:
                 feeds=self.feeds, clock=clock, max_threads=config.max_threads, inline_limit=config.inline_limit,
                 max_result=config.max_value_size, print_to_log=print_to_log, scratch=self._scratch,
             )  # fmt: skip
-            orders = OrderDesk(
-                blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=Lifetimes(config.pools), lookup=secrets
-            )
+            lifetimes = Lifetimes(config.pools)
+            self.keeper = Keeper(self._mailbox, lifetimes, clock)
+            orders = OrderDesk(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
             self.controller = Controller(
                 configured=Configured(config.queues, _sized(config)),
                 engines=_engines(config, self._inline, self._scratch),
@@ -92,6 +93,7 @@ class Machinery:
                 blobs=self.blobs,
                 clock=clock,
                 orders=orders,
+                keeper=self.keeper,
                 stop_grace=config.stop_grace,
                 log_path=self._log_path,
                 loop_ends=loop_ends,
@@ -117,6 +119,7 @@ class Machinery:
 
     async def _open(self) -> None:
         try:
+            self.keeper.open(self.controller)
             await self.controller.open()
             self.mailman.open()
         except BaseException:
@@ -125,7 +128,10 @@ class Machinery:
 
     async def _shut(self) -> None:
         self.mailman.close()
-        await self.controller.close()
+        try:
+            await self.controller.close()
+        finally:
+            self.keeper.close()
 
     def close(self) -> None:
         """Stop what runs, answer who waits, let go of the store. Bounded in time."""

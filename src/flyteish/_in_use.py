@@ -10,6 +10,7 @@ import atexit
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
+from importlib import import_module
 from typing import Any
 
 _current: ContextVar[Any] = ContextVar("flyteish_session", default=None)
@@ -26,6 +27,11 @@ def session_in_use(make: Callable[[], Any]) -> Any:
                 _install(make())
             session = _default[0]
     return session
+
+
+def any_session() -> Any:
+    """The same for those who can't know how a session is made: the public name says it."""
+    return session_in_use(import_module("flyteish").Session)
 
 
 def replace_default(session: Any) -> None:

@@ -1,8 +1,7 @@
 """The session: opens its machinery from a configuration, starts and resumes runs in it, and closes it again.
 
 Must not know how anything is done below (``_assembly`` picks the parts). Several sessions live side by side in one
-process; nothing here is shared between them, save the one default session that ``init`` or the first ``run`` makes
-for programs that want no session object.
+process; nothing here is shared between them.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextvars import Token, copy_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -27,6 +26,7 @@ from flyteish._controller import resuming
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.desk import Waiting
 from flyteish._controller.handles import Inside, Run
+from flyteish._controller.questions import ask
 from flyteish._core.cost import on_demand_price
 from flyteish._core.events import RunSubmitted
 from flyteish._core.ids import inputs_digest, run_name
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from flyteish._assembly import Machinery
+    from flyteish._authoring.forecast import Comparison, Forecast, ForecastOptions
     from flyteish._authoring.task import Task
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-__all__ = ["Run", "Runner", "Session", "init", "run", "with_runcontext"]
+__all__ = ["Run", "Runner", "Session"]
 
 
 class Session:
@@ -245,7 +246,7 @@ class Session:
         with at_hand(StoreAccess(machinery.blobs)), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
         resuming.check_size(task, data, self.config.max_value_size)
-        scope = self._scope_of(said)
+        scope = self.scope_of(said)
         profile = profile_of(task, scope, machinery.blobs)
         run_id = name or run_name(self._clock.now(), chance.randbits(20))
         digest = cache_digest_of(task, profile, data)
@@ -295,12 +296,13 @@ class Session:
             if run in self._runs:
                 return self._runs[run]
             self._runs[run] = handle
-            self._scopes[run] = self._scope_of(found.said)
+            self._scopes[run] = self.scope_of(found.said)
         waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), found.task)
         controller.post(controller.take_resume, found.state, run, waiting)
         return handle
 
-    def _scope_of(self, said: Opinions) -> Scope:
+    def scope_of(self, said: Opinions) -> Scope:
+        """What the tasks of a run with these opinions inherit."""
         return self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
 
     def _finisher(self, handle: Run[Any]) -> Any:
@@ -314,7 +316,37 @@ class Session:
 
     def _inside(self, machinery: Machinery) -> Inside:
         price = on_demand_price(self.config.pools)
-        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price)
+        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price, machinery.keeper)
+
+    # -- forecasts -----------------------------------------------------------------------------------------------
+
+    def forecast(self, task: Task[..., Any], **options: Unpack[ForecastOptions]) -> Forecast:
+        """When a run of ``task`` would finish here and what it would cost; options as for ``task.forecast``."""
+        return self.with_runcontext().forecast(task, **options)
+
+    def forecast_within(self, scope: Scope, task: Task[..., Any], options: ForecastOptions) -> Forecast:
+        """What ``forecast`` does, with the run's own opinions in ``scope``."""
+        from flyteish.forecasting.forecaster import Basis, forecast
+
+        machinery = self._open()
+        controller, config = machinery.controller, self.config
+        picture = ask(controller, machinery.keeper.picture)
+        if picture is None:
+            raise controller.over or SessionClosedError("this session was closed; make a new one")
+        basis = Basis(
+            config.queues, config.pools, picture.learned, picture.ahead, config.max_workers, self._clock.now()
+        )
+        found = forecast(task.name, task.settings(scope), basis, options)
+        machinery.keeper.remember(found)
+        return found
+
+    def forecasts(self, task: Task[..., Any] | str | None = None) -> tuple[Comparison, ...]:
+        """Runs that are over beside their forecasts, the oldest first: of one task, or of all.
+
+        ``Calibration.of`` of ``flyteish.forecasting`` sums them up.
+        """
+        name = getattr(task, "name", task)
+        return tuple(each for each in self._open().keeper.comparisons() if name in (None, each.task))
 
     # -- operating -----------------------------------------------------------------------------------------------
 
@@ -347,53 +379,6 @@ class Runner:
         """As ``Session.run``, with these settings."""
         return self._session.start(task, args, kwargs, self._said, self._name, self._command)
 
-
-# -- the session in use ------------------------------------------------------------------------------------------
-
-
-def current_session() -> Session:
-    """The session of the enclosing ``with Session(...)`` block, else the default one, made at its first use."""
-    session: Session = _in_use.session_in_use(Session)
-    return session
-
-
-def init(
-    queues: Sequence[Queue] | UnsetType = UNSET,
-    pools: Sequence[Pool] | UnsetType = UNSET,
-    *,
-    home: str | Path | UnsetType = UNSET,
-    durability: Any = UNSET,
-    defaults: Mapping[str, Any] | UnsetType = UNSET,
-    secrets: Mapping[str, str] | None = None,
-) -> Session:
-    """Make the default session, closing the one before; parameters as for ``Session``.
-
-    It is closed when the program ends. Programs that never call it get one with the configuration's settings.
-    """
-    session = Session(queues, pools, home=home, durability=durability, defaults=defaults, secrets=secrets)
-    _in_use.replace_default(session)
-    return session
-
-
-def run(task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
-    """Start a run in the current session and return its handle at once: ``await`` it, or ``.wait()``, ``.result()``."""
-    return current_session().run(task, *args, **kwargs)
-
-
-def with_runcontext(
-    mode: str | None = None,
-    *,
-    name: str | None = None,
-    env_vars: Mapping[str, str] | UnsetType = UNSET,
-    interruptible: Any = UNSET,
-    queue: str | UnsetType = UNSET,
-    priority: Any = UNSET,
-    cache: Any = UNSET,
-    overwrite_cache: bool = False,
-    disable_run_cache: bool = False,
-) -> Runner:
-    """As ``Session.with_runcontext``, in the current session."""
-    return current_session().with_runcontext(
-        mode, name=name, env_vars=env_vars, interruptible=interruptible, queue=queue, priority=priority, cache=cache,
-        overwrite_cache=overwrite_cache, disable_run_cache=disable_run_cache,
-    )  # fmt: skip
+    def forecast(self, task: Task[..., Any], **options: Unpack[ForecastOptions]) -> Forecast:
+        """As ``Session.forecast``, with these settings."""
+        return self._session.forecast_within(self._session.scope_of(self._said), task, options)

@@ -13,6 +13,7 @@ import inspect
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import timedelta
 from hashlib import blake2b
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar
@@ -35,6 +36,7 @@ from flyteish.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from flyteish._authoring.environment import TaskEnvironment
+    from flyteish._authoring.forecast import Forecast
     from flyteish._authoring.signature import TaskSignature
     from flyteish._core.planning import Plan
 
@@ -100,6 +102,42 @@ class Task(Generic[P, R]):
         from flyteish._core.planning import Known, plan
 
         return plan(self.settings(scope), Known(saves=mentions(self.function, "checkpoint")))
+
+    def forecast(
+        self,
+        *,
+        work: Any = None,
+        count: int = 1,
+        rounds: int = 200,
+        seed: int = 0,
+        checkpoint_every: float | timedelta | None = None,
+        ahead: int | None = None,
+    ) -> Forecast:
+        """When a run of it will finish and what it will cost, from simulated runs in the session in use.
+
+        Blocks for a second or two at most; in async code use ``await asyncio.to_thread(task.forecast)``. It is
+        remembered, and the next runs of the task with the same settings are compared with it.
+
+        Args:
+            work: work of one run on an undisturbed machine: seconds, a timedelta, a distribution or a ``WorkModel``
+                of ``flyteish.simulation``. Default: as its past runs had it, else ``SpotPolicy(work=...)``.
+            count: runs that are started at once.
+            rounds: how often they are simulated, at most; fewer where one takes long.
+            seed: of what is drawn: another one, another forecast.
+            checkpoint_every: seconds of work between checkpoints. Default: as seen in past runs.
+            ahead: actions that are in its queue before it, taken to be like it. Default: those there now. They matter
+                only where the queue or its pools are limited.
+
+        Raises:
+            ConfigurationError: nothing is known of its work, or a parameter is not accepted.
+            UnknownQueueError: its queue is not configured.
+        """
+        from flyteish import _in_use
+
+        found: Forecast = _in_use.any_session().forecast(
+            self, work=work, count=count, rounds=rounds, seed=seed, checkpoint_every=checkpoint_every, ahead=ahead
+        )
+        return found
 
     def override(
         self,

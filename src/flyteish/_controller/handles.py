@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from flyteish._authoring.blobspace import at_hand
 from flyteish._authoring.calling import conclude
+from flyteish._authoring.forecast import Comparison, Forecast, compared
 from flyteish._authoring.payloads import unpack, unpack_beside
+from flyteish._controller.questions import ask
 from flyteish._core.bills import BY, Billed, CostRow, billed, rows, total, with_descendants
 from flyteish._core.cost import CostSummary
 from flyteish._core.events import CancelRequested
@@ -29,6 +31,7 @@ from flyteish.interfaces import BlobStore, Outcome
 if TYPE_CHECKING:
     from flyteish._authoring.feed import Feeds
     from flyteish._authoring.task import Task
+    from flyteish._controller.keeper import Keeper
     from flyteish._controller.loop import Controller
     from flyteish._core.actions import Action, RunRecord
     from flyteish._core.events import Entry
@@ -59,6 +62,7 @@ class Inside(NamedTuple):
     blobs: BlobStore
     feeds: Feeds
     on_demand_price: float | None
+    keeper: Keeper
 
 
 class Run(Generic[R]):
@@ -194,7 +198,26 @@ class Run(Generic[R]):
 
         found = find_action(self.record(), action)
         reason = self._ask(lambda state, now: _reason(state, found, now))
-        return "\n".join(why(found, self._inside.controller.clock.now(), reason))
+        lines = list(why(found, self._inside.controller.clock.now(), reason))
+        if found.parent is None and (forecast := self.forecast) is not None:
+            lines.append(compared(forecast, self.comparison))
+        return "\n".join(lines)
+
+    @property
+    def forecast(self) -> Forecast | None:
+        """The latest forecast of its task, with the same settings, from before it was submitted; None: there is none.
+
+        Raises:
+            RunNotFoundError: the run was refused, or has only just been started.
+        """
+        return self._inside.keeper.forecast_of(self.record())
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """What became of that forecast; None while it runs, and where there is none."""
+        if self._done.is_set():
+            self._ask(lambda state, now: None)  # it is compared right after its outcome was delivered
+        return self._inside.keeper.comparison(self.name)
 
     def cost(self) -> CostSummary:
         """Spot and on-demand seconds, what was lost, dollars, and what on-demand alone would have cost; so far."""
@@ -291,22 +314,8 @@ class Run(Generic[R]):
             self._listeners.remove(listener)
 
     def _ask(self, question: Callable[[Any, float], T]) -> T | None:
-        """Ask the controller for something of its state; None once it is closed."""
-        answers: list[T | None] = []
-        ready = threading.Event()
-
-        def answer(value: T | None, error: BaseException | None) -> None:
-            answers.append(value)
-            ready.set()
-
-        controller = self._inside.controller
-        if controller.over is not None:
-            return None
-        controller.post(controller.take_question, question, answer)
-        while not ready.wait(0.5):
-            if controller.over is not None:
-                return None
-        return answers[0]
+        """Something of the controller's state; None once it is closed."""
+        return ask(self._inside.controller, question)
 
 
 class _Program:

@@ -20,6 +20,7 @@ from flyteish._controller.burst import Burst
 from flyteish._controller.clock import Alarm
 from flyteish._controller.desk import AttemptLink, Desk, Waiting
 from flyteish._controller.inbox import Inbox
+from flyteish._controller.keeper import Keeper
 from flyteish._controller.orders import OrderDesk
 from flyteish._controller.outcomes import refused, row_of, type_name
 from flyteish._controller.performer import Performer
@@ -63,6 +64,7 @@ class Controller:
         blobs: BlobStore,
         clock: Clock,
         orders: OrderDesk,
+        keeper: Keeper,
         stop_grace: float,
         log_path: Callable[[AttemptKey], Path | None],
         loop_ends: Callable[[str], bool],
@@ -70,37 +72,33 @@ class Controller:
         on_drained: Callable[[str], None],
     ) -> None:
         self.clock = clock
-        self.numbers = itertools.count(1)
-        """Of calls; taken by any thread."""
+        self.numbers = itertools.count(1)  # of calls; taken by any thread
         self.state = State.configured(configured.queues, configured.pools)
         self._engines = engines
         self._markets = markets
         self._store = store
         self._blobs = blobs
         self._orders = orders
+        self._keeper = keeper
         self.log_path = log_path
-        self.loop_ends = loop_ends
-        """Whether the event loop that a run was started on is being shut down; any thread."""
+        self.loop_ends = loop_ends  # whether the event loop that a run was started on is being shut down; any thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox = Inbox(self._turn, self._refuse)
         self.post = self._inbox.post
-        self.refuse_rest = self._inbox.refuse_all
-        """Called once its loop has ended: answers what came too late to be taken."""
+        self.refuse_rest = self._inbox.refuse_all  # once its loop has ended: answers what came too late to be taken
         self._desk = Desk()
         self._links: dict[AttemptKey, AttemptLink] = {}
-        self._unconfirmed: set[Callable[[str | None], None]] = set()
-        """Who waits to hear that a checkpoint is durable."""
+        self._unconfirmed: set[Callable[[str | None], None]] = set()  # who waits for a checkpoint to be durable
         self._performer = Performer(
             pools={pool.name: pool for pool in configured.pools}, engines=engines, markets=markets,
             desk=self._desk, orders=orders, clock=clock, stop_grace=stop_grace,
             report=lambda event: self.post(self.take_report, event, None),
-            on_change=on_change, on_ended=lambda run: self.state.forget(run), on_drained=on_drained,
+            on_change=on_change, on_ended=self._run_over, on_drained=on_drained,
         )  # fmt: skip
         self._burst = Burst()
         self._unwritten: deque[Burst] = deque()
         self._alarm = Alarm(self._turn)
-        self.over: BaseException | None = None
-        """Why the controller no longer works, or None."""
+        self.over: BaseException | None = None  # why it no longer works
         self._closing: list[asyncio.Future[None]] = []
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -116,10 +114,8 @@ class Controller:
         self._inbox.open(self._loop)
 
     async def close(self) -> None:
-        """Stop everything and answer everybody. What was running goes on with ``flyteish resume``.
-
-        What the engines report from here on is not recorded: to the journal, the running attempts end the way they
-        do when the machine fails, so that a resumed run takes them up again.
+        """Stop everything and answer everybody. What was running goes on with ``flyteish resume``: what the engines
+        report from here on is not recorded, as if the machine had failed.
         """
         self._end(SessionClosedError("the session was closed while this was pending"))
         self._inbox.refuse_all()
@@ -137,8 +133,8 @@ class Controller:
         self._alarm.set(None, None)
         assert self._loop is not None
         self._closing = [asyncio.ensure_future(engine.close()) for engine in self._engines.values()]
-        # After the first step of the engines' closing, so that attempts are told to end before their calls are
-        # answered: a parent must not take the end of the session for a failure of its child.
+        # After the engines' first step, so that attempts are told to end before their calls are answered: a parent
+        # must not take the end of the session for a failure of its child.
         self._loop.call_soon(self._answer_everybody)
 
     def _answer_everybody(self) -> None:
@@ -374,12 +370,16 @@ class Controller:
         self._unconfirmed.remove(done)
         done(None)
 
+    def _run_over(self, run: str) -> None:
+        self._keeper.run_over(self.state.runs[run])
+        self.state.forget(run)
+
     def take_fact(self, event: Event) -> None:
         """Any other fact, as it is: an order to cancel, a queue's state, a traced value."""
         self._apply(event)
 
     def take_question(self, ask: Callable[[State, float], Any], answer: Callable[[Any, Any], None]) -> None:
-        """Somebody wants to know something of the state as it is now."""
+        """Somebody wants to know something of the state."""
         try:
             found = ask(self.state, self.clock.now())
         except Exception as error:

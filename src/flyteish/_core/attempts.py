@@ -211,6 +211,8 @@ def failed(
     assert attempt.end is not None
     verdict = retries.decide(attempt.end, action, attempt.medium, error, chance)
     attempt.charged = verdict.charged
+    if state.books is not None and attempt.end in endings.OWN_DOING:
+        state.experience.failed(action.profile.task)
     if attempt.end is End.PREEMPTED:
         action.preemptions += 1
         if attempt.medium == "spot":
@@ -277,10 +279,13 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
     if not placement.trip_wire_fired(action):  # a fired one sends all the rest of the user attempt on-demand
         action.preemptions_in_row = 0
-    action.kept += now - max(attempt.running_at or attempt.admitted_at, attempt.last_checkpoint_at)
+    gap = now - max(attempt.running_at or attempt.admitted_at, attempt.last_checkpoint_at)
+    action.kept += gap
     attempt.last_checkpoint_at = now
     if event.record.restore_seconds and state.books is not None:
         state.experience.restored(action.profile.task, event.record.restore_seconds)
+    if state.books is not None:
+        state.experience.saved(action.profile.task, gap, event.record.save_seconds)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)

@@ -16,6 +16,8 @@ from flyteish._core.values import ErrorDocument
 NOTICE_RANK: Final = {"rebalance": 0, "relocate": 1, "drain": 2, "shutdown": 3, "terminate": 4}
 """Kinds of interruption notice; the graver one counts. A ``rebalance`` is a recommendation: no end is announced."""
 EXITED_BEFORE_RETURNING: Final = "exited before returning"
+OWN_DOING: Final = frozenset((End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY, End.FINAL_ERROR))
+"""Ends that the task's own code brought about."""
 _STOPPED: Final = {
     "cancelled": End.CANCELLED,
     "max_runtime": End.MAX_RUNTIME,

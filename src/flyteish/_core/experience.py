@@ -15,6 +15,8 @@ KEPT = 32
 """Observations of one kind that are remembered: older ones may be of other code and other machines."""
 CAREFUL_SHARE = 0.95
 """Share of the remembered works that lies at or below the estimate."""
+COUNTED = 200
+"""Ends of attempts that the share of failures goes by, at most."""
 
 
 class TaskSeen(msgspec.Struct, omit_defaults=True, gc=False):
@@ -26,6 +28,19 @@ class TaskSeen(msgspec.Struct, omit_defaults=True, gc=False):
     """By pool: from admission to user code."""
     restores: list[float] = []
     """Reading a checkpoint back."""
+    gaps: list[float] = []
+    """From one checkpoint of an attempt to the next, the save included."""
+    saves: list[float] = []
+    """Saving a checkpoint."""
+    successes: int = 0
+    failures: int = 0
+    """Attempts that raised; both counts fade together, see ``failed``."""
+
+    @property
+    def failure_share(self) -> float:
+        """Of the attempts whose end was their own doing: the share that raised."""
+        ends = self.successes + self.failures
+        return self.failures / ends if ends else 0.0
 
 
 class Experience(msgspec.Struct):
@@ -55,7 +70,23 @@ class Experience(msgspec.Struct):
 
     def finished(self, task: str, seconds: float) -> None:
         """An action succeeded with so much work kept."""
-        _keep(self.of(task).works, seconds)
+        seen = self.of(task)
+        seen.successes += 1
+        _keep(seen.works, seconds)
+
+    def saved(self, task: str, gap: float, seconds: float) -> None:
+        """A checkpoint was committed ``gap`` after the one before, or the attempt's beginning; it took so long."""
+        seen = self.of(task)
+        _keep(seen.gaps, gap)
+        _keep(seen.saves, seconds)
+
+    def failed(self, task: str) -> None:
+        """An attempt raised. The counts are halved now and then: the code may be mended by now."""
+        seen = self.of(task)
+        seen.failures += 1
+        if seen.successes + seen.failures > COUNTED:
+            seen.successes //= 2
+            seen.failures //= 2
 
     def work(self, task: str) -> float | None:
         """A careful estimate of the work of one action of the task, seconds; None: none was seen to succeed."""

@@ -113,6 +113,7 @@ def _add_running(commands: Any) -> None:
     _add_run_options(run)
     run.add_argument("--name", help="the run's name; default: one that sorts by time")
     run.add_argument("--quiet", action="store_true", help="show no progress")
+    run.add_argument("--forecast", action="store_true", help="say first when it will finish and what it will cost")
     _add_file_and_task(run)
 
     resume = _add(commands, "resume", "running:resume", "go on with a run that was stopped or whose controller died")
@@ -121,13 +122,23 @@ def _add_running(commands: Any) -> None:
 
     plan = _add(commands, "plan", "telling:plan", "say which attempts of a task would run on which machines, and why")
     _add_run_options(plan)
-    _add_file_and_task(plan)
+    plan.add_argument("--forecast", action="store_true", help="say, too, when it would finish and what it would cost")
+    plan.add_argument(
+        "--work", metavar="TIMES", help="with --forecast: a time or distribution; default: as in past runs"
+    )
+    plan.add_argument("--checkpoint-every", metavar="TIME", help="with --forecast: default: as seen in past runs")
+    plan.add_argument("--count", type=_count, metavar="N", help="with --forecast: runs started at once; default: 1")
+    plan.add_argument("--rounds", type=_count, metavar="N", help="with --forecast: simulated runs; default: 200")
+    _add_file_and_task(plan, its_options=False)
 
 
-def _add_file_and_task(parser: Parser) -> None:
+def _add_file_and_task(parser: Parser, its_options: bool = True) -> None:
     parser.add_argument("file", metavar="FILE", help=_FILE_HELP)
     parser.add_argument("task", metavar="TASK", nargs="?", help=_TASK_HELP)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the task")
+    if its_options:
+        parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of the task")
+    else:
+        parser.set_defaults(rest=())
 
 
 def _add_run_options(parser: Parser) -> None:
@@ -205,6 +216,9 @@ def _add_looking(commands: Any) -> None:
     )
     cost.add_argument("--by", choices=_COST_BY, help="default: run for all, task for a run, attempt for an action")
     cost.add_argument("--since", metavar="TIME", help="only runs submitted within this time, such as 7d or 12h")
+    forecasts = _add(commands, "forecasts", "forecasting:forecasts", "list runs beside their forecasts, newest first")
+    forecasts.add_argument("--task", metavar="TASK", help="only runs of this one, environment.function")
+    forecasts.add_argument("--limit", type=_count, default=50, help="how many at most; default: 50")
     why = _add(commands, "why", "telling:why", "say what was decided about an action, and why")
     _add_run_and_action(why)
 

@@ -28,7 +28,7 @@ from flyteish.cli.progress import News, Progress
 from flyteish.cli.records import Records
 from flyteish.cli.task_options import arguments
 from flyteish.cli.words import dollars, duration, error_text, jsonable, print_json, user_traceback
-from flyteish.errors import FlyteishError
+from flyteish.errors import ConfigurationError, FlyteishError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -58,7 +58,17 @@ def run(args: Namespace) -> int:
         said = run_options(args)
         with _session(args) as session, _sigterm():
             runner = session.with_runcontext(name=args.name, command=_command(args), **said)
+            if args.forecast:
+                _forecast(runner, task)
             return _conduct(args, session, out, lambda: runner.run(task, *call.args, **call.kwargs))
+
+
+def _forecast(runner: Any, task: Any) -> None:
+    """On standard error, as all that is no result; the first run of a task has none."""
+    try:
+        print(runner.forecast(task), file=sys.stderr)
+    except ConfigurationError as error:
+        print(f"no forecast: {error}", file=sys.stderr)
 
 
 def resume(args: Namespace) -> int:

@@ -139,28 +139,29 @@ def _workload(args: Namespace, name: str, settings: Settings) -> Workload:
     if args.work is None:
         raise UsageError(f"give --work, such as --work 48h: a simulation does not run {name}, so it can't know")
     if args.deadline is not None:
-        timeout = msgspec.structs.replace(settings.timeout, deadline=_time("--deadline", args.deadline))
+        timeout = msgspec.structs.replace(settings.timeout, deadline=time_of("--deadline", args.deadline))
         settings = msgspec.structs.replace(settings, timeout=timeout)
     every = args.checkpoint_every
     model = WorkModel(
-        work=_times("--work", args.work),
-        checkpoint_every=None if every is None else _time("--checkpoint-every", every) or None,
-        save_seconds=_time("--save-seconds", args.save_seconds or "0"),
-        startup=None if args.startup is None else _time("--startup", args.startup),
+        work=times_of("--work", args.work),
+        checkpoint_every=None if every is None else time_of("--checkpoint-every", every) or None,
+        save_seconds=time_of("--save-seconds", args.save_seconds or "0"),
+        startup=None if args.startup is None else time_of("--startup", args.startup),
         failure_rate=args.failure_rate or 0.0,
     )
-    return Workload(settings, model, count=args.count or 1, every=_times("--every", args.every or "0"), name=name)
+    return Workload(settings, model, count=args.count or 1, every=times_of("--every", args.every or "0"), name=name)
 
 
-def _time(option: str, text: str) -> float:
+def time_of(option: str, text: str) -> float:
+    """Seconds. Raises UsageError, which names the option."""
     try:
         return seconds(text)
     except ValueError:
         raise UsageError(f"{option}: {text!r} is not a time: expected {TIMES}") from None
 
 
-def _times(option: str, text: str) -> Any:
-    """Seconds, or a distribution of them."""
+def times_of(option: str, text: str) -> Any:
+    """Seconds, or a distribution of them. Raises UsageError, which names the option."""
     kind, colon, rest = text.partition(":")
     parts = [part.strip() for part in rest.split(",")]
     try:

@@ -24,12 +24,15 @@ _FOLLOW_SECONDS: Final = 0.25
 def why(args: Namespace) -> int:
     """``flyteish why RUN [ACTION]``."""
     from flyteish._core.story import why as story
+    from flyteish.cli.forecasting import forecast_line
 
     records = Records(args)
     record, action = records.action(args.run, args.action)
     row = records.run(record.id)
     reason = _live_reason(records, action)
     lines = list(story(action, time.time(), reason))
+    if action.parent is None and (said := forecast_line(records, record)):
+        lines.append(said)
     if action.phase not in TERMINAL and records.phase(row) == "interrupted":
         lines.append(f"no controller works on it: flyteish resume {record.id}")
     if args.json:
@@ -68,13 +71,14 @@ def plan(args: Namespace) -> int:
 
     from flyteish._core.queues import SPOT
     from flyteish._core.settings import Level, opinions
+    from flyteish.cli.forecasting import forecast_of
     from flyteish.cli.loading import module_of, task_in
     from flyteish.cli.running import file_and_task, run_options
 
     file, name, rest = file_and_task(args)
     records = Records(args)
-    if rest and rest[0] not in ("-h", "--help"):
-        raise UsageError(f"`flyteish plan` runs nothing, so it takes no {rest[0]} after TASK")
+    if rest:
+        raise UsageError(f"`flyteish plan` runs nothing, so it takes no {rest[0]}")
     said = run_options(args)
     if said.pop("overwrite_cache") or said["disable_run_cache"]:
         said["cache"] = "disable" if said["disable_run_cache"] else "override"
@@ -91,6 +95,7 @@ def plan(args: Namespace) -> int:
         warnings.append(f"queue {queue.name!r} feeds no spot pool: every attempt runs on-demand there")
     attempts = [row._asdict() for row in found.attempts]
     sources = {name: settings.source(name) for name in _SETTINGS}
+    forecast = forecast_of(args, records, task.name, settings)
     if args.json:
         print_json(
             {
@@ -100,6 +105,7 @@ def plan(args: Namespace) -> int:
                 "expects": list(found.expects),
                 "warnings": warnings,
                 "sources": sources,
+                **({} if forecast is None else {"forecast": forecast}),
             }
         )
         return ExitCode.OK
@@ -110,6 +116,8 @@ def plan(args: Namespace) -> int:
         print(text)
     for warning in warnings:
         print(f"warning: {warning}")
+    if forecast is not None:
+        print(forecast)
     return ExitCode.OK
 
 

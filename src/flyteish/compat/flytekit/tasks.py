@@ -265,7 +265,7 @@ async def _run_awaited(task: FlyteTask[..., R], args: tuple[Any, ...], kwargs: M
 
 
 def _started(task: FlyteTask[..., R], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Run[R]:
-    from flyteish.session import current_session  # the controller, which declaring needs nothing of
+    from flyteish.default_session import current_session  # the controller, which declaring needs nothing of
 
     return current_session().run(task, *args, **kwargs)
 
