@@ -97,11 +97,24 @@ class Task(Generic[P, R]):
         """What a call from ``scope`` would run with, each field with the level it came from."""
         return resolve(scope, self.environment.opinions, self.declared, self.overridden)
 
-    def plan(self, scope: Scope = Scope()) -> Plan:  # noqa: B008 - a frozen value
-        """What each user attempt will run on and why, before anything runs; what is expected, and warnings."""
+    def plan(
+        self,
+        scope: Scope = Scope(),  # noqa: B008 - a frozen value
+        *,
+        work: float | None = None,
+        changeover: float | None = None,
+    ) -> Plan:
+        """What each user attempt will run on and why, before anything runs; what is expected, and warnings.
+
+        Args:
+            scope: what the call would inherit. Default: nothing.
+            work: its work as learned from earlier runs, seconds. Default: what ``SpotPolicy(work=...)`` says.
+            changeover: start-up and restore in its queue's pools, seconds. Default: not known.
+        """
         from flyteish._core.planning import Known, plan
 
-        return plan(self.settings(scope), Known(saves=mentions(self.function, "checkpoint")))
+        saves = mentions(self.function, "checkpoint")
+        return plan(self.settings(scope), Known(saves=saves, work=work, changeover=changeover))
 
     def forecast(
         self,

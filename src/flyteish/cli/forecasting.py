@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flyteish._authoring.forecast import Calibration, compared
 from flyteish._controller.keeper import forecast_of as forecast_of_run
 from flyteish._controller.learned import LEARNED, Learned, add_forecast, read, read_comparisons, read_forecasts
+from flyteish._core.experience import Experience
 from flyteish.cli.exit_codes import ExitCode, UsageError
 from flyteish.cli.records import Records
 from flyteish.cli.words import Column, dash, dollars, duration, print_json, print_table, stamp
@@ -20,6 +21,7 @@ from flyteish.cli.words import Column, dash, dollars, duration, print_json, prin
 if TYPE_CHECKING:
     from flyteish._authoring.forecast import Comparison, Forecast, ForecastOptions
     from flyteish._core.actions import RunRecord
+    from flyteish._core.queues import Queue
     from flyteish._core.settings import Settings
 
 _OPTIONS: Final = ("work", "checkpoint_every", "count", "rounds")
@@ -40,6 +42,15 @@ def forecast_of(args: Namespace, records: Records, task: str, settings: Settings
     if config.durability != "memory" and config.paths.store.exists():
         add_forecast(records.store, found)
     return found
+
+
+def learned_of(records: Records, task: str, queue: Queue) -> tuple[float | None, float]:
+    """A task's work, where it was learned, and its change-over in a queue's pools, measured or assumed; in seconds."""
+    learned = read(records.store, LEARNED, Learned) or Learned()
+    experience = Experience(learned.tasks)
+    named = set(queue.pools) or {pool.name for pool in records.config.pools}
+    pools = [(pool.name, pool.assumed_startup) for pool in records.config.pools if pool.name in named]
+    return experience.work(task), experience.changeover(task, pools)
 
 
 def _options(args: Namespace) -> ForecastOptions | None:

@@ -71,7 +71,7 @@ def plan(args: Namespace) -> int:
 
     from flyteish._core.queues import SPOT
     from flyteish._core.settings import Level, opinions
-    from flyteish.cli.forecasting import forecast_of
+    from flyteish.cli.forecasting import forecast_of, learned_of
     from flyteish.cli.loading import module_of, task_in
     from flyteish.cli.running import file_and_task, run_options
 
@@ -88,7 +88,8 @@ def plan(args: Namespace) -> int:
         task = task_in(module, name, file)
         settings = task.settings(scope)
     queue = next(each for each in records.config.queues if each.name == records.queue_name(settings.queue))
-    found = task.plan(scope)
+    work, changeover = learned_of(records, task.name, queue)
+    found = task.plan(scope, work=work, changeover=changeover)
     warnings = list(found.warnings)
     fed = {pool.medium for pool in records.config.pools if pool.name in queue.pools}
     if SPOT not in fed and any(row.medium == SPOT for row in found.attempts):
