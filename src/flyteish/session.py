@@ -7,6 +7,7 @@ process; nothing here is shared between them.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets as chance
 import threading
 from collections.abc import Mapping, Sequence
@@ -92,6 +93,7 @@ class Session:
         self._print_to_log = print_to_log
         self._scope = self.config.scope
         self._scopes: dict[str, Scope] = {}
+        self._noise = itertools.count(chance.randbits(20))  # counted on, so that names of one moment differ
         self._runs: dict[str, Run[Any]] = {}
         self._lock = threading.Lock()  # guards the two tables above
         self._life = threading.Lock()  # guards the two facts below; held while opening and closing
@@ -248,7 +250,7 @@ class Session:
         resuming.check_size(task, data, self.config.max_value_size)
         scope = self.scope_of(said)
         profile = profile_of(task, scope, machinery.blobs)
-        run_id = name or run_name(self._clock.now(), chance.randbits(20))
+        run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
         call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
         event = RunSubmitted(run_id, task.name, profile.settings.queue, command, resuming.entry_of(task), said)

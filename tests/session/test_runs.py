@@ -11,6 +11,7 @@ import pytest
 import flyteish
 from flyteish import Pool, Queue, Session, TaskEnvironment, Timeout, errors
 from flyteish.config import load_config
+from flyteish.testing import HandClock
 
 env = TaskEnvironment(name="runs")
 
@@ -724,3 +725,10 @@ def test_work_left_behind_by_an_attempt_ends_quietly(session: Session, local: Ta
     while not left[0].done() and time.monotonic() < deadline:
         session.run(square, x=3).result(20)
     assert left[0].cancelled()
+
+
+def test_runs_of_one_moment_have_names_of_their_own() -> None:
+    """Thousands of them, where names drawn by chance would meet."""
+    clock = HandClock(1_000_000.0)
+    with Session(queues=[Queue("default", state="held")], durability="memory", clock=clock) as held:
+        assert len({held.run(square, x=x).name for x in range(4000)}) == 4000
