@@ -40,6 +40,7 @@ class Reclaimer:
         self._ends: list[tuple[float, int, AttemptKey]] = []  # heap of planned notices; ended attempts drop out late
         self._at = 0.0  # market time that capacity has been followed to
         self._change: float | None = None  # market time of the next change of capacity after ``_at``
+        self._held: int | None = None  # capacity until then
         self._leaving: dict[AttemptKey, None] = {}  # reclaimed, but not handed out yet
         self._news: float | None = None  # since when there is something that the caller has not asked for
 
@@ -48,10 +49,13 @@ class Reclaimer:
         if self._opened is not None:
             raise RuntimeError(f"{self!r} is open already")
         self._opened = now
-        self._change = self._market.next_change(0.0)
+        self._change, self._held = self._market.next_change(0.0), self._market.capacity(0.0)
 
-    def attempt_started(self, now: float, key: AttemptKey) -> None:
-        """The pool got one more attempt. It is not touched by what the market did before ``now``."""
+    def attempt_started(self, now: float, key: AttemptKey) -> bool:
+        """The pool got one more attempt. It is not touched by what the market did before ``now``.
+
+        Returns whether ``next_due`` may be earlier than it was.
+        """
         self._follow(now)
         if key in self._staying:
             raise RuntimeError(f"{self!r}: attempt {key} has started already")
@@ -61,7 +65,9 @@ class Reclaimer:
         lifetime = self._market.lifetime(max(0.0, now - self._origin), number)
         if lifetime is not None:
             heapq.heappush(self._ends, (now + lifetime, number, key))
-        self._reclaim(self._excess(self._at), now)
+        if self._held is not None:
+            self._reclaim(self._excess(), now)
+        return self._news is not None or (lifetime is not None and self._ends[0][1] == number)
 
     def attempt_ended(self, key: AttemptKey) -> None:
         """It is over, however it ended. An attempt of another pool has no effect."""
@@ -108,10 +114,11 @@ class Reclaimer:
             # With nobody to reclaim, the changes that went by need not be gone through one by one.
             at = self._change if self._staying else max(self._change, now - origin)
             self._reclaim(self._outlived(origin + at), origin + at)
-            self._at, self._change = at, self._market.next_change(at)
-            self._reclaim(self._excess(at), origin + at)
+            self._at, self._change, self._held = at, self._market.next_change(at), self._market.capacity(at)
+            self._reclaim(self._excess(), origin + at)
             self._tell(origin + at)
-        self._reclaim(self._outlived(now), now)
+        if self._ends and self._ends[0][0] <= now:
+            self._reclaim(self._outlived(now), now)
         self._at = max(self._at, now - origin)
 
     def _reclaim(self, keys: list[AttemptKey], since: float) -> None:
@@ -131,8 +138,8 @@ class Reclaimer:
                 keys.append(end[2])
         return keys
 
-    def _excess(self, at: float) -> list[AttemptKey]:
-        held = self._market.capacity(at)
+    def _excess(self) -> list[AttemptKey]:
+        held = self._held
         if held is None:
             return []
         return [self._staying.popitem()[0] for _ in range(len(self._staying) - held)]
