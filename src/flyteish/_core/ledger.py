@@ -41,14 +41,15 @@ class Ledger:
 
     # -- counts -------------------------------------------------------------------------------------------------
 
-    def enlist(self, action: Action) -> None:
-        """From here on its queue knows of it, until it is struck off."""
+    def enlist(self, action: Action) -> QueueBook:
+        """From here on its queue knows of it, until it is struck off. Returns the queue's book."""
+        book = self.queues[action.profile.settings.queue]
         if not action.enlisted:
             action.enlisted = True
-            book = self.queues[action.profile.settings.queue]
             book.enlisted += 1
             if book.state == "drained":
                 book.state = "draining"  # unfinished work of a run that was taken over came back to it
+        return book
 
     def strike_off(self, action: Action) -> None:
         """The action is over."""
@@ -120,10 +121,13 @@ class Ledger:
         if not blocked:
             book.blocked.pop(task, None)
 
-    def begin_run(self, action: Action, run: RunRecord, book: QueueBook) -> None:
-        """The root at the head of the hold takes one of the queue's run places."""
+    def leave_hold(self, action: Action, book: QueueBook) -> None:
+        """The root at the head of the hold goes on from there."""
         book.hold.pop()
         self.withdraw(action)
+
+    def begin_run(self, run: RunRecord, book: QueueBook) -> None:
+        """A run takes one of the queue's run places."""
         run.active = True
         book.active_runs += 1
         book.active_tasks[run.task] = book.active_tasks.get(run.task, 0) + 1
@@ -136,7 +140,7 @@ class Ledger:
             book.active_tasks[run.task] -= 1
             if not book.active_tasks[run.task]:
                 del book.active_tasks[run.task]
-        if run.task not in book.active_tasks:
+        if book.blocked and run.task not in book.active_tasks:
             self.unblock_root(book, run.task)
 
     def ask_to_return(self, action: Action) -> None:

@@ -6,7 +6,7 @@ back. Must not know when anything starts.
 
 from __future__ import annotations
 
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
+from flyteish._core.actions import QUEUED, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
 from flyteish._core.effects import Deliver, Effect, Record, Refuse
 from flyteish._core.endings import outlived_by_calls
 from flyteish._core.events import ActionSubmitted, CancelRequested, RunSubmitted, TaskDeclared
@@ -134,7 +134,7 @@ def _call_again(state: State, action: Action, parent: Action | None, now: float,
     if parent is not None:
         _adopt(state, parent, action, effects)
     if action.phase is Phase.DORMANT:
-        move(state, action, Phase.QUEUED)
+        move(state, action, QUEUED)
         begin(state, state.runs[action.run], action, now)
 
 
