@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from flyteish._core.actions import Action, Phase
 from flyteish._core.books import PoolBook, QueueBook, Reason
@@ -22,7 +24,7 @@ from flyteish.errors import ConfigurationError
 __all__ = ["Books", "PoolBook", "QueueBook", "Reason", "Start"]
 
 
-class Start(NamedTuple):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Admission's word: this action starts (or goes on) in this pool."""
 
     action: Action
@@ -178,9 +180,9 @@ class Books(Ledger):
         going = True
         while going and pool.refusal(NO_AMOUNTS, now) is None:
             going = False
-            for book in pool.feeders:
+            for place, book in enumerate(pool.feeders):
                 if book.waiting and self._start_one(book, now, found):
-                    pool.served(book)
+                    pool.served(place)
                     if book.config.spot_share < 1:
                         self._dirty[book.config.name] = None  # its share is used up now, which opens other pools
                     going = True
@@ -208,7 +210,7 @@ class Books(Ledger):
                     book.waiting -= 1
                     self.eager -= 1
                     self.occupy(action, pool)
-                    found.append(Start(action, pool, returning=False, why=why))
+                    found.append(Start(action, pool, False, why))
                     return True
                 refused = pool if pool is Reason.SPEND_LIMIT else None
             # The queue itself refuses this head: whoever comes after it would pass it.
@@ -231,7 +233,7 @@ class Books(Ledger):
             self.eager -= 1
             self.occupy(action, pool)
             self._dirty[book.config.name] = None  # it held others of its queue back
-            found.append(Start(action, pool, returning=True))
+            found.append(Start(action, pool, True))
             return True
         return False
 
@@ -242,7 +244,7 @@ class Books(Ledger):
             pools = book.spot
             policy = action.profile.settings.interruptible
             only_spot = policy is not None and policy.fallback == "never"
-            if book.spot_share_reached(only_spot):
+            if book.config.spot_share < 1 and book.spot_share_reached(only_spot):
                 if only_spot or not book.on_demand:
                     return Reason.SPOT_SHARE
                 pools = book.on_demand
