@@ -28,7 +28,11 @@ def run_submitted(state: State, event: RunSubmitted, now: float, effects: Effect
         if refusal is not None:
             effects.append(Refuse(ActionKey(event.run, ""), refusal.error, refusal.message))
             return
-        books.queues[event.queue].runs_of.setdefault(event.task, {})[event.run] = None
+        runs_of = books.queues[event.queue].runs_of
+        if event.task in runs_of:
+            runs_of[event.task][event.run] = None
+        else:
+            runs_of[event.task] = {event.run: None}
     run = RunRecord(event.run, event.task, event.queue, now, event.command, event.entry)
     run.unrecorded = (Record(now, event),)
     state.runs[run.id] = run

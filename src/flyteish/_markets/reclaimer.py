@@ -56,13 +56,13 @@ class Reclaimer:
 
         Returns whether ``next_due`` may be earlier than it was.
         """
-        self._follow(now)
+        at = self._follow(now)
         if key in self._staying:
             raise RuntimeError(f"{self!r}: attempt {key} has started already")
         number = self._started
         self._started += 1
         self._staying[key] = number
-        lifetime = self._market.lifetime(max(0.0, now - self._origin), number)
+        lifetime = self._market.lifetime(max(0.0, at), number)
         if lifetime is not None:
             heapq.heappush(self._ends, (now + lifetime, number, key))
         if self._held is not None:
@@ -107,8 +107,8 @@ class Reclaimer:
             at = max(at, self._change)
         return self._market.capacity(at)
 
-    def _follow(self, now: float) -> None:
-        """Take what the market did up to ``now``, in the order in which it happened."""
+    def _follow(self, now: float) -> float:
+        """Take what the market did up to ``now``, in the order in which it happened; returns the market's time."""
         origin = self._origin
         while self._change is not None and origin + self._change <= now:
             # With nobody to reclaim, the changes that went by need not be gone through one by one.
@@ -119,7 +119,10 @@ class Reclaimer:
             self._tell(origin + at)
         if self._ends and self._ends[0][0] <= now:
             self._reclaim(self._outlived(now), now)
-        self._at = max(self._at, now - origin)
+        at = now - origin
+        if at > self._at:
+            self._at = at
+        return at
 
     def _reclaim(self, keys: list[AttemptKey], since: float) -> None:
         if keys:
