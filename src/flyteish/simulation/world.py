@@ -292,9 +292,9 @@ class VirtualWorld:
         self.running[effect.medium] += 1
         machine = Machine(self, job, action, self._pools[effect.pool])
         self._live[machine.key] = machine
-        if effect.pool in self._reclaimers:
-            if self._reclaimers[effect.pool].attempt_started(self.now, machine.key):
-                self._ask_again(effect.pool)
+        reclaimer = self._reclaimers.get(effect.pool)
+        if reclaimer is not None and reclaimer.attempt_started(self.now, machine.key):
+            self._ask_again(effect.pool)
 
     def left(self, machine: Machine) -> None:
         """An attempt is over; the core hears of it next."""
