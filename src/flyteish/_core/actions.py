@@ -36,6 +36,12 @@ class Phase(StrEnum):
     TIMED_OUT = "timed_out"
 
 
+# The members by name: to read one off its class costs as much as a call, and these are read for every action.
+QUEUED: Final = Phase.QUEUED
+RUNNING: Final = Phase.RUNNING
+PARKED: Final = Phase.PARKED
+RETURNING: Final = Phase.RETURNING
+SUCCEEDED: Final = Phase.SUCCEEDED
 CHAIN_KEPT: Final = 16
 TERMINAL: Final = frozenset((Phase.SUCCEEDED, Phase.FAILED, Phase.ABORTED, Phase.TIMED_OUT))
 WITH_ATTEMPT: Final = frozenset((Phase.RUNNING, Phase.PARKED, Phase.RETURNING))

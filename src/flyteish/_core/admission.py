@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from flyteish._core.actions import Action, Phase
 from flyteish._core.books import PoolBook, QueueBook, Reason
@@ -22,7 +24,7 @@ from flyteish.errors import ConfigurationError
 __all__ = ["Books", "PoolBook", "QueueBook", "Reason", "Start"]
 
 
-class Start(NamedTuple):
+class Start(msgspec.Struct, frozen=True, gc=False):
     """Admission's word: this action starts (or goes on) in this pool."""
 
     action: Action
@@ -68,7 +70,7 @@ class Books(Ledger):
         for name, book in self.queues.items():
             if name in shapes and shapes[name] != _shape(book):
                 self._line_up_anew(book)
-            self._dirty[name] = None
+            self.dirty[name] = None
 
     def _configure_queues(self, queues: tuple[Queue, ...]) -> None:
         for queue in queues:
@@ -102,7 +104,7 @@ class Books(Ledger):
             anybodys = (pool.prices.latest for pool in dear if pool.prices.latest)
             book.on_demand_price = min(own, default=0.0) or min(anybodys, default=0.0)
             if book.config.spend_limit:
-                self._dirty[book.config.name] = None
+                self.dirty[book.config.name] = None
 
     def _line_up_anew(self, book: QueueBook) -> None:
         waiting = [action for line in book.lines.values() for action in line]
@@ -134,23 +136,18 @@ class Books(Ledger):
 
     # -- admission ----------------------------------------------------------------------------------------------
 
-    @property
-    def restless(self) -> bool:
-        """Whether anything changed that may let somebody in."""
-        return bool(self._dirty or self._freed or self.roomy)
-
     def starts(self, now: float) -> list[Start]:
         """Everyone who may start now, in order; each is out of its line and holds its place when it is named."""
         found: list[Start] = []
-        while self._freed or self._dirty:
-            freed, dirty = self._freed, self._dirty
-            self._freed, self._dirty = {}, {}
+        while self.freed or self.dirty:
+            freed, dirty = self.freed, self.dirty
+            self.freed, self.dirty = {}, {}
             if self.eager:
                 before = len(found)
                 self._one_round(freed, dirty, now, found)
                 if self._polite and len(found) > before:
                     # Whoever stood back for a returning parent may find that it has gone on, or can't.
-                    self._dirty.update(self._polite)
+                    self.dirty.update(self._polite)
                     self._polite = {}
         return found
 
@@ -178,11 +175,11 @@ class Books(Ledger):
         going = True
         while going and pool.refusal(NO_AMOUNTS, now) is None:
             going = False
-            for book in pool.feeders:
+            for place, book in enumerate(pool.feeders):
                 if book.waiting and self._start_one(book, now, found):
-                    pool.served(book)
+                    pool.served(place)
                     if book.config.spot_share < 1:
-                        self._dirty[book.config.name] = None  # its share is used up now, which opens other pools
+                        self.dirty[book.config.name] = None  # its share is used up now, which opens other pools
                     going = True
                     break
 
@@ -192,7 +189,6 @@ class Books(Ledger):
             return True
         if not book.waiting:
             return False
-        strict = book.config.scheduling == "strict_fifo"
         for line, action in book.heads():
             refused = book.refusal(action)
             if refused is None:
@@ -208,12 +204,14 @@ class Books(Ledger):
                     book.waiting -= 1
                     self.eager -= 1
                     self.occupy(action, pool)
-                    found.append(Start(action, pool, returning=False, why=why))
+                    found.append(Start(action, pool, False, why))
                     return True
                 refused = pool if pool is Reason.SPEND_LIMIT else None
             # The queue itself refuses this head: whoever comes after it would pass it.
-            if refused is not None and (strict or refused not in (Reason.RESOURCES, Reason.SPEND_LIMIT)):
-                return False
+            if refused is not None:
+                strict = book.config.scheduling == "strict_fifo"
+                if strict or refused not in (Reason.RESOURCES, Reason.SPEND_LIMIT):
+                    return False
         return False
 
     def _return_one(self, book: QueueBook, found: list[Start]) -> bool:
@@ -230,8 +228,8 @@ class Books(Ledger):
             pool.returners -= 1
             self.eager -= 1
             self.occupy(action, pool)
-            self._dirty[book.config.name] = None  # it held others of its queue back
-            found.append(Start(action, pool, returning=True))
+            self.dirty[book.config.name] = None  # it held others of its queue back
+            found.append(Start(action, pool, True))
             return True
         return False
 
@@ -240,12 +238,13 @@ class Books(Ledger):
         pools: Sequence[PoolBook] = book.on_demand
         if action.wanted == SPOT:
             pools = book.spot
-            policy = action.profile.settings.interruptible
-            only_spot = policy is not None and policy.fallback == "never"
-            if book.spot_share_reached(only_spot):
-                if only_spot or not book.on_demand:
-                    return Reason.SPOT_SHARE
-                pools = book.on_demand
+            if book.config.spot_share < 1:
+                policy = action.profile.settings.interruptible
+                only_spot = policy is not None and policy.fallback == "never"
+                if book.spot_share_reached(only_spot):
+                    if only_spot or not book.on_demand:
+                        return Reason.SPOT_SHARE
+                    pools = book.on_demand
         if book.config.spend_limit and pools:
             pools = [pool for pool in pools if not book.too_dear(pool)]
             if not pools:

@@ -6,12 +6,12 @@ whatever an attempt that was given up still says is void. Must not know queues' 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from flyteish._core import endings, placement, relocations, retries
-from flyteish._core.actions import CHAIN_KEPT, WITH_ATTEMPT, Action, Attempt, End, Phase
+from flyteish._core.actions import CHAIN_KEPT, QUEUED, RUNNING, SUCCEEDED, WITH_ATTEMPT, Action, Attempt, End, Phase
 from flyteish._core.admission import PoolBook, Start
 from flyteish._core.effects import Effect, Record, Refuse, StartAttempt
 from flyteish._core.events import (
@@ -32,6 +32,9 @@ from flyteish._core.values import ErrorDocument
 from flyteish._core.waits import begin, go_on, ran_out
 
 Effects = list[Effect]
+_PREEMPTED: Final = End.PREEMPTED
+_SUCCEEDED: Final = End.SUCCEEDED
+_NO_CAPACITY: Final = End.NO_CAPACITY
 
 
 def start(state: State, order: Start, now: float, effects: Effects) -> None:
@@ -40,7 +43,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
     assert state.books is not None
     book = state.books.queues[action.profile.settings.queue]
     if order.returning:
-        move(state, action, Phase.RUNNING)
+        move(state, action, RUNNING)
         deliver_held(state, action, effects)
         return
     rule, why = action.rule, action.why
@@ -69,9 +72,9 @@ def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects)
     action.outstanding = 0
     action.held = ()
     action.review_at = 0.0
-    if action.phase is not Phase.QUEUED:  # in replay: how it came back into the line is not recorded
-        move(state, action, Phase.QUEUED)
-    move(state, action, Phase.RUNNING)
+    if action.phase is not QUEUED:  # in replay: how it came back into the line is not recorded
+        move(state, action, QUEUED)
+    move(state, action, RUNNING)
     effects.append(Record(now, event))
 
 
@@ -115,7 +118,7 @@ def _got_machine(pool: PoolBook, attempt: Attempt, now: float) -> None:
 def _remember(pool: PoolBook, attempt: Attempt, now: float) -> None:
     """What the end of a spot attempt says of its pool."""
     seconds = now - attempt.admitted_at
-    if attempt.end is not End.PREEMPTED:
+    if attempt.end is not _PREEMPTED:
         pool.memory.ended(now, seconds)
         return
     # Its work since the last checkpoint, and the start-up that the next attempt needs again.
@@ -142,33 +145,35 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         _bury(state, event, effects)
         return
     action, attempt = live
+    books = state.books
     event = priced(state, event, attempt, now)
     effects.append(Record(now, event))
-    if state.books is not None:
-        state.books.withdraw(action)
-        state.books.vacate(action)
+    if books is not None:
+        if action.ticket:
+            books.withdraw(action)
+        books.vacate(action)
     attempt.ended_at = now
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at
-        if state.books is not None:
-            _got_machine(state.books.pools[attempt.pool], attempt, now)
+        if books is not None:
+            _got_machine(books.pools[attempt.pool], attempt, now)
             state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.admitted_at)
     attempt.end, attempt.cause = endings.classify(event.evidence, attempt)
-    if attempt.medium == SPOT and state.books is not None and attempt.end is not End.NO_CAPACITY:
-        _remember(state.books.pools[attempt.pool], attempt, now)
-    if attempt.end is End.MAX_RUNTIME:
-        attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
-    if attempt.end is End.SUCCEEDED:
+    if attempt.medium == SPOT and books is not None and attempt.end is not _NO_CAPACITY:
+        _remember(books.pools[attempt.pool], attempt, now)
+    if attempt.end is _SUCCEEDED:
         action.result = event.evidence.result
-        if state.books is not None and attempt.running_at:
+        if books is not None and attempt.running_at:
             since = max(attempt.running_at, attempt.last_checkpoint_at)
             state.experience.finished(action.profile.task, action.kept + now - since)
-        end(state, action, Phase.SUCCEEDED, now, effects)
+        end(state, action, SUCCEEDED, now, effects)
     elif attempt.end is End.CANCELLED:
         end(state, action, Phase.ABORTED, now, effects)
-    elif attempt.end is End.NO_CAPACITY:
+    elif attempt.end is _NO_CAPACITY:
         _denied(state, action, attempt, now)
     else:
+        if attempt.end is End.MAX_RUNTIME:
+            attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
 
 

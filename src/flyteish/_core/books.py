@@ -6,6 +6,7 @@ who goes next among several (``admission``) or what becomes of an action (``life
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
@@ -98,13 +99,12 @@ class PoolBook:
             return Reason.RESOURCES
         return None
 
-    def served(self, book: QueueBook) -> None:
-        """``book`` had its turn: queues of the same priority come before it now."""
+    def served(self, place: int) -> None:
+        """The feeder at ``place`` had its turn: queues of the same priority come before it now."""
         feeders = self.feeders
-        if len(feeders) > 1 and book in feeders:
-            feeders.remove(book)
-            lower = (n for n, other in enumerate(feeders) if other.config.priority < book.config.priority)
-            feeders.insert(next(lower, len(feeders)), book)
+        if len(feeders) > 1:
+            book = feeders.pop(place)
+            feeders.insert(bisect_right(feeders, -book.config.priority, place, key=_descending), book)
 
     def __repr__(self) -> str:
         size = self.config.capacity or "∞"
@@ -332,6 +332,10 @@ class QueueBook:
 
     def __repr__(self) -> str:
         return f"<QueueBook {self.config.name} {self.state} running={self.running} waiting={self.waiting}>"
+
+
+def _descending(book: QueueBook) -> int:
+    return -int(book.config.priority)
 
 
 def _limit(config: Queue) -> Amounts:

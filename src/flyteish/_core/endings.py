@@ -45,10 +45,13 @@ class Ending(NamedTuple):
     cause: str
 
 
+_SUCCEEDED: Final = Ending(End.SUCCEEDED, "")
+
+
 def classify(evidence: Evidence, attempt: Attempt) -> Ending:
     """Judge one end. A result committed in time counts, whatever else happened."""
     if evidence.result is not None:
-        return Ending(End.SUCCEEDED, "")
+        return _SUCCEEDED
     error = evidence.error
     if attempt.stop and not (attempt.stop == "max_runtime" and error is not None and error.final):
         return Ending(_STOPPED[attempt.stop], attempt.stop.replace("_", " "))

@@ -57,10 +57,10 @@ class Experience(msgspec.Struct):
 
     def started(self, task: str, pool: str, seconds: float) -> None:
         """User code began so long after the admission."""
-        starts = self.of(task).starts
-        latest = starts.get(pool)
+        seen = self.tasks.get(task) or self.of(task)
+        latest = seen.starts.get(pool)
         if latest is None:
-            starts[pool] = [seconds]
+            seen.starts[pool] = [seconds]
         else:
             _keep(latest, seconds)
 
@@ -70,7 +70,7 @@ class Experience(msgspec.Struct):
 
     def finished(self, task: str, seconds: float) -> None:
         """An action succeeded with so much work kept."""
-        seen = self.of(task)
+        seen = self.tasks.get(task) or self.of(task)
         seen.successes += 1
         _keep(seen.works, seconds)
 

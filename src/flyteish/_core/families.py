@@ -6,7 +6,7 @@ takes its unfinished descendants with it. Must not know why an attempt ended (sp
 
 from __future__ import annotations
 
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
+from flyteish._core.actions import PARKED, RETURNING, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
 from flyteish._core.admission import QueueBook
 from flyteish._core.effects import Deliver, Effect, QueueDrained, RunEnded, StopAttempt
 from flyteish._core.moves import move
@@ -23,12 +23,12 @@ def park(state: State, parent: Action, child: Action, effects: Effects) -> None:
     child.awaited_by = parent.generation
     parent.outstanding += 1
     books = state.books
-    if books is None or parent.phase is Phase.PARKED:
+    if books is None or parent.phase is PARKED:
         return
-    if parent.phase is Phase.RETURNING:
+    if parent.phase is RETURNING:
         books.withdraw(parent)
         deliver_held(state, parent, effects)
-    move(state, parent, Phase.PARKED)
+    move(state, parent, PARKED)
     books.vacate(parent)
 
 
@@ -48,9 +48,9 @@ def child_ended(state: State, child: Action, effects: Effects) -> None:
         if parent.phase in WITH_ATTEMPT and child.awaited_by == parent.generation:
             child.awaited_by = 0
             parent.outstanding -= 1
-            if not parent.outstanding and parent.phase is Phase.PARKED and state.books is not None:
+            if not parent.outstanding and parent.phase is PARKED and state.books is not None:
                 parent.held += (child.id,)
-                move(state, parent, Phase.RETURNING)
+                move(state, parent, RETURNING)
                 state.books.ask_to_return(parent)
                 return
     effects.append(Deliver(child))
@@ -65,7 +65,7 @@ def end(state: State, action: Action, phase: Phase, now: float, effects: Effects
     _leave(state, run, action, phase, now)
     ended = [action]
     for gone in ended:  # grows while it is walked: a chain of calls may be longer than Python's stack
-        for child_id in sorted(gone.children or ()):
+        for child_id in sorted(gone.children) if gone.children else ():
             child = run.actions[child_id]
             if _tell_to_stop(child, f"its parent {gone.phase.value.replace('_', ' ')}", effects):
                 _leave(state, run, child, Phase.ABORTED, now)
@@ -99,7 +99,7 @@ def _tell_to_stop(action: Action, reason: str, effects: Effects) -> bool:
 
 
 def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: float) -> None:
-    if state.books is not None:
+    if action.ticket and state.books is not None:
         state.books.withdraw(action)
     move(state, action, phase)
     action.ended_at = now
@@ -127,9 +127,10 @@ def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effec
 def forget_overlap(state: State, run: RunRecord) -> None:
     """The run no longer stands in the way of another of its task."""
     book = state.books.queues.get(run.queue) if state.books is not None else None
-    if book is not None and run.task in book.runs_of:
-        book.runs_of[run.task].pop(run.id, None)
-        if not book.runs_of[run.task]:
+    runs = book.runs_of.get(run.task) if book is not None else None
+    if book is not None and runs is not None:
+        runs.pop(run.id, None)
+        if not runs:
             del book.runs_of[run.task]
 
 

@@ -22,7 +22,7 @@ _AHEAD: Final = 1 << 62
 class Ledger:
     """The queues' and pools' books, kept together: one action's coming or going is written in all of them at once."""
 
-    __slots__ = ("_dirty", "_freed", "_polite", "_tickets", "eager", "pools", "queues", "roomy")
+    __slots__ = ("_polite", "_tickets", "dirty", "eager", "freed", "pools", "queues", "roomy")
 
     def __init__(self) -> None:
         self.queues: dict[str, QueueBook] = {}
@@ -32,23 +32,24 @@ class Ledger:
         self.roomy: dict[str, None] = {}
         """Queues with somebody at the door that are no longer full."""
         self._tickets = 0
-        self._dirty: dict[str, None] = {}
+        self.dirty: dict[str, None] = {}
         """Queues in which somebody new waits, or has more room."""
-        self._freed: dict[str, None] = {}
+        self.freed: dict[str, None] = {}
         """Pools with more room."""
         self._polite: dict[str, None] = {}
         """Queues in which somebody stood back for another queue's returning parent."""
 
     # -- counts -------------------------------------------------------------------------------------------------
 
-    def enlist(self, action: Action) -> None:
-        """From here on its queue knows of it, until it is struck off."""
+    def enlist(self, action: Action) -> QueueBook:
+        """From here on its queue knows of it, until it is struck off. Returns the queue's book."""
+        book = self.queues[action.profile.settings.queue]
         if not action.enlisted:
             action.enlisted = True
-            book = self.queues[action.profile.settings.queue]
             book.enlisted += 1
             if book.state == "drained":
                 book.state = "draining"  # unfinished work of a run that was taken over came back to it
+        return book
 
     def strike_off(self, action: Action) -> None:
         """The action is over."""
@@ -76,7 +77,7 @@ class Ledger:
         action.stands = "line"
         book.waiting += 1
         self.eager += 1
-        self._dirty[book.config.name] = None
+        self.dirty[book.config.name] = None
 
     def wait_outside(self, action: Action) -> None:
         """The queue is full: stand at its door."""
@@ -120,10 +121,13 @@ class Ledger:
         if not blocked:
             book.blocked.pop(task, None)
 
-    def begin_run(self, action: Action, run: RunRecord, book: QueueBook) -> None:
-        """The root at the head of the hold takes one of the queue's run places."""
+    def leave_hold(self, action: Action, book: QueueBook) -> None:
+        """The root at the head of the hold goes on from there."""
         book.hold.pop()
         self.withdraw(action)
+
+    def begin_run(self, run: RunRecord, book: QueueBook) -> None:
+        """A run takes one of the queue's run places."""
         run.active = True
         book.active_runs += 1
         book.active_tasks[run.task] = book.active_tasks.get(run.task, 0) + 1
@@ -136,7 +140,7 @@ class Ledger:
             book.active_tasks[run.task] -= 1
             if not book.active_tasks[run.task]:
                 del book.active_tasks[run.task]
-        if run.task not in book.active_tasks:
+        if book.blocked and run.task not in book.active_tasks:
             self.unblock_root(book, run.task)
 
     def ask_to_return(self, action: Action) -> None:
@@ -151,7 +155,7 @@ class Ledger:
         book.returners += 1
         pool.returners += 1
         self.eager += 1
-        self._dirty[book.config.name] = None
+        self.dirty[book.config.name] = None
 
     def withdraw(self, action: Action) -> None:
         """Leave wherever it stands; the place itself is dropped when it comes to the head."""
@@ -170,17 +174,17 @@ class Ledger:
             book.returners -= 1
             pool.returners -= 1
             self.eager -= 1
-            self._freed[pool.config.name] = None  # others may have stood back for it
+            self.freed[pool.config.name] = None  # others may have stood back for it
         action.ticket, action.stands = 0, ""
-        self._dirty[book.config.name] = None
+        self.dirty[book.config.name] = None
 
     def touch(self, queue: str) -> None:
         """Look at this queue again: a limit of it changed."""
-        self._dirty[queue] = None
+        self.dirty[queue] = None
 
     def touch_pool(self, pool: str) -> None:
         """Look at this pool again: its capacity changed."""
-        self._freed[pool] = None
+        self.freed[pool] = None
 
     def _next_ticket(self, at_head: bool = False) -> int:
         self._tickets += 1
@@ -213,8 +217,10 @@ class Ledger:
         action.occupies = ""
         book.running -= 1
         pool.running -= 1
-        left = book.inside[pool] = book.inside[pool] - 1
-        if not left:
+        left = book.inside[pool] - 1
+        if left:
+            book.inside[pool] = left
+        else:
             del book.inside[pool]
         if action.place_medium == SPOT:
             book.spot_running -= 1
@@ -223,5 +229,5 @@ class Ledger:
             book.used = book.used.minus(amounts)
             pool.used = pool.used.minus(amounts)
         if self.eager:
-            self._dirty[book.config.name] = None
-            self._freed[pool.config.name] = None
+            self.dirty[book.config.name] = None
+            self.freed[pool.config.name] = None

@@ -55,7 +55,7 @@ def apply(state: State, event: Event, now: float) -> tuple[State, list[Effect]]:
     if timers and timers[0].at <= now:  # a run that is taken over may have limits that passed in between
         limits.take_due(state, now, effects)
     books = state.books
-    if books is not None and books.restless:
+    if books is not None and (books.dirty or books.freed or books.roomy):
         while books.roomy:
             waits.let_in(state, now)
         for start in books.starts(now):

@@ -44,5 +44,6 @@ def move(state: State, action: Action, phase: Phase) -> None:
         story = "\n  ".join(attempt_lines(action))
         raise AssertionError(f"{action!r} cannot become {phase}; from there it may become {known}\n  {story}")
     action.phase = phase
-    if (phase in COUNTED) is not action.counted and state.books is not None:
-        state.books.count(action, phase in COUNTED)
+    counts = phase in COUNTED
+    if counts is not action.counted and state.books is not None:
+        state.books.count(action, counts)

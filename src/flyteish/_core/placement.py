@@ -6,6 +6,7 @@ Decides from an action's settings and history only; whether a pool has room is `
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from flyteish._core.actions import Action
@@ -58,7 +59,12 @@ def place(settings: Settings, user_attempt: int, preemptions_in_row: int, preemp
     limit = policy.preemptions_without_progress
     if preemptions_in_row >= limit:
         return Placement(ON_DEMAND, "trip-wire", f"{preemptions_in_row} preemptions in a row without a new checkpoint")
-    return Placement(SPOT, "interruptible", f"interruptible, user attempt {user_attempt} of {count + 1}")
+    return _on_spot(user_attempt, count + 1)
+
+
+@lru_cache(maxsize=256)
+def _on_spot(user_attempt: int, of: int) -> Placement:
+    return Placement(SPOT, "interruptible", f"interruptible, user attempt {user_attempt} of {of}")
 
 
 def trip_wire_fired(action: Action) -> bool:

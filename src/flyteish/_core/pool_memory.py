@@ -97,7 +97,8 @@ class PoolMemory:
         if self.half_life:
             self._fade(now)
             self._asked += 1.0
-            self._bound()
+            if self._asked > MOST * PRIOR_ASKS:
+                self._bound_asked()
         if self.is_up is not True:
             self.came(now)
 
@@ -107,7 +108,7 @@ class PoolMemory:
             self._fade(now)
             self._asked += 1.0
             self._refused += 1.0
-            self._bound()
+            self._bound_asked()
             self._stock_outs.append(now)
             self._hold(now)
         self.went(now)
@@ -133,7 +134,8 @@ class PoolMemory:
         if self.half_life:
             self._fade(now)
             self._machine += seconds
-            self._bound()
+            if self._machine > MOST * self.half_life:
+                self._bound_machine()
 
     def preempted(self, now: float, seconds: float, lost: float) -> None:
         """An attempt lost its machine after ``seconds``; ``lost`` of them (and more, with a new start-up) were in
@@ -143,7 +145,7 @@ class PoolMemory:
             self._machine += seconds
             self._lost += min(lost, seconds)
             self._preempted += 1.0
-            self._bound()
+            self._bound_machine()
             self._preemptions.append(now)
             self._hold(now)
 
@@ -158,12 +160,14 @@ class PoolMemory:
             self._asked *= kept
             self._refused *= kept
 
-    def _bound(self) -> None:
+    def _bound_machine(self) -> None:
         if self._machine > MOST * self.half_life:
             down = MOST * self.half_life / self._machine
             self._machine *= down
             self._lost *= down
             self._preempted *= down
+
+    def _bound_asked(self) -> None:
         if self._asked > MOST * PRIOR_ASKS:
             down = MOST * PRIOR_ASKS / self._asked
             self._asked *= down
@@ -247,8 +251,8 @@ def passed_over(memories: Sequence[PoolMemory], already: Collection[PoolMemory],
         already: those passed over at the last choice; they come back later than others go.
     """
     for memory in memories:
-        if now < memory.held_until:
-            break
+        if now < memory.held_until and memory.score(now) > RETURN:
+            break  # else no score is: it is RETURN at most once nothing may be held against a pool any more
     else:
         return []
     scores = [memory.score(now) for memory in memories]

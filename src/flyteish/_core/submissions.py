@@ -6,7 +6,7 @@ back. Must not know when anything starts.
 
 from __future__ import annotations
 
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
+from flyteish._core.actions import QUEUED, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
 from flyteish._core.effects import Deliver, Effect, Record, Refuse
 from flyteish._core.endings import outlived_by_calls
 from flyteish._core.events import ActionSubmitted, CancelRequested, RunSubmitted, TaskDeclared
@@ -28,7 +28,11 @@ def run_submitted(state: State, event: RunSubmitted, now: float, effects: Effect
         if refusal is not None:
             effects.append(Refuse(ActionKey(event.run, ""), refusal.error, refusal.message))
             return
-        books.queues[event.queue].runs_of.setdefault(event.task, {})[event.run] = None
+        runs_of = books.queues[event.queue].runs_of
+        if event.task in runs_of:
+            runs_of[event.task][event.run] = None
+        else:
+            runs_of[event.task] = {event.run: None}
     run = RunRecord(event.run, event.task, event.queue, now, event.command, event.entry)
     run.unrecorded = (Record(now, event),)
     state.runs[run.id] = run
@@ -134,7 +138,7 @@ def _call_again(state: State, action: Action, parent: Action | None, now: float,
     if parent is not None:
         _adopt(state, parent, action, effects)
     if action.phase is Phase.DORMANT:
-        move(state, action, Phase.QUEUED)
+        move(state, action, QUEUED)
         begin(state, state.runs[action.run], action, now)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from flyteish._core import pacing, placement
-from flyteish._core.actions import Action, Phase, RunRecord
+from flyteish._core.actions import QUEUED, Action, RunRecord
 from flyteish._core.admission import Books, QueueBook
 from flyteish._core.moves import move
 from flyteish._core.policies import SpotPolicy
@@ -21,13 +21,13 @@ def enter(state: State, run: RunRecord, action: Action, now: float) -> None:
     """The first time in its queue: through the door, if there is room."""
     books = state.books
     if books is None:
-        move(state, action, Phase.QUEUED)
+        move(state, action, QUEUED)
         return
-    books.enlist(action)
-    if books.queues[action.profile.settings.queue].is_full():
+    book = books.enlist(action)
+    if book.config.depth and book.is_full():
         books.wait_outside(action)
     else:
-        move(state, action, Phase.QUEUED)
+        move(state, action, QUEUED)
     begin(state, run, action, now)
 
 
@@ -40,7 +40,7 @@ def begin(state: State, run: RunRecord, action: Action, now: float, at_head: boo
     limit = action.profile.settings.timeout.max_queued_time
     if limit is not None:
         state.remind(now + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
-    if action.phase is Phase.QUEUED:
+    if action.phase is QUEUED:
         _stand(state, run, action, at_head, now)
 
 
@@ -62,12 +62,19 @@ def go_on(state: State, action: Action, since: float, now: float) -> None:
 
 
 def _stand(state: State, run: RunRecord, action: Action, at_head: bool, now: float) -> None:
-    assert state.books is not None
+    books = state.books
+    assert books is not None
     if action.parent is not None or run.active:
         line_up(state, action, at_head, now)
-    else:
-        state.books.hold_root(action)
-        release_roots(state, state.books.queues[action.profile.settings.queue], now)
+        return
+    book = books.queues[action.profile.settings.queue]
+    config = book.config
+    if book.held or config.run_concurrency or config.depth or config.overlap == "queue":
+        books.hold_root(action)
+        release_roots(state, book, now)
+    else:  # nobody is before it and nothing keeps runs back, so it does not stand in the hold first
+        books.begin_run(run, book)
+        line_up(state, action, at_head=False, now=now)
 
 
 def line_up(state: State, action: Action, at_head: bool, now: float) -> None:
@@ -138,7 +145,7 @@ def let_in(state: State, now: float) -> None:
         if book is None:
             continue
         while not book.is_full() and (action := books.next_inside(book)) is not None:
-            move(state, action, Phase.QUEUED)
+            move(state, action, QUEUED)
             _stand(state, state.runs[action.run], action, at_head=False, now=now)
         release_roots(state, book, now)
 
@@ -156,7 +163,8 @@ def release_roots(state: State, book: QueueBook, now: float) -> None:
         if config.overlap == "queue" and run.task in book.active_tasks:
             books.block_root(root, book, run.task)
             continue
-        books.begin_run(root, run, book)
+        books.leave_hold(root, book)
+        books.begin_run(run, book)
         line_up(state, root, at_head=False, now=now)
 
 

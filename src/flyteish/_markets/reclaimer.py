@@ -40,6 +40,7 @@ class Reclaimer:
         self._ends: list[tuple[float, int, AttemptKey]] = []  # heap of planned notices; ended attempts drop out late
         self._at = 0.0  # market time that capacity has been followed to
         self._change: float | None = None  # market time of the next change of capacity after ``_at``
+        self._held: int | None = None  # capacity until then
         self._leaving: dict[AttemptKey, None] = {}  # reclaimed, but not handed out yet
         self._news: float | None = None  # since when there is something that the caller has not asked for
 
@@ -48,20 +49,25 @@ class Reclaimer:
         if self._opened is not None:
             raise RuntimeError(f"{self!r} is open already")
         self._opened = now
-        self._change = self._market.next_change(0.0)
+        self._change, self._held = self._market.next_change(0.0), self._market.capacity(0.0)
 
-    def attempt_started(self, now: float, key: AttemptKey) -> None:
-        """The pool got one more attempt. It is not touched by what the market did before ``now``."""
-        self._follow(now)
+    def attempt_started(self, now: float, key: AttemptKey) -> bool:
+        """The pool got one more attempt. It is not touched by what the market did before ``now``.
+
+        Returns whether ``next_due`` may be earlier than it was.
+        """
+        at = self._follow(now)
         if key in self._staying:
             raise RuntimeError(f"{self!r}: attempt {key} has started already")
         number = self._started
         self._started += 1
         self._staying[key] = number
-        lifetime = self._market.lifetime(max(0.0, now - self._origin), number)
+        lifetime = self._market.lifetime(max(0.0, at), number)
         if lifetime is not None:
             heapq.heappush(self._ends, (now + lifetime, number, key))
-        self._reclaim(self._excess(self._at), now)
+        if self._held is not None:
+            self._reclaim(self._excess(), now)
+        return self._news is not None or (lifetime is not None and self._ends[0][1] == number)
 
     def attempt_ended(self, key: AttemptKey) -> None:
         """It is over, however it ended. An attempt of another pool has no effect."""
@@ -101,18 +107,22 @@ class Reclaimer:
             at = max(at, self._change)
         return self._market.capacity(at)
 
-    def _follow(self, now: float) -> None:
-        """Take what the market did up to ``now``, in the order in which it happened."""
+    def _follow(self, now: float) -> float:
+        """Take what the market did up to ``now``, in the order in which it happened; returns the market's time."""
         origin = self._origin
         while self._change is not None and origin + self._change <= now:
             # With nobody to reclaim, the changes that went by need not be gone through one by one.
             at = self._change if self._staying else max(self._change, now - origin)
             self._reclaim(self._outlived(origin + at), origin + at)
-            self._at, self._change = at, self._market.next_change(at)
-            self._reclaim(self._excess(at), origin + at)
+            self._at, self._change, self._held = at, self._market.next_change(at), self._market.capacity(at)
+            self._reclaim(self._excess(), origin + at)
             self._tell(origin + at)
-        self._reclaim(self._outlived(now), now)
-        self._at = max(self._at, now - origin)
+        if self._ends and self._ends[0][0] <= now:
+            self._reclaim(self._outlived(now), now)
+        at = now - origin
+        if at > self._at:
+            self._at = at
+        return at
 
     def _reclaim(self, keys: list[AttemptKey], since: float) -> None:
         if keys:
@@ -131,8 +141,8 @@ class Reclaimer:
                 keys.append(end[2])
         return keys
 
-    def _excess(self, at: float) -> list[AttemptKey]:
-        held = self._market.capacity(at)
+    def _excess(self) -> list[AttemptKey]:
+        held = self._held
         if held is None:
             return []
         return [self._staying.popitem()[0] for _ in range(len(self._staying) - held)]

@@ -21,6 +21,7 @@ from flyteish._core.events import (
 )
 from flyteish._core.ids import AttemptKey
 from flyteish._core.queues import Pool
+from flyteish._core.settings import Settings
 from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish.simulation.workload import Workload, WorkModel
 
@@ -53,11 +54,13 @@ class Surroundings(Protocol):
 class Job:
     """What one action has to do, and what of it is saved, over all its attempts."""
 
-    __slots__ = ("chance", "model", "saved", "sequence", "work")
+    __slots__ = ("chance", "model", "plain", "saved", "sequence", "work")
 
-    def __init__(self, model: WorkModel, work: float, chance: int = 0) -> None:
+    def __init__(self, model: WorkModel, work: float, chance: int = 0, plain: bool = False) -> None:
         self.model = model
         self.work = work
+        self.plain = plain
+        """Nothing can happen to its attempts but their end."""
         self.saved = 0.0
         """Seconds of work that a checkpoint holds."""
         self.sequence = 0
@@ -77,13 +80,35 @@ class Job:
         return -1.0
 
 
-class Machine:
-    """Runs one attempt of a job. ``waits`` counts the children's outcomes that it still needs."""
+def is_plain(model: WorkModel, settings: Settings) -> bool:
+    """Whether nothing can happen to an attempt of such a task but its end."""
+    return (
+        model.checkpoint_every is None
+        and not model.children
+        and not model.failure_rate
+        and not model.fails_at
+        and model.on_notice == "ignore"
+        and settings.timeout.deadline is None
+        and settings.timeout.max_runtime is None
+    )
 
-    __slots__ = (
-        "_calls", "_done", "_resumed_at", "_save_at", "_world", "action", "fails_at", "generation", "job", "key",
-        "leaving", "over", "pool", "running_at", "told_to_save", "waits",
-    )  # fmt: skip
+
+class Machine:
+    """Runs one attempt of a job."""
+
+    # What is said here is written for those attempts only that it changes for: most are plain.
+    over = False
+    leaving = False
+    """It saves because of a notice, and goes when that is done."""
+    told_to_save = False
+    """It had a notice, and goes when the save that it was at is done."""
+    running_at = 0.0
+    waits = 0
+    """Children's outcomes that it still needs."""
+    fails_at = -1.0
+    _resumed_at = 0.0  # since when it works; 0: it does not
+    _save_at = -1.0  # work at which the next checkpoint is due
+    _calls = 0  # groups of calls that it has made
 
     def __init__(self, world: Surroundings, job: Job, action: Action, pool: Pool) -> None:
         self._world = world
@@ -92,38 +117,14 @@ class Machine:
         self.pool = pool.name
         self.generation = action.generation
         self.key = AttemptKey(action.run, action.id, action.generation)
-        self.over = False
-        self.leaving = False
-        """It saves because of a notice, and goes when that is done."""
-        self.told_to_save = False
-        """It had a notice, and goes when the save that it was at is done."""
-        self.running_at = 0.0
-        self.waits = 0
-        self.fails_at = -1.0
         self._done = job.saved  # work done when it last began to work
-        self._resumed_at = 0.0  # since when it works; 0: it does not
-        self._save_at = -1.0  # work at which the next checkpoint is due
-        self._calls = 0  # groups of calls that it has made
         startup = job.model.startup
         begins = world.now + (pool.assumed_startup if startup is None else startup)  # type: ignore[operator]
-        if self._is_plain():
-            # Nothing can happen to it but its end, so its beginning needs no step of its own.
+        if job.plain:  # its beginning needs no step of its own
             self.running_at = self._resumed_at = begins
             world.at(begins + job.work - job.saved, Machine._finish, self)
         else:
             world.at(begins, Machine._begin, self)
-
-    def _is_plain(self) -> bool:
-        model, timeout = self.job.model, self.action.profile.settings.timeout
-        return (
-            model.checkpoint_every is None
-            and not model.children
-            and not model.failure_rate
-            and not model.fails_at
-            and model.on_notice == "ignore"
-            and timeout.deadline is None
-            and timeout.max_runtime is None
-        )
 
     # -- work ---------------------------------------------------------------------------------------------------
 

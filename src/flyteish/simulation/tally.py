@@ -9,12 +9,14 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from flyteish._core.actions import Attempt, End, Phase, RunRecord
+from flyteish._core.actions import SUCCEEDED, Attempt, End, Phase, RunRecord
 from flyteish._core.queues import SPOT
 
 if TYPE_CHECKING:
     from flyteish.simulation.world import VirtualWorld
 
+_SUCCEEDED: Final = End.SUCCEEDED
+_TIMED_OUT: Final = Phase.TIMED_OUT
 SAMPLES: Final = 512
 """Of the timeline, at most; when there are more, every other one goes."""
 
@@ -53,7 +55,7 @@ class Tally:
         """A run is over."""
         self._count(run, 0.0)
         root = run.root_action
-        if root.phase is Phase.SUCCEEDED:
+        if root.phase is SUCCEEDED:
             self.succeeded += 1
             self.seconds.append(root.ended_at - root.submitted_at)
             self.finished.append(root.ended_at)
@@ -65,7 +67,7 @@ class Tally:
         for action in run.actions.values():
             self.actions += 1
             self.preemptions += action.preemptions
-            if action.phase is Phase.TIMED_OUT:
+            if action.phase is _TIMED_OUT:
                 self.missed += 1
             for attempt in action.attempts:
                 if attempt.pool:
@@ -74,23 +76,17 @@ class Tally:
 
     def _attempt(self, attempt: Attempt, now: float) -> float:
         self.attempts += 1
-        if not attempt.ended_at:  # the horizon came first: it is paid for, and its work is nowhere lost yet
-            seconds = now - attempt.admitted_at
-            self._use(attempt, seconds)
-            return seconds * attempt.price_per_hour / 3600.0
-        seconds = attempt.ended_at - attempt.admitted_at
-        self._use(attempt, seconds)
-        if attempt.end is End.RELOCATED:
-            self.moves += 1
-        if attempt.end is not End.SUCCEEDED:
-            self.lost_seconds += attempt.ended_at - max(attempt.admitted_at, attempt.last_checkpoint_at)
-        return seconds * attempt.price_per_hour / 3600.0
-
-    def _use(self, attempt: Attempt, seconds: float) -> None:
+        # One that has not ended met the horizon first: it is paid for, and its work is nowhere lost yet.
+        seconds = (attempt.ended_at or now) - attempt.admitted_at
         if attempt.medium == SPOT:
             self.spot_seconds += seconds
         else:
             self.on_demand_seconds += seconds
+        if attempt.ended_at and attempt.end is not _SUCCEEDED:
+            self.lost_seconds += attempt.ended_at - max(attempt.admitted_at, attempt.last_checkpoint_at)
+            if attempt.end is End.RELOCATED:
+                self.moves += 1
+        return seconds * attempt.price_per_hour / 3600.0
 
     @property
     def on_demand_dollars(self) -> float | None:

@@ -42,7 +42,7 @@ from flyteish._core.values import Payload, Profile, TaskReference
 from flyteish._markets.prices import PriceFeed
 from flyteish._markets.reclaimer import Reclaimer
 from flyteish.interfaces import Market
-from flyteish.simulation.machines import Job, Machine
+from flyteish.simulation.machines import Job, Machine, is_plain
 from flyteish.simulation.workload import Workload
 
 EPOCH: Final = 1_000_000.0
@@ -105,6 +105,7 @@ class VirtualWorld:
         self._live: dict[AttemptKey, Machine] = {}
         self._jobs: dict[str, dict[str, Job]] = {}
         self._profiles: dict[int, Profile] = {}
+        self._plain: set[int] = set()
         self._chance: dict[int, Random] = {}
         self._kept: list[Workload] = []  # so that an id stands for one workload only
         self._runs = 0
@@ -127,27 +128,24 @@ class VirtualWorld:
         random = self._random(workload)
         first: Any = workload.start
         every: Any = workload.every
-        self._arrive_at(self.now + first, workload, workload.count, every, random)
-
-    def _arrive_at(self, when: float, workload: Workload, left: int, every: Any, random: Random) -> None:
-        self.at(when, self._arrive, (workload, left, every, random))
+        self.at(self.now + first, self._arrive, (workload, workload.count, every, random))
 
     def _arrive(self, coming: tuple[Workload, int, Any, Random]) -> None:
         workload, left, every, random = coming
         while left:
-            self._submit(workload)
+            self._submit(workload, random)
             left -= 1
             gap = every if isinstance(every, float) else every.draw(random)
             if gap and left:
-                self._arrive_at(self.now + gap, workload, left, every, random)
+                self.at(self.now + gap, self._arrive, (workload, left, every, random))
                 return
 
-    def _submit(self, workload: Workload) -> None:
+    def _submit(self, workload: Workload, random: Random) -> None:
         self._runs += 1
         self._coming -= 1
         run = f"s{self._runs}"
         profile = self._profile(workload)
-        self._jobs[run] = {_ROOT: self._job(workload, self._random(workload))}
+        self._jobs[run] = {_ROOT: self._job(workload, random)}
         self.unfinished += 1
         self.tell(RunSubmitted(run, profile.task, profile.settings.queue))
         self.tell(TaskDeclared(run, profile))
@@ -160,6 +158,8 @@ class VirtualWorld:
             found = Profile(key, workload.name, self._settings(workload), TaskReference("", workload.name))
             self._profiles[id(workload)] = found
             self._kept.append(workload)
+            if is_plain(workload.model, found.settings):
+                self._plain.add(id(workload))
         return found
 
     def _random(self, workload: Workload) -> Random:
@@ -172,12 +172,12 @@ class VirtualWorld:
     def _job(self, workload: Workload, random: Random) -> Job:
         model = workload.model
         work = model.draw(random)
-        return Job(model, work, random.getrandbits(48) if model.failure_rate else 0)
+        return Job(model, work, random.getrandbits(48) if model.failure_rate else 0, id(workload) in self._plain)
 
     def _child(self, workload: Workload, run: str, name: str) -> Job:
         model = workload.model
         if not model.failure_rate and isinstance(model.work, float):
-            return Job(model, model.work)
+            return Job(model, model.work, plain=id(workload) in self._plain)
         # By its name: which parent calls first is the policy's doing, and every policy meets the same work.
         return self._job(workload, Random(f"{self._seed} {run} {name}"))
 
@@ -292,12 +292,9 @@ class VirtualWorld:
         self.running[effect.medium] += 1
         machine = Machine(self, job, action, self._pools[effect.pool])
         self._live[machine.key] = machine
-        if effect.pool in self._reclaimers:
-            reclaimer = self._reclaimers[effect.pool]
-            reclaimer.attempt_started(self.now, machine.key)
-            due = reclaimer.next_due()
-            if due is not None and due < self._market_next[effect.pool]:
-                self._ask_again(effect.pool)
+        reclaimer = self._reclaimers.get(effect.pool)
+        if reclaimer is not None and reclaimer.attempt_started(self.now, machine.key):
+            self._ask_again(effect.pool)
 
     def left(self, machine: Machine) -> None:
         """An attempt is over; the core hears of it next."""
