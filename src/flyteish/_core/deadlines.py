@@ -6,9 +6,9 @@ deadline is the same in both. Must not know actions, queues or pools: what the s
 
 The safety net, for every policy. *Slack* is the time to the deadline that the remaining work does not need, less what
 a sudden loss costs (``reserve``). Idle time takes it second for second, each change-over takes d. Spot is begun only
-with 2 d of slack: one to start, one to start on-demand after a loss. Idling is for those who could still begin spot.
-With less, an action goes on-demand and stays there, which needs d and the remaining work. So a deadline that on-demand
-alone would keep is kept, whatever the market does.
+with 2 d of slack (and a second, for what comes with the deadline is late): one to start, one to start on-demand after
+a loss. Idling is for those who could still begin spot. With less, an action goes on-demand and stays there, which needs
+d and the remaining work. So a deadline that on-demand alone would keep is kept, whatever the market does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from flyteish._core.queues import ON_DEMAND, SPOT
 WAIT: Final = "wait"
 _ROUNDING: Final = 1e-3
 """Seconds: two times this close are the same, so that no review is asked for at the moment of the decision."""
+_IN_HAND: Final = 1.0
+"""Seconds: what comes with the deadline is late, so the safety net aims at this much before it."""
 _FAIR: Final = 0.4
 """Share of an even spending of slack that is kept for later: 0 spends all on the first outage, 1 keeps pace."""
 _SEEN: Final = 4
@@ -88,7 +90,7 @@ def uniform_progress(s: Situation) -> Decision:
     pace = s.work / s.budget
     if s.on == SPOT:
         return _on_spot(s)
-    spare = _slack(s) - 2 * s.changeover
+    spare = _slack(s) - 2 * s.changeover - _IN_HAND
     if spare <= _ROUNDING:
         return _to_the_end(s)
     last_call = s.elapsed + spare  # idle until here, and no longer
@@ -136,7 +138,7 @@ def slack_budget(s: Situation) -> Decision:
     if s.on == SPOT:
         return _on_spot(s)
     slack = _slack(s)
-    spare = slack - 2 * d
+    spare = slack - 2 * d - _IN_HAND
     if spare <= _ROUNDING:
         return _to_the_end(s)
     up, down = _mean(s.up_seconds, s.up_ended), _mean(s.down_seconds, s.down_ended)
@@ -190,7 +192,7 @@ def _to_the_end(s: Situation) -> Decision:
 
 def _on_spot(s: Situation) -> Decision:
     """Stay until preempted, as long as a sudden loss could still be made good on on-demand."""
-    last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace
+    last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace - _IN_HAND
     if s.elapsed >= last_call:
         left, unsaved = _hours(s.budget - s.elapsed), _hours(s.work - s.saved)
         why = f"{left} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"

@@ -82,7 +82,7 @@ class Machine:
 
     __slots__ = (
         "_calls", "_done", "_resumed_at", "_save_at", "_world", "action", "fails_at", "generation", "job", "key",
-        "leaving", "over", "pool", "running_at", "told_to_save", "waits",
+        "leaving", "over", "pool", "restoring", "running_at", "told_to_save", "waits",
     )  # fmt: skip
 
     def __init__(self, world: Surroundings, job: Job, action: Action, pool: Pool) -> None:
@@ -104,6 +104,8 @@ class Machine:
         self._resumed_at = 0.0  # since when it works; 0: it does not
         self._save_at = -1.0  # work at which the next checkpoint is due
         self._calls = 0  # groups of calls that it has made
+        self.restoring: Any = 0.0
+        """Seconds that it took to read its checkpoint back, until a checkpoint tells of them."""
         startup = job.model.startup
         begins = world.now + (pool.assumed_startup if startup is None else startup)  # type: ignore[operator]
         if self._is_plain():
@@ -140,7 +142,8 @@ class Machine:
         if every is not None:
             self._save_at = job.saved + every
         if job.saved and job.model.restore_seconds:
-            world.at(world.now + job.model.restore_seconds, Machine._work, self)  # type: ignore[operator]
+            self.restoring = job.model.restore_seconds
+            world.at(world.now + self.restoring, Machine._work, self)
         else:
             self._work()
 
@@ -202,7 +205,10 @@ class Machine:
         job.sequence += 1
         progress = job.saved / job.work if job.work else 1.0
         cost: Any = job.model.save_seconds
-        record = CheckpointRecord(job.sequence, self.generation, "", "bytes", 0, world.now, cost, progress)
+        restoring, self.restoring = self.restoring, 0.0
+        record = CheckpointRecord(
+            job.sequence, self.generation, "", "bytes", 0, world.now, cost, progress, restore_seconds=restoring
+        )
         world.tell(CheckpointCommitted(*self.key, record))
 
     def progress(self) -> float:
