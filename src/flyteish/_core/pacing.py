@@ -26,7 +26,9 @@ SHORTEST_REVIEW: Final = 1e-3
 USUAL_PRICE: Final = 0.3
 """Of spot, as a share of on-demand's."""
 HURRY: Final = 60.0
-"""Seconds that must be in hand beyond the safety net after a first move off spot for safety; each more doubles them."""
+"""Half of the seconds that must be in hand beyond the safety net after a move off spot for safety; each more doubles
+them. At most ``HURRY_SHARE`` of all the time."""
+HURRY_SHARE: Final = 0.01
 MOST_LOOKS: Final = 1000
 """Looks at one action over all its time, where nothing but patience says when."""
 
@@ -147,7 +149,10 @@ def _between_checkpoints(action: Action) -> float:
 
 def _in_hand(action: Action) -> float:
     """Work that saves only when it is told to go would be told so again and again, for less and less."""
-    return HURRY * 2.0 ** min(action.hurried, 60) if action.hurried else 0.0
+    if not action.hurried or action.deadline_at is None:
+        return 0.0
+    least = min(HURRY, HURRY_SHARE * (action.deadline_at - action.submitted_at))
+    return least * 2.0 ** min(action.hurried, 60)
 
 
 def spot_is_free(state: State, action: Action, now: float) -> bool:
