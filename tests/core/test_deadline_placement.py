@@ -144,10 +144,10 @@ def test_out_of_slack_it_runs_on_demand_to_the_end() -> None:
 
 
 def test_on_spot_without_checkpoints_it_is_moved_while_it_can_still_be_kept() -> None:
-    """A task that never saves is moved to on-demand when a sudden loss would miss the deadline: at D - C - d."""
+    """A task that never saves is moved to on-demand when a sudden loss would miss the deadline: D - C - d."""
     world = Paced()
     world.begin(world.key)
-    world.advance(70 * HOUR - 48 * HOUR - D - 1)
+    world.advance(70 * HOUR - 48 * HOUR - D - 2)
     assert not world.moving
     world.advance(2)
     assert world.key in world.moving

@@ -139,3 +139,9 @@ def test_bad_values_are_refused_where_they_are_written(value: object) -> None:
         SpotPolicy(force=value)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"SpotPolicy\.deadline_policy='soon'.*'uniform-progress'"):
         SpotPolicy(deadline_policy="soon")
+
+
+def test_no_work_at_all_is_refused() -> None:
+    """Nought would read as "not known", and the plan would promise what nobody follows."""
+    with pytest.raises(ConfigurationError, match=r"SpotPolicy\.work=0\.0 is not accepted.*None to learn it"):
+        SpotPolicy(work=0)

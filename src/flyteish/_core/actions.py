@@ -127,7 +127,11 @@ class Action(msgspec.Struct, gc=False):
     work: float = 0.0
     """Seconds that it takes on an undisturbed machine, where the deadline rule asked for it; 0: not known."""
     kept: float = 0.0
-    """Running time that committed checkpoints have kept, seconds."""
+    """Running time that committed checkpoints have kept, seconds; what reading them back took is not in it."""
+    hurried: int = 0
+    """Moves off spot because a sudden loss would have missed its deadline."""
+    skipped: tuple[int, ...] = ()
+    """Sequences of checkpoints that could not be restored."""
 
     result: Payload | None = None
     error: ErrorDocument | None = None

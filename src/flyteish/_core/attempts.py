@@ -29,7 +29,7 @@ from flyteish._core.moves import move
 from flyteish._core.queues import SPOT
 from flyteish._core.state import State
 from flyteish._core.values import ErrorDocument
-from flyteish._core.waits import begin, go_on, ran_out
+from flyteish._core.waits import begin, go_on, ran_out, review
 
 Effects = list[Effect]
 _PREEMPTED: Final = End.PREEMPTED
@@ -45,6 +45,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
     if order.returning:
         move(state, action, RUNNING)
         deliver_held(state, action, effects)
+        relocations.review(state, action, now, effects)
         return
     rule, why = action.rule, action.why
     if pool.medium != action.wanted:
@@ -57,6 +58,8 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
     )  # fmt: skip
     admitted(state, event, now, effects)
     effects.append(StartAttempt(action, action.generation, pool.name, pool.medium))
+    if pool.medium == SPOT and action.profile.settings.timeout.deadline is not None:
+        relocations.review(state, action, now, effects)  # its start-up may take longer than it can afford
 
 
 def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects) -> None:
@@ -146,6 +149,8 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         return
     action, attempt = live
     books = state.books
+    if action.profile.settings.timeout.deadline is not None:
+        state.settled(action)
     event = priced(state, event, attempt, now)
     effects.append(Record(now, event))
     if books is not None:
@@ -167,6 +172,8 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
             since = max(attempt.running_at, attempt.last_checkpoint_at)
             state.experience.finished(action.profile.task, action.kept + now - since)
         end(state, action, SUCCEEDED, now, effects)
+        if state.unpaced:
+            _work_is_known(state, action.profile.task, now, effects)
     elif attempt.end is End.CANCELLED:
         end(state, action, Phase.ABORTED, now, effects)
     elif attempt.end is _NO_CAPACITY:
@@ -175,6 +182,16 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         if attempt.end is End.MAX_RUNTIME:
             attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
+
+
+def _work_is_known(state: State, task: str, now: float, effects: Effects) -> None:
+    """The first success of a task: the deadline rule steers those that wait or run already, too."""
+    for key in state.unpaced.pop(task, ()):
+        action = state.action(key)
+        if action is not None and action.phase in WITH_ATTEMPT:
+            relocations.review(state, action, now, effects)
+        elif action is not None:
+            review(state, action, now)
 
 
 def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
@@ -285,7 +302,7 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     if not placement.trip_wire_fired(action):  # a fired one sends all the rest of the user attempt on-demand
         action.preemptions_in_row = 0
     gap = now - max(attempt.running_at or attempt.admitted_at, attempt.last_checkpoint_at)
-    action.kept += gap
+    action.kept += max(0.0, gap - event.record.restore_seconds)
     attempt.last_checkpoint_at = now
     if event.record.restore_seconds and state.books is not None:
         state.experience.restored(action.profile.task, event.record.restore_seconds)
@@ -299,9 +316,28 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
 def checkpoint_skipped(state: State, event: CheckpointSkipped, now: float, effects: Effects) -> None:
     """A warning that stays with the action."""
     live = _live(state, event)
-    if live is not None:
-        live[0].warnings += (f"checkpoint {event.sequence} was skipped on restore: {event.why}",)
-        effects.append(Record(now, event))
+    if live is None:
+        return
+    action = live[0]
+    action.warnings += (f"checkpoint {event.sequence} was skipped on restore: {event.why}",)
+    if event.sequence not in action.skipped:
+        action.skipped += (event.sequence,)
+        action.kept = max(0.0, action.kept - _kept_by(action, event.sequence))
+    effects.append(Record(now, event))
+
+
+def _kept_by(action: Action, sequence: int) -> float:
+    """Running time between a checkpoint and the one before it, or the beginning of the attempt that saved it."""
+    before = None
+    for record in action.checkpoints:
+        if record.sequence == sequence:
+            saver = next(each for each in action.attempts if each.generation == record.generation)
+            since = saver.running_at or saver.admitted_at
+            if before is not None and before.generation == record.generation:
+                since = before.saved_at
+            return max(0.0, record.saved_at - since - record.restore_seconds)
+        before = record
+    return 0.0
 
 
 def value_traced(state: State, event: ValueTraced, now: float, effects: Effects) -> None:

@@ -230,10 +230,10 @@ class QueueBook:
         """$ per hour of what runs, at the prices of now."""
         return sum(count * pool.prices.latest for pool, count in self.inside.items())
 
-    def too_dear(self, pool: PoolBook) -> bool:
-        """Whether one more attempt there would exceed ``spend_limit``."""
+    def too_dear(self, pool: PoolBook, leaving: float = 0.0) -> bool:
+        """Whether one more attempt there would exceed ``spend_limit``, once what costs ``leaving`` has gone."""
         limit = self.config.spend_limit
-        return bool(limit) and self.rate + pool.prices.latest > limit + _HAIR
+        return bool(limit) and self.rate - leaving + pool.prices.latest > limit + _HAIR
 
     def never_pays(self, pool: PoolBook) -> bool:
         """Whether ``spend_limit`` is below the pool's price for good: what a source says may change."""

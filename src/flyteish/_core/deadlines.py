@@ -6,9 +6,9 @@ deadline is the same in both. Must not know actions, queues or pools: what the s
 
 The safety net, for every policy. *Slack* is the time to the deadline that the remaining work does not need, less what
 a sudden loss costs (``reserve``). Idle time takes it second for second, each change-over takes d. Spot is begun only
-with 2 d of slack: one to start, one to start on-demand after a loss. Idling is for those who could still begin spot.
-With less, an action goes on-demand and stays there, which needs d and the remaining work. So a deadline that on-demand
-alone would keep is kept, whatever the market does.
+with 2 d of slack (and a second, for what comes with the deadline is late): one to start, one to start on-demand after
+a loss. Idling is for those who could still begin spot. With less, an action goes on-demand and stays there, which needs
+d and the remaining work. So a deadline that on-demand alone would keep is kept, whatever the market does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from flyteish._core.queues import ON_DEMAND, SPOT
 WAIT: Final = "wait"
 _ROUNDING: Final = 1e-3
 """Seconds: two times this close are the same, so that no review is asked for at the moment of the decision."""
+_IN_HAND: Final = 1.0
+"""Seconds: what comes with the deadline is late, so the safety net aims at this much before it, where that is no more
+than ``_OF_BUDGET`` of all the time."""
+_OF_BUDGET: Final = 0.01
 _FAIR: Final = 0.4
 """Share of an even spending of slack that is kept for later: 0 spends all on the first outage, 1 keeps pace."""
 _SEEN: Final = 4
@@ -88,7 +92,7 @@ def uniform_progress(s: Situation) -> Decision:
     pace = s.work / s.budget
     if s.on == SPOT:
         return _on_spot(s)
-    spare = _slack(s) - 2 * s.changeover
+    spare = _slack(s) - 2 * s.changeover - _in_hand(s)
     if spare <= _ROUNDING:
         return _to_the_end(s)
     last_call = s.elapsed + spare  # idle until here, and no longer
@@ -136,7 +140,7 @@ def slack_budget(s: Situation) -> Decision:
     if s.on == SPOT:
         return _on_spot(s)
     slack = _slack(s)
-    spare = slack - 2 * d
+    spare = slack - 2 * d - _in_hand(s)
     if spare <= _ROUNDING:
         return _to_the_end(s)
     up, down = _mean(s.up_seconds, s.up_ended), _mean(s.down_seconds, s.down_ended)
@@ -152,12 +156,12 @@ def slack_budget(s: Situation) -> Decision:
     waited = s.stretch if s.stretch < math.inf else 0.0
     waiting = spare - changeovers / 2 - _FAIR * fair - waited / 2
     if waiting > _ROUNDING:
-        why = f"{_hours(slack)} of slack, more than later spot needs: waits for it"
+        why = f"{span(slack)} of slack, more than later spot needs: waits for it"
         return Decision(WAIT, "slack-to-spare", why, s.elapsed + min(spare, max(_LOOK, waiting / 1.5)))
     young = d * min(1.0, d / down) - s.stretch
     if young > _ROUNDING:
         return Decision(WAIT, "young-outage", "spot may be back before on-demand is up", s.elapsed + min(spare, young))
-    why = f"{_hours(slack)} of slack, kept for later spot: on-demand through the outage"
+    why = f"{span(slack)} of slack, kept for later spot: on-demand through the outage"
     return Decision(ON_DEMAND, "slack-kept", why)
 
 
@@ -170,7 +174,7 @@ def _back_to_spot(s: Situation, up: float, crowding: float) -> Decision:
     proof = d * (crowding + there_and_back / (saving * max(up - d, d, _ROUNDING)))
     if s.stretch >= proof - _ROUNDING:
         return Decision(SPOT, "spot-has-stayed", "spot has been there long enough: back to it")
-    why = f"spot is to stay for {_hours(proof)} before a move"
+    why = f"spot is to stay for {span(proof)} before a move"
     return Decision(ON_DEMAND, "spot-too-young", why, s.elapsed + max(1.0, proof - s.stretch))
 
 
@@ -183,23 +187,32 @@ def _slack(s: Situation) -> float:
     return s.budget - s.elapsed - max(s.work - s.done + s.reserve, s.work - s.saved)
 
 
+def _in_hand(s: Situation) -> float:
+    return min(_IN_HAND, _OF_BUDGET * s.budget)
+
+
 def _to_the_end(s: Situation) -> Decision:
-    why = f"{_hours(s.budget - s.elapsed)} left for {_hours(s.work - s.done)} of work"
+    why = f"{span(s.budget - s.elapsed)} left for {span(s.work - s.done)} of work"
     return Decision(ON_DEMAND, "deadline-safety", why)
 
 
 def _on_spot(s: Situation) -> Decision:
     """Stay until preempted, as long as a sudden loss could still be made good on on-demand."""
-    last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace
+    last_call = s.budget - (s.work - s.saved) - s.changeover - s.grace - _in_hand(s)
     if s.elapsed >= last_call:
-        left, unsaved = _hours(s.budget - s.elapsed), _hours(s.work - s.saved)
+        left, unsaved = span(s.budget - s.elapsed), span(s.work - s.saved)
         why = f"{left} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"
         return Decision(ON_DEMAND, "deadline-safety", why)
     return Decision(SPOT, "spot-while-it-lasts", "on spot until preempted", last_call)
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2f} h"
+def span(seconds: float) -> str:
+    """Seconds in the unit that people would use."""
+    if seconds < 0:
+        return f"-{span(-seconds)}"
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 POLICIES: Final[Mapping[str, Policy]] = {

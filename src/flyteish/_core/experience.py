@@ -96,19 +96,20 @@ class Experience(msgspec.Struct):
         works = sorted(seen.works)
         return works[math.ceil(CAREFUL_SHARE * len(works)) - 1]
 
-    def changeover(self, task: str, pools: Iterable[tuple[str, float]]) -> float:
+    def changeover(self, task: str, pools: Iterable[tuple[str, float]], save: float = 0.0) -> float:
         """The longest change-over (start-up and restore) seen lately in any of the pools, seconds.
 
         Args:
             task: whose.
             pools: name and assumed start-up of each, the assumption where the task never began there.
+            save: how long its checkpoint took to save, which stands in until one was read back. Default 0.
         """
         seen = self.tasks.get(task)
         if seen is None:
-            return max((assumed for _, assumed in pools), default=0.0)
+            return max((assumed for _, assumed in pools), default=0.0) + save
         starts = seen.starts
         longest = max((max(starts[name]) if name in starts else assumed for name, assumed in pools), default=0.0)
-        return longest + max(seen.restores, default=0.0)
+        return longest + max(seen.restores, default=save)
 
     def __repr__(self) -> str:
         return f"<Experience of {len(self.tasks)} tasks>"

@@ -104,6 +104,8 @@ def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: floa
     move(state, action, phase)
     action.ended_at = now
     action.held = ()
+    if state.unpaced and action.profile.task in state.unpaced:
+        state.unpaced[action.profile.task].pop(action.key, None)
     run.open -= 1
     if action.occupies:
         run.zombies += 1

@@ -108,6 +108,7 @@ def limit_reached(state: State, event: LimitReached, now: float, effects: Effect
 
 
 def _deadline_passed(state: State, action: Action, attempt: Attempt | None, now: float, effects: Effects) -> None:
+    state.settled(action)
     if attempt is not None:
         attempt.end, attempt.cause, attempt.ended_at = End.DEADLINE, "deadline exceeded", now
         if not attempt.stop:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from flyteish._core import placement
-from flyteish._core.deadlines import SUMMARIES
+from flyteish._core.deadlines import SUMMARIES, span
 from flyteish._core.policies import SpotPolicy
 from flyteish._core.queues import SPOT
 from flyteish._core.settings import Settings
@@ -77,18 +77,18 @@ def _expectations(settings: Settings, policy: SpotPolicy, known: Known) -> list[
     work, source = _work(policy, known)
     if work is None:
         expects.append(
-            f"the deadline ({_span(deadline)}) does not steer placement before its work is known: "
+            f"the deadline ({span(deadline)}) does not steer placement before its work is known: "
             "SpotPolicy(work=...), or one action that succeeded"
         )
         return expects
     slack = deadline - work
-    expects.append(f"deadline in {_span(deadline)}, {_span(work)} of work ({source}): {_span(slack)} of slack")
+    expects.append(f"deadline in {span(deadline)}, {span(work)} of work ({source}): {span(slack)} of slack")
     expects.append(f"{policy.deadline_policy}: {SUMMARIES[policy.deadline_policy]}")
     if known.changeover is not None and slack > 0:
         latest = slack - 2 * known.changeover
         expects.append(
-            f"a change-over takes {_span(known.changeover)}; without any progress it goes on-demand to the end "
-            f"{_span(max(0.0, latest))} after the submission"
+            f"a change-over takes {span(known.changeover)}; without any progress it goes on-demand to the end "
+            f"{span(max(0.0, latest))} after the submission"
         )
     return expects
 
@@ -125,11 +125,11 @@ def _of_time(settings: Settings, policy: SpotPolicy, known: Known, on_spot: bool
                 "save with ctx().checkpoint, or say interruptible=False"
             )
         if work is not None and deadline < work:
-            warnings.append(f"the deadline is {_span(deadline)} away, but it has {_span(work)} of work ({source})")
+            warnings.append(f"the deadline is {span(deadline)} away, but it has {span(work)} of work ({source})")
     length = work if work is not None else _seconds(settings.timeout.max_runtime)
     if length is not None and length > LONG and known.saves is False:
         warnings.append(
-            f"it may run for {_span(length)} and its code mentions no checkpoint: spot machines live about 2 h, and "
+            f"it may run for {span(length)} and its code mentions no checkpoint: spot machines live about 2 h, and "
             "a preemption loses everything since its start"
         )
     return warnings
@@ -154,11 +154,3 @@ def _of_effects(settings: Settings) -> list[str]:
 
 def _seconds(value: object) -> float | None:
     return None if value is None else float(value)  # type: ignore[arg-type]
-
-
-def _span(seconds: float) -> str:
-    if seconds < 0:
-        return f"-{_span(-seconds)}"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -157,6 +157,8 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
             value = getattr(self, field)
             if value is not None:
                 msgspec.structs.force_setattr(self, field, _seconds(f"SpotPolicy.{field}", value))
+        if self.work == 0:  # which would read as "not known"
+            raise _refuse("SpotPolicy.work", self.work, "seconds > 0, a timedelta > 0, or None to learn it")
 
 
 def matches_retry_on(strategy: RetryStrategy, type_names: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ A move is a planned interruption: notice, checkpoint, restart elsewhere; nobody 
 
 from __future__ import annotations
 
-from flyteish._core import pacing
+from flyteish._core import endings, pacing
 from flyteish._core.actions import Action, Attempt, Phase
 from flyteish._core.deadlines import Decision
 from flyteish._core.effects import Effect, Record, RelocateAttempt
@@ -18,26 +18,27 @@ Effects = list[Effect]
 
 
 def review(state: State, action: Action, now: float, effects: Effects) -> None:
-    """Look at a running attempt: move it, or say when to look again."""
+    """Look at a running attempt, or one that starts up: move it, or say when to look again."""
     if action.profile.settings.timeout.deadline is None or not pacing.is_paced(state, action):
         return
     attempt = action.attempts[-1]
-    if attempt.moving or attempt.stop or attempt.notice or pacing.stays(attempt):
+    if attempt.moving or attempt.stop or endings.outlived_by_calls(attempt.notice) or pacing.stays(attempt):
         return  # it leaves already, or it will not move any more
-    patience = pacing.patience(state, action)
-    if action.phase is not Phase.RUNNING or not attempt.running_at:
-        _look_again(state, action, attempt, now, now + patience)
-        return
-    if attempt.medium == ON_DEMAND and not pacing.may_leave_on_demand(action, attempt):
+    if action.phase is not Phase.RUNNING:
+        return  # a parent that waits: when it goes on, it is looked at again
+    if attempt.medium == ON_DEMAND and not pacing.may_leave_on_demand(state, action, attempt):
         return  # its next checkpoint brings it back here
     free = attempt.medium == SPOT or pacing.spot_is_free(state, action, now)
     decision = pacing.decide(state, action, now, free)
+    soon = now + pacing.patience(state, action)
     if decision.go != attempt.medium:
-        _order(state, action, attempt, decision, now, effects)
-        return
-    if attempt.medium == ON_DEMAND and not free:
+        if decision.go == SPOT or pacing.on_demand_is_free(state, action, now):
+            _order(state, action, attempt, decision, now, effects)
+        else:
+            _look_again(state, action, attempt, now, soon)
+    elif attempt.medium == ON_DEMAND and not free:
         state.watchers[action.key] = None
-        _look_again(state, action, attempt, now, min(decision.review, now + patience))
+        _look_again(state, action, attempt, now, min(decision.review, soon))
     else:
         _look_again(state, action, attempt, now, decision.review)
 
@@ -57,6 +58,7 @@ def _order(state: State, action: Action, attempt: Attempt, decision: Decision, n
     relocation_ordered(state, event, now, effects)
     assert state.books is not None
     state.watchers.pop(action.key, None)
+    state.moves(action, decision.go)
     grace = state.books.pools[attempt.pool].config.grace
     effects.append(RelocateAttempt(action.attempt_key(), attempt.pool, grace))
 
@@ -70,6 +72,8 @@ def relocation_ordered(state: State, event: RelocationOrdered, now: float, effec
     attempt = action.attempts[-1]
     attempt.moving = event.to
     attempt.moving_why = event.why
+    if attempt.medium == SPOT:
+        action.hurried += 1
     effects.append(Record(now, event))
 
 

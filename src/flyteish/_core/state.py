@@ -42,7 +42,9 @@ class State:
     ``books`` is None in replay: a journal is read for what happened, and admission has already decided.
     """
 
-    __slots__ = ("_compact_at", "_numbers", "books", "experience", "runs", "timers", "watchers")
+    __slots__ = (
+        "_compact_at", "_numbers", "books", "experience", "movers", "moves_to", "runs", "timers", "unpaced", "watchers",
+    )  # fmt: skip
 
     def __init__(self, books: Books | None = None) -> None:
         self.runs: dict[str, RunRecord] = {}
@@ -51,6 +53,12 @@ class State:
         self.experience = Experience()
         self.watchers: dict[ActionKey, None] = {}
         """Actions on-demand that the deadline rule would move to spot, if there were any."""
+        self.unpaced: dict[str, dict[ActionKey, None]] = {}
+        """By task: actions with a deadline that does not steer them yet, for nobody knows how much work they are."""
+        self.movers: dict[ActionKey, tuple[str, str]] = {}
+        """Actions told to move whose attempt is not over: queue and medium that they will line up for."""
+        self.moves_to: dict[tuple[str, str], int] = {}
+        """How many of them, by queue and medium."""
         self._numbers = 0
         self._compact_at = _FEW
 
@@ -62,6 +70,19 @@ class State:
     def action(self, key: ActionKey) -> Action | None:
         run = self.runs.get(key.run)
         return run.actions.get(key.action) if run is not None else None
+
+    def moves(self, action: Action, medium: str) -> None:
+        """It was told to move."""
+        where = (action.profile.settings.queue, medium)
+        self.movers[action.key] = where
+        self.moves_to[where] = self.moves_to.get(where, 0) + 1
+
+    def settled(self, action: Action) -> None:
+        """Its attempt is over: nobody waits for it to move, nor to be moved."""
+        self.watchers.pop(action.key, None)
+        where = self.movers.pop(action.key, None)
+        if where is not None:
+            self.moves_to[where] -= 1
 
     def remind(self, at: float, kind: str, action: Action | None, guard: int = 0, pool: str = "") -> None:
         """Come back to this at a time; nothing is due in replay."""

@@ -104,23 +104,31 @@ def _by_deadline(
     again = math.inf if medium == ON_DEMAND else decision.review
     if decision.go == SPOT:
         again = now + pacing.SHORTEST_REVIEW  # by then it has its place, or somebody else had it
+    elif medium == ON_DEMAND and decision.rule != pacing.SAFETY:
+        again = now + pacing.patience(state, action)  # spot may come before its place on-demand does
     return placement.Placement(medium, decision.rule, decision.why), max(again, now + pacing.SHORTEST_REVIEW)
 
 
 def review(state: State, action: Action, now: float) -> None:
-    """It still waits for spot under the deadline rule: whether it should, and until when."""
-    if action.stands != "line" or action.wanted != SPOT or action.rule == "stock-out":
-        return
+    """It still waits under the deadline rule: whether it waits for the right medium, and until when."""
     books = state.books
-    assert books is not None
-    standing = placement.Placement(action.wanted, action.rule, action.why)
-    chosen, again = _by_deadline(state, action, standing, now, free=False)
+    if books is None or action.stands != "line" or action.rule in ("stock-out", pacing.SAFETY):
+        return
+    standing = _placement(books, action)
+    if standing.medium != SPOT:
+        return
+    # What is free and has not been given to it in its line is for somebody else, unless the queue holds it back.
+    held_back = books.queues[action.profile.settings.queue].refusal(action) is not None
+    free = (held_back or action.wanted != SPOT) and pacing.spot_is_free(state, action, now)
+    chosen, again = _by_deadline(state, action, standing, now, free)
     action.rule, action.why = chosen.rule, chosen.why
-    if chosen.medium != SPOT:  # it has waited, so it goes to the head of the other line
+    if chosen.medium != action.wanted:  # it has waited, so it goes to the head of the other line
         books.withdraw(action)
         action.wanted = chosen.medium
         books.line_up(action, at_head=True)
-    elif again < math.inf:
+    elif free:
+        again = now + pacing.patience(state, action)
+    if again < math.inf:
         state.remind(again, "review", action, action.wait)
 
 
@@ -180,6 +188,8 @@ def change_lines(state: State, book: QueueBook, now: float) -> None:
             line_up(state, action, at_head, now)
         else:
             watch_stock(state, action)  # the pools that are left may all be out of capacity
+            if action.profile.settings.timeout.deadline is not None:
+                review(state, action, now)
 
 
 # -- stock-outs: rule 4 of placement -----------------------------------------------------------------------------

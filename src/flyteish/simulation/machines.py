@@ -109,6 +109,8 @@ class Machine:
     _resumed_at = 0.0  # since when it works; 0: it does not
     _save_at = -1.0  # work at which the next checkpoint is due
     _calls = 0  # groups of calls that it has made
+    restoring: Any = 0.0
+    """Seconds that it took to read its checkpoint back, until a checkpoint tells of them."""
 
     def __init__(self, world: Surroundings, job: Job, action: Action, pool: Pool) -> None:
         self._world = world
@@ -141,7 +143,8 @@ class Machine:
         if every is not None:
             self._save_at = job.saved + every
         if job.saved and job.model.restore_seconds:
-            world.at(world.now + job.model.restore_seconds, Machine._work, self)  # type: ignore[operator]
+            self.restoring = job.model.restore_seconds
+            world.at(world.now + self.restoring, Machine._work, self)
         else:
             self._work()
 
@@ -203,7 +206,10 @@ class Machine:
         job.sequence += 1
         progress = job.saved / job.work if job.work else 1.0
         cost: Any = job.model.save_seconds
-        record = CheckpointRecord(job.sequence, self.generation, "", "bytes", 0, world.now, cost, progress)
+        restoring, self.restoring = self.restoring, 0.0
+        record = CheckpointRecord(
+            job.sequence, self.generation, "", "bytes", 0, world.now, cost, progress, restore_seconds=restoring
+        )
         world.tell(CheckpointCommitted(*self.key, record))
 
     def progress(self) -> float:
