@@ -296,6 +296,7 @@ class World:
             self.configure(Configured(queues, (Pool("od"), Pool("spot", medium="spot"))))
         for name in list(self.state.books.pools):
             self.tell(PoolCapacityChanged(name, None))
+            self.tell(PoolPriceChanged(name, 0.0))  # work waits as long as every pool is dearer than its queue may pay
         for name, book in list(self.state.books.queues.items()):
             if book.state == "held":
                 self.tell(QueueStateSet(name, "active"))
