@@ -72,6 +72,15 @@ def test_a_deadline_says_what_is_expected_of_it() -> None:
     assert "it goes on-demand to the end 21.9 h after the submission" in told
 
 
+def test_a_deadline_that_steers_says_what_missing_checkpoints_cost() -> None:
+    """Nothing is missed for them, but spot is left early; and a deadline goes before ``fallback='never'``."""
+    paced = settings(interruptible=SpotPolicy(work=9 * HOUR, fallback="never"), timeout=Timeout(deadline=30 * HOUR))
+    told = plan(paced, Known(saves=False))
+    assert any("leaves spot early enough" in text for text in told.warnings)
+    assert not any("may miss it" in text or "may run for" in text for text in told.warnings)
+    assert any("goes before fallback='never'" in text for text in told.expects)
+
+
 def test_unknown_work_is_said() -> None:
     """A deadline without a known amount of work steers nothing, which the plan says, with the cure."""
     told = plan(settings(timeout=Timeout(deadline=70 * HOUR)), Known(saves=True))

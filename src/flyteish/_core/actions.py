@@ -92,7 +92,7 @@ class Attempt(msgspec.Struct, gc=False):
     """Why the core told it to end, if it did."""
     last_checkpoint_at: float = 0.0
     moving: str = ""
-    """Where placement moves it to while it runs: ``spot``, ``on-demand`` or ``wait``."""
+    """Where placement moves it to while it runs: ``spot`` or ``on-demand``."""
     moving_why: str = ""
     on_demand_price: float = 0.0
     """$ per hour of the on-demand machine that the queue would have used; 0: not known."""

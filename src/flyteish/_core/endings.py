@@ -86,8 +86,7 @@ def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
 
 
 def _moved(attempt: Attempt) -> Ending:
-    where = "to wait for spot" if attempt.moving == "wait" else f"to {attempt.moving}"
-    return Ending(End.RELOCATED, f"{where}: {attempt.moving_why}")
+    return Ending(End.RELOCATED, f"to {attempt.moving}: {attempt.moving_why}")
 
 
 def _exited(evidence: Evidence) -> Ending:

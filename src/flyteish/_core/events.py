@@ -140,7 +140,7 @@ class RelocationOrdered(_Fact, frozen=True):
     action: str
     generation: int
     to: str
-    """``spot``, ``on-demand``, or ``wait`` for a spot machine."""
+    """``spot`` or ``on-demand``; what is right when it has ended is decided anew."""
     rule: str
     why: str
 

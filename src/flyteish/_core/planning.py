@@ -84,6 +84,8 @@ def _expectations(settings: Settings, policy: SpotPolicy, known: Known) -> list[
     slack = deadline - work
     expects.append(f"deadline in {span(deadline)}, {span(work)} of work ({source}): {span(slack)} of slack")
     expects.append(f"{policy.deadline_policy}: {SUMMARIES[policy.deadline_policy]}")
+    if policy.fallback == "never":
+        expects.append("the deadline goes before fallback='never': it runs on-demand where the deadline needs it")
     if known.changeover is not None and slack > 0:
         latest = slack - 2 * known.changeover
         expects.append(
@@ -116,10 +118,16 @@ def _of_time(settings: Settings, policy: SpotPolicy, known: Known, on_spot: bool
     warnings = []
     deadline = _seconds(settings.timeout.deadline)
     work, source = _work(policy, known)
+    steered = deadline is not None and work is not None and policy.deadline_policy != "off"
     if deadline is not None:
-        if known.saves is None:
+        if steered and known.saves is False:
+            warnings.append(
+                "its code mentions no checkpoint: a preemption loses everything since its start, so it leaves spot "
+                "early enough to begin anew on-demand and still meet the deadline"
+            )
+        elif not steered and known.saves is None:
             warnings.append("spot with a hard deadline: save checkpoints, or a late preemption may miss it")
-        elif not known.saves:
+        elif not steered and not known.saves:
             warnings.append(
                 "spot with a hard deadline, and its code mentions no checkpoint: a late preemption may miss it; "
                 "save with ctx().checkpoint, or say interruptible=False"
@@ -127,7 +135,7 @@ def _of_time(settings: Settings, policy: SpotPolicy, known: Known, on_spot: bool
         if work is not None and deadline < work:
             warnings.append(f"the deadline is {span(deadline)} away, but it has {span(work)} of work ({source})")
     length = work if work is not None else _seconds(settings.timeout.max_runtime)
-    if length is not None and length > LONG and known.saves is False:
+    if length is not None and length > LONG and known.saves is False and not steered:
         warnings.append(
             f"it may run for {span(length)} and its code mentions no checkpoint: spot machines live about 2 h, and "
             "a preemption loses everything since its start"

@@ -120,7 +120,8 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
     Args:
         fallback: ``"final"`` (default): the final user attempt and a fired trip-wire run on-demand.
             ``"first-preemption"``: after one preemption on-demand, not charged (the older Flyte 1 rule).
-            ``"never"``: always spot; opts out of the final-attempt, trip-wire and stock-out rules.
+            ``"never"``: always spot; opts out of the final-attempt, trip-wire and stock-out rules; a deadline policy
+            still sends it on-demand where the deadline needs it.
         preemptions_without_progress: preemptions in a row without a new checkpoint, within one user attempt,
             after which the rest of that user attempt runs on-demand; >= 1. Default 3.
         max_spot_wait: seconds or timedelta that an attempt waits while the spot pools report no capacity

@@ -99,8 +99,7 @@ def describe(event: RunEvent) -> tuple[str, str]:
         case CancelRequested():
             return event.action, f"to be cancelled: {event.reason}"
         case RelocationOrdered():
-            where = "to wait for spot" if event.to == "wait" else f"to {event.to}"
-            return event.action, f"attempt {event.generation} is moved {where}: {event.why}"
+            return event.action, f"attempt {event.generation} is moved to {event.to}: {event.why}"
         case LimitReached():
             return event.action, f"{event.limit} reached"
         case ControllerRestarted():
