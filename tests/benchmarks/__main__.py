@@ -216,7 +216,7 @@ def simulated_deadlines() -> dict[str, float]:
 
 
 def simulator() -> dict[str, float]:
-    """Simulated attempts of ten minutes, per second on one core."""
+    """Simulated attempts of a minute on six thousand machines, per second on one core."""
     from tests.benchmarks.simulator import plain
 
     def measure() -> float:

@@ -23,11 +23,11 @@ QUEUES = 100
 
 
 def plain(count: int) -> Scenario:
-    """Interruptible tasks of ten minutes, a hundred a second, on a market that takes a few of their machines."""
+    """Interruptible tasks of a minute, a hundred a second: six thousand machines at once, some of which are taken."""
     settings = Settings(interruptible=SpotPolicy(), retries=RetryStrategy(count=3))
-    stream = Workload(settings, WorkModel(600), count=count, every=0.01)
+    stream = Workload(settings, WorkModel(60), count=count, every=0.01)
     pools = [
-        Pool("spot", "spot", price_per_hour=0.3, market=RandomMarket(seed=1)),
+        Pool("spot", "spot", price_per_hour=0.3, market=RandomMarket(seed=1, median_lifetime=150.0)),
         Pool("on-demand", price_per_hour=1.0),
     ]
     return Scenario(stream, pools)
