@@ -141,16 +141,17 @@ def test_a_corrupt_memory_is_no_reason_not_to_work(tmp_path: Path, caplog: pytes
 
 def test_machines_that_were_reclaimed_are_remembered(tmp_path: Path) -> None:
     """Machine time and reclaims of the pool, over sessions."""
+    begun = []
+
+    @env.task(interruptible=True)
+    async def once_reclaimed() -> int:
+        begun.append(1)
+        if len(begun) == 1:
+            await ctx().interruption.wait()
+            raise RuntimeError("gone")
+        return 1
+
     with testing.spot_session([0.05], notice_seconds=0.01, home=tmp_path) as live:
-
-        @env.task(interruptible=True)
-        async def once_reclaimed() -> int:
-            if ctx().attempt == 1 and not await ctx().checkpoint.load_bytes():
-                await ctx().checkpoint.save(b"x")
-                await ctx().interruption.wait()
-                raise RuntimeError("gone")
-            return 1
-
         live.run(once_reclaimed).result(20)
         store = live.config.paths.store
     learned = read(SqliteStore(store), LEARNED, Learned)
