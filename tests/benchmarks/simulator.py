@@ -20,17 +20,26 @@ from flyteish.simulation import (
 
 NODES = 10_000
 QUEUES = 100
+_INTERRUPTIBLE = Settings(interruptible=SpotPolicy(), retries=RetryStrategy(count=3))
 
 
 def plain(count: int) -> Scenario:
-    """Interruptible tasks of a minute, a hundred a second: six thousand machines at once, some of which are taken."""
-    settings = Settings(interruptible=SpotPolicy(), retries=RetryStrategy(count=3))
-    stream = Workload(settings, WorkModel(60), count=count, every=0.01)
-    pools = [
-        Pool("spot", "spot", price_per_hour=0.3, market=RandomMarket(seed=1, median_lifetime=150.0)),
+    """Runs of a thousand interruptible tasks of a minute, several at a time, on machines some of which are taken."""
+    leaf = Workload(_INTERRUPTIBLE, WorkModel(60), count=1000, name="leaf")
+    root = Workload(Settings(), WorkModel(1, children=(leaf,)), count=-(-count // 1000), every=10)
+    return Scenario(root, _pools())
+
+
+def single(count: int) -> Scenario:
+    """The same tasks, each a run of its own, a hundred a second."""
+    return Scenario(Workload(_INTERRUPTIBLE, WorkModel(60), count=count, every=0.01), _pools())
+
+
+def _pools() -> list[Pool]:
+    return [
+        Pool("spot", "spot", price_per_hour=0.3, market=RandomMarket(seed=1, median_lifetime=300.0)),
         Pool("on-demand", price_per_hour=1.0),
     ]
-    return Scenario(stream, pools)
 
 
 def cluster(attempts: int) -> Scenario:
