@@ -1,7 +1,8 @@
 """The deadline rule applied to one action: what its situation is, and what the policy says about it.
 
-Gathers facts from the action, the books and experience for ``deadlines``, which decides. Must not change anything;
-``waits`` and ``relocations`` act on the answer (spec: attempts, "deadline-aware placement").
+Gathers facts from the action, the books and experience for ``deadlines``, which decides. Keeps the amount of work with
+the action once it is known, and who waits to know; must not change anything else: ``waits`` and ``relocations`` act on
+the answer (spec: attempts, "deadline-aware placement").
 """
 
 from __future__ import annotations
