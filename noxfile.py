@@ -84,7 +84,7 @@ def benchmarks(session: nox.Session) -> None:
 def simulate(session: nox.Session) -> None:
     """Ten thousand seeded fault histories of the core. Arguments after `--`: another number, or one seed again."""
     install(session, "test")
-    session.run("python", "-m", "tests.simulate", *session.posargs)
+    session.run("python", "-m", "tests.histories", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -9,21 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flyteish import errors
-from flyteish._authoring.context import ctx, current
-from flyteish._authoring.environment import TaskEnvironment
-from flyteish._authoring.grouping import group
-from flyteish._authoring.image import Image
-from flyteish._authoring.task import AsyncTask, SyncTask
-from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.queues import Pool, Queue
-from flyteish._core.resources import Resources
-from flyteish._core.settings import Cache, Secret
+from flyteish._authoring.attempt.context import ctx, current
+from flyteish._authoring.tasks.environment import TaskEnvironment
+from flyteish._authoring.tasks.groups import group
+from flyteish._authoring.tasks.image import Image
+from flyteish._authoring.tasks.task import AsyncTask, SyncTask
+from flyteish._core.model.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.resources import Resources
+from flyteish._core.model.settings import Cache, Secret
 
 if TYPE_CHECKING:
     from flyteish import io, testing
-    from flyteish._authoring.forecast import Calibration, Comparison, Forecast
-    from flyteish._authoring.mapping import map
-    from flyteish._authoring.tracing import trace
+    from flyteish._authoring.tasks.map import map
+    from flyteish._authoring.tasks.trace import trace
+    from flyteish._learning.forecasts import Calibration, Comparison, Forecast
     from flyteish.default_session import forecasts, init, run, with_runcontext
     from flyteish.interfaces import Notice
     from flyteish.session import Run, Session
@@ -66,17 +66,17 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Calibration": "flyteish._authoring.forecast",
-    "Comparison": "flyteish._authoring.forecast",
-    "Forecast": "flyteish._authoring.forecast",
+    "Calibration": "flyteish._learning.forecasts",
+    "Comparison": "flyteish._learning.forecasts",
+    "Forecast": "flyteish._learning.forecasts",
     "forecasts": "flyteish.default_session",
     "Notice": "flyteish.interfaces",
     "Run": "flyteish.session",
     "Session": "flyteish.session",
     "init": "flyteish.default_session",
-    "map": "flyteish._authoring.mapping",
+    "map": "flyteish._authoring.tasks.map",
     "run": "flyteish.default_session",
-    "trace": "flyteish._authoring.tracing",
+    "trace": "flyteish._authoring.tasks.trace",
     "with_runcontext": "flyteish.default_session",
 }
 _LAZY_MODULES = ("io", "testing")

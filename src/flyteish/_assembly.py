@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from flyteish._authoring.feed import Feeds
-from flyteish._controller.keeper import Keeper
-from flyteish._controller.lifetimes import Lifetimes
+from flyteish._async.feeds import Feeds
+from flyteish._controller.commands import Mailman
 from flyteish._controller.loop import Controller
-from flyteish._controller.mailman import Mailman
-from flyteish._controller.orders import OrderDesk, SecretLookup
-from flyteish._core.events import Configured
-from flyteish._core.ids import AttemptKey
-from flyteish._core.queues import Pool
-from flyteish._core.settings import Scope
-from flyteish._markets.markets import Markets
-from flyteish._markets.prices import PriceFeed
-from flyteish._markets.reclaimer import Reclaimer
+from flyteish._controller.order_factory import OrderDesk, SecretLookup
+from flyteish._core.model.events import Configured
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.queues import Pool
+from flyteish._core.model.settings import Scope
+from flyteish._learning.machine_lifetimes import Lifetimes
+from flyteish._learning.recorder import Keeper
 from flyteish.config import Config
-from flyteish.engines.inline import InlineEngine
+from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import BlobStore, Clock, Engine, Mailbox, RunStore
+from flyteish.markets.followed import Markets
+from flyteish.markets.price_feed import PriceFeed
+from flyteish.markets.reclaimer import Reclaimer
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -207,7 +207,7 @@ def _engines(config: Config, inline: InlineEngine, scratch: Path | None) -> dict
     engines: dict[str, Engine] = {"inline": inline}
     kinds = {pool.engine for pool in config.pools}
     if "processes" in kinds:
-        from flyteish.engines.processes import ProcessesEngine
+        from flyteish.engines.processes.engine import ProcessesEngine
 
         engines["processes"] = ProcessesEngine(
             max_workers=config.max_workers,

@@ -29,11 +29,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic import Field as Checked
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
-from flyteish._core.resources import Resources
-from flyteish._core.settings import Level, Opinions, Scope, opinions
-from flyteish.errors import ConfigurationError
-from flyteish.home import (
+from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
+from flyteish._core.model.resources import Resources
+from flyteish._core.model.settings import Level, Opinions, Scope, opinions
+from flyteish.config_values import (
     SETTINGS,
     TIMES,
     FoundFile,
@@ -51,6 +50,7 @@ from flyteish.home import (
     unknown,
     wrong,
 )
+from flyteish.errors import ConfigurationError
 
 Durability = Literal["full", "process", "memory"]
 BUILT_IN: Final = "built-in default"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flyteish._authoring import context
+from flyteish._authoring.attempt import context
 
 spot_termination_notice: str
 """Path of a file that exists once this attempt's machine is known to go away (see ``ctx().interruption``)."""

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._core.queues import Pool, Queue
+from flyteish._core.model.queues import Pool, Queue
 from flyteish.session import Run, Runner, Session
 
 if TYPE_CHECKING:
-    from flyteish._authoring.forecast import Comparison
-    from flyteish._authoring.task import Task
+    from flyteish._authoring.tasks.task import Task
+    from flyteish._learning.forecasts import Comparison
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from flyteish._core.events import AttemptEnded, AttemptNoticed, AttemptRunning, CheckpointSkipped, Entry
-from flyteish._core.ids import AttemptKey
-from flyteish._core.settings import Scope, Settings
-from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile, TaskReference
+from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, CheckpointSkipped, Entry
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.settings import Scope, Settings
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile, TaskReference
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

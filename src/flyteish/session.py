@@ -19,20 +19,20 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._authoring.blobspace import at_hand
-from flyteish._authoring.calling import cache_digest_of, profile_of
-from flyteish._authoring.payloads import pack
-from flyteish._authoring.values import pickling
-from flyteish._controller import resuming
+from flyteish._authoring.tasks.calling import cache_digest_of, profile_of
+from flyteish._authoring.values.codec import pickling
+from flyteish._authoring.values.current_blobs import at_hand
+from flyteish._authoring.values.payloads import pack
+from flyteish._controller import recovery
+from flyteish._controller.callers import Waiting
 from flyteish._controller.clock import SystemClock
-from flyteish._controller.desk import Waiting
-from flyteish._controller.handles import Inside, Run
-from flyteish._controller.questions import ask
-from flyteish._core.cost import on_demand_price
-from flyteish._core.events import RunSubmitted
-from flyteish._core.ids import inputs_digest, run_name
-from flyteish._core.queues import Pool, Queue
-from flyteish._core.settings import SILENT, Level, Opinions, Scope, Secret, opinions
+from flyteish._controller.run_handle import Inside, Run
+from flyteish._controller.state_queries import ask
+from flyteish._core.billing.cost_summary import on_demand_price
+from flyteish._core.model.events import RunSubmitted
+from flyteish._core.model.ids import inputs_digest, run_name
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
 from flyteish._worker.runner import StoreAccess
 from flyteish.config import Config, environment_secret, load_config
 from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from flyteish._assembly import Machinery
-    from flyteish._authoring.forecast import Comparison, Forecast, ForecastOptions
-    from flyteish._authoring.task import Task
+    from flyteish._authoring.tasks.task import Task
+    from flyteish._learning.forecasts import Comparison, Forecast, ForecastOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -222,7 +222,7 @@ class Session:
         """
         if mode not in (None, "local"):
             raise ConfigurationError(f"mode={mode!r} in with_runcontext() is not accepted: expected 'local' or None")
-        resuming.check_name(name)
+        recovery.check_name(name)
         if overwrite_cache or disable_run_cache:
             cache = "override" if overwrite_cache else "disable"
         said = {
@@ -247,13 +247,13 @@ class Session:
         machinery = self._open()
         with at_hand(StoreAccess(machinery.blobs)), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
-        resuming.check_size(task, data, self.config.max_value_size)
+        recovery.check_size(task, data, self.config.max_value_size)
         scope = self.scope_of(said)
         profile = profile_of(task, scope, machinery.blobs)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
         call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
-        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, resuming.entry_of(task), said)
+        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))
         with self._lock:
@@ -287,13 +287,13 @@ class Session:
         with self._lock:
             if run in self._runs:
                 return self._runs[run]
-        found = resuming.look_up(run, task, machinery.store, machinery.blobs, self._runs)
+        found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._runs)
         handle: Run[R] = Run(run, found.task, self._inside(machinery))
         if found.outcome is not None:
             controller.post(controller.take_ended, found.state.runs[run])
             handle.finish(found.outcome, None)
             return handle
-        resuming.check_queues(found.state.runs[run], [queue.name for queue in self.config.queues])
+        recovery.check_queues(found.state.runs[run], [queue.name for queue in self.config.queues])
         with self._lock:
             if run in self._runs:
                 return self._runs[run]

@@ -10,21 +10,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from flyteish._authoring.blobspace import current_blobs
-from flyteish._authoring.context import CURRENT, AttemptContext
-from flyteish._authoring.feed import Feeds
+from flyteish._async.feeds import Feeds
+from flyteish._authoring.attempt.context import CURRENT, AttemptContext
+from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._controller.clock import HandClock
-from flyteish._core.events import CheckpointSkipped
-from flyteish._core.ids import AttemptKey
-from flyteish._core.queues import Pool, Queue
-from flyteish._core.settings import Settings
-from flyteish._core.values import CheckpointRecord, Payload, TaskReference
+from flyteish._core.model.events import CheckpointSkipped
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.settings import Settings
+from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
 from flyteish._worker.runner import StoreAccess
 from flyteish.blobs.memory import MemoryBlobStore
 from flyteish.errors import StaleAttemptError
 from flyteish.interfaces import BlobStore, Call, Market, Notice, OnOutcome, Order
+from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
 from flyteish.session import Session
-from flyteish.simulation.market import RandomMarket, ScriptedMarket, TraceMarket
 
 if TYPE_CHECKING:
     from pathlib import Path

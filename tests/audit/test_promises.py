@@ -17,7 +17,7 @@ import pytest
 
 import flyteish
 from flyteish import Cache, Pool, Session
-from flyteish._authoring.values import PickleWarning
+from flyteish._authoring.values.codec import PickleWarning
 from flyteish.config import load_config
 from flyteish.errors import ConfigurationError, SerializationError
 from tests.audit import program

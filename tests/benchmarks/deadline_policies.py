@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from flyteish._core.deadlines import POLICIES, WAIT, Decision, Policy, Situation
-from flyteish._core.queues import ON_DEMAND, SPOT
+from flyteish._core.model.queues import ON_DEMAND, SPOT
+from flyteish._core.rules.deadline_policies import POLICIES, WAIT, Decision, Policy, Situation
+from flyteish.markets.traces import Trace, load_trace
 from flyteish.simulation.optimum import optimum
-from flyteish.simulation.traces import Trace, load_trace
 
 TRACES: Final = Path(__file__).parents[2] / "../shared/spot-traces"
 HOUR: Final = 3600.0

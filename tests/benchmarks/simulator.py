@@ -6,7 +6,7 @@ Workloads and pools only; ``__main__`` runs them and prints.
 from __future__ import annotations
 
 from flyteish import Pool, Queue, RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.settings import Settings
+from flyteish._core.model.settings import Settings
 from flyteish.simulation import (
     Exponential,
     LogNormal,

@@ -12,7 +12,7 @@ import pytest
 from flyteish import Pool, Queue, RetryStrategy, Session, SpotPolicy, TaskEnvironment
 from flyteish.cli.exit_codes import ExitCode
 from flyteish.errors import ConfigurationError
-from flyteish.simulation.prices import ScriptedPrices
+from flyteish.markets.price_sources import ScriptedPrices
 from flyteish.testing import ScriptedMarket
 from tests.cli.conftest import Cli
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flyteish import Run, ctx
-from flyteish._core.actions import Action
+from flyteish._core.model.records import Action
 
 PATIENCE = 30.0
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flyteish import Pool, Queue, Session, SpotPolicy, Timeout, errors
-from flyteish._core.actions import End
+from flyteish._core.model.records import End
 from flyteish.testing import ScriptedMarket
 from tests.conformance import tasks
 

@@ -10,8 +10,8 @@ import pytest
 
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market
-from flyteish.simulation.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
-from flyteish.simulation.traces import Trace
+from flyteish.markets.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.markets.traces import Trace
 
 DATA = (2, 2, 1, 0, 0, 3, 3, 1)
 HORIZON = 400.0

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pytest
 
-from flyteish._core.events import (
+from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
     AttemptRunning,
@@ -21,7 +21,7 @@ from flyteish._core.events import (
     RunEvent,
     RunSubmitted,
 )
-from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish.errors import RunNotFoundError, StoreError, StoreLockedError
 from flyteish.interfaces import Batch, Command, Mailbox, RunRow, RunStore
 from flyteish.stores.memory import MemoryStore

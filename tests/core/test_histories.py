@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from flyteish._core.events import (
+from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
     CancelRequested,
@@ -25,12 +25,12 @@ from flyteish._core.events import (
     QueueStateSet,
     ValueTraced,
 )
-from flyteish._core.ids import AttemptKey
-from flyteish._core.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.queues import Medium, Pool, Queue
-from flyteish._core.resources import Resources
-from flyteish._core.settings import Settings
-from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload, Profile
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.model.queues import Medium, Pool, Queue
+from flyteish._core.model.resources import Resources
+from flyteish._core.model.settings import Settings
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile
 from tests.core.world import World, profile
 
 LONG_HISTORIES = 500

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from flyteish._core import moves
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Phase
 from flyteish._core.diagram import mermaid, table
-from flyteish._core.events import AttemptNoticed, CheckpointCommitted, CheckpointSkipped, Evidence
 from flyteish._core.lifecycle import MOVES
-from flyteish._core.policies import RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.queues import Pool, Queue
-from flyteish._core.settings import Settings
+from flyteish._core.model.events import AttemptNoticed, CheckpointCommitted, CheckpointSkipped, Evidence
+from flyteish._core.model.policies import RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Phase
+from flyteish._core.model.settings import Settings
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish._core.story import attempt_lines, summary_line, why
-from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.transitions import phases
 from tests.core.world import ROOT, World, profile
 
 SETTINGS = Settings(
@@ -137,7 +137,7 @@ def test_a_move_that_the_table_does_not_know_tells_the_story() -> None:
     world.end(key, Evidence(result=Payload(b"x")))
     root = world.state.runs["r1"].actions[ROOT]
     with pytest.raises(AssertionError, match=r"train\.fit succeeded.*nothing: it is over\n  attempt 1 ran on spot"):
-        moves.move(world.state, root, Phase.RUNNING)
+        phases.move(world.state, root, Phase.RUNNING)
 
 
 def test_the_table_is_whole() -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flyteish._core import invariants
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, Attempt, Phase, RunRecord
-from flyteish._core.effects import (
+from flyteish._core.lifecycle import apply, child_identity, replay
+from flyteish._core.model.effects import (
     Deliver,
     Effect,
     Record,
@@ -20,7 +20,7 @@ from flyteish._core.effects import (
     StartAttempt,
     StopAttempt,
 )
-from flyteish._core.events import (
+from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
     AttemptRunning,
@@ -36,12 +36,12 @@ from flyteish._core.events import (
     TaskDeclared,
     TimePassed,
 )
-from flyteish._core.ids import ActionKey, AttemptKey
-from flyteish._core.lifecycle import apply, child_identity, replay
-from flyteish._core.queues import SPOT, Pool, Queue
-from flyteish._core.settings import Settings
+from flyteish._core.model.ids import ActionKey, AttemptKey
+from flyteish._core.model.queues import SPOT, Pool, Queue
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, Attempt, Phase, RunRecord
+from flyteish._core.model.settings import Settings
+from flyteish._core.model.values import Payload, Profile, TaskReference
 from flyteish._core.state import State
-from flyteish._core.values import Payload, Profile, TaskReference
 
 ROOT = "a0"
 

@@ -15,12 +15,14 @@ from typing import Any, get_args
 
 import flyteish
 from flyteish import config, errors
-from flyteish._authoring.checkpoint import Checkpoint
-from flyteish._authoring.context import AttemptContext
-from flyteish._authoring.interruption import Interruption
-from flyteish._core import events, moves, queues, retries, settings
-from flyteish._core.actions import Phase
-from flyteish._core.cost import CostSummary
+from flyteish._authoring.attempt.checkpoint import Checkpoint
+from flyteish._authoring.attempt.context import AttemptContext
+from flyteish._authoring.attempt.interruption import Interruption
+from flyteish._core.billing.cost_summary import CostSummary
+from flyteish._core.model import events, queues, settings
+from flyteish._core.model.records import Phase
+from flyteish._core.rules import retries
+from flyteish._core.transitions import phases as phase_table
 from flyteish.cli import exit_codes, parser
 from flyteish.session import Run
 from tests.docs.pages import PAGES as ALL_PAGES
@@ -101,15 +103,15 @@ def event_table() -> str:
 
 
 def lifecycle_diagram() -> str:
-    at_work = [phase for phase in Phase if moves.MOVES[phase] and phase is not Phase.DORMANT]
-    everywhere = frozenset.intersection(*(moves.MOVES[phase] for phase in at_work))
-    own = [(phase, to) for phase in at_work for to in _in_order(moves.MOVES[phase] - everywhere)]
+    at_work = [phase for phase in Phase if phase_table.MOVES[phase] and phase is not Phase.DORMANT]
+    everywhere = frozenset.intersection(*(phase_table.MOVES[phase] for phase in at_work))
+    own = [(phase, to) for phase in at_work for to in _in_order(phase_table.MOVES[phase] - everywhere)]
     lines = ["stateDiagram-v2", "    state unfinished {", "        [*] --> entering"]
     lines += [f"        {phase} --> {to}" for phase, to in own if to in at_work]
     lines += ["    }"]
     lines += [f"    {phase} --> {to}" for phase, to in own if to not in at_work]
     lines += [f"    unfinished --> {to}" for to in _in_order(everywhere)]
-    lines += [f"    {Phase.DORMANT} --> {to}" for to in _in_order(moves.MOVES[Phase.DORMANT])]
+    lines += [f"    {Phase.DORMANT} --> {to}" for to in _in_order(phase_table.MOVES[Phase.DORMANT])]
     return "\n".join(["```mermaid", *lines, "```"])
 
 
@@ -117,7 +119,7 @@ def phases() -> str:
     meanings = _attribute_docs(Phase)
     rows = []
     for phase in Phase:
-        followers = ", ".join(_in_order(moves.MOVES[phase]))
+        followers = ", ".join(_in_order(phase_table.MOVES[phase]))
         rows.append([f"`{phase}`", meanings.get(phase.name, "-"), followers or "-"])
     return _table(["phase", "meaning", "may become"], rows)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from flyteish._core.actions import End, Phase, RunRecord
+from flyteish._core.model.records import End, Phase, RunRecord
 from flyteish._core.replay import record_of
 from flyteish.stores.sqlite import SqliteStore
 from tests.conftest import SEED

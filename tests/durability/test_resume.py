@@ -16,8 +16,8 @@ import pytest
 import flyteish
 from flyteish import Queue, Session, SpotPolicy, TaskEnvironment, Timeout, ctx, errors
 from flyteish._controller.clock import HandClock
-from flyteish._core.actions import End, Phase
-from flyteish._core.events import ControllerRestarted
+from flyteish._core.model.events import ControllerRestarted
+from flyteish._core.model.records import End, Phase
 from flyteish.stores.sqlite import SqliteStore
 
 env = TaskEnvironment(name="resume")

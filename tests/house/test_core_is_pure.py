@@ -106,7 +106,7 @@ def test_the_check_sees_impure_code(code: str) -> None:
         "from __future__ import annotations",
         "from collections.abc import Mapping",
         "from flyteish import errors",
-        "from flyteish._core.ids import ActionKey",
+        "from flyteish._core.model.ids import ActionKey",
         "from datetime import timedelta\nday = timedelta(days=1)",
         "class A:\n    def __hash__(self): return hash((self.x, self.y))",
         "file.open()",

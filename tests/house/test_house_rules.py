@@ -18,7 +18,7 @@ LONG_FILES: dict[str, str] = {}
 ENVIRONMENT_READERS = {
     "src/flyteish/config.py": "turns files and environment into Config",
     "src/flyteish/_worker/variables.py": "gives each attempt of a worker process its variables",
-    "src/flyteish/engines/scoped_environ.py": "gives each attempt in this process its variables",
+    "src/flyteish/engines/inline/scoped_environ.py": "gives each attempt in this process its variables",
 }
 
 EVERYWHERE = (

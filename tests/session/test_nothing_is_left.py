@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from flyteish import Pool, Queue, Run, Session, TaskEnvironment, Timeout, errors
-from flyteish.engines.threads import Threads
+from flyteish.engines.inline.threads import Threads
 from flyteish.testing import ScriptedMarket
 
 PATIENCE = 20.0

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from flyteish import Pool, Resources, RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.settings import Settings
+from flyteish._core.model.settings import Settings
 from flyteish.simulation import Scenario, ScriptedMarket, Workload, WorkModel
 from tests.simulation.worlds import Seen, played
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flyteish import RetryStrategy, SpotPolicy, TaskEnvironment
-from flyteish._core.settings import Settings
+from flyteish._core.model.settings import Settings
 from flyteish.errors import ConfigurationError
 from flyteish.simulation import (
     POLICIES,

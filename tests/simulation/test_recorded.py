@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from flyteish import TaskEnvironment, ctx, testing
-from flyteish._core.actions import RunRecord
-from flyteish._core.settings import Settings
+from flyteish._core.model.records import RunRecord
+from flyteish._core.model.settings import Settings
 from flyteish.errors import ConfigurationError
 from flyteish.simulation import Calls, Workload, WorkModel, recorded
 from tests.simulation.worlds import Seen, simulated, spot

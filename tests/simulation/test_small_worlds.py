@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from flyteish import Queue, Timeout
-from flyteish._core.settings import Settings
+from flyteish._core.model.settings import Settings
 from flyteish.errors import UnknownQueueError
+from flyteish.markets.traces import Trace
 from flyteish.simulation import Calls, Exponential, Scenario, ScriptedMarket, TraceMarket, Workload, WorkModel
-from flyteish.simulation.traces import Trace
 from flyteish.simulation.world import EPOCH
 from tests.simulation.worlds import pools, simulated, spot
 

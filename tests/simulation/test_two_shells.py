@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flyteish import RetryStrategy, SpotPolicy, TaskEnvironment, Timeout, ctx, testing
-from flyteish._core.actions import Action, RunRecord
+from flyteish._core.model.records import Action, RunRecord
 from flyteish.errors import FlyteishError
 from flyteish.simulation import Calls, Scenario, ScriptedMarket, Workload, WorkModel
 from tests.simulation.worlds import played, pools

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flyteish import Pool, Timeout
+from flyteish.markets.traces import Trace
 from flyteish.simulation import Scenario, TraceMarket, Workload, WorkModel
-from flyteish.simulation.traces import Trace
 from tests.simulation.worlds import pools, spot
 
 UP_DOWN = Trace(name="made", gap_seconds=100.0, data=(1, 1, 0, 0, 1, 0, 0, 0, 1, 1, 1, 0))

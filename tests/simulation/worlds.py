@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from flyteish import Pool, Queue, Resources, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core import invariants
-from flyteish._core.actions import Action, RunRecord
-from flyteish._core.settings import Settings
+from flyteish._core.model.records import Action, RunRecord
+from flyteish._core.model.settings import Settings
 from flyteish.interfaces import Market
 from flyteish.simulation import Scenario, ScriptedMarket, Workload
 from flyteish.simulation.tally import Tally

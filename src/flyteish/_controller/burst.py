@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flyteish._core.effects import Record
+from flyteish._core.model.effects import Record
 from flyteish.interfaces import Batch, RunRow
 
 

@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from flyteish._controller.burst import Burst
+from flyteish._controller.callers import AttemptLink, Desk, Waiting
 from flyteish._controller.clock import Alarm
-from flyteish._controller.desk import AttemptLink, Desk, Waiting
 from flyteish._controller.inbox import Inbox
-from flyteish._controller.keeper import Keeper
-from flyteish._controller.orders import OrderDesk
+from flyteish._controller.order_factory import OrderDesk
 from flyteish._controller.outcomes import refused, row_of, type_name
 from flyteish._controller.performer import Performer
 from flyteish._core import lifecycle
-from flyteish._core.actions import TERMINAL, End, Phase, RunRecord
-from flyteish._core.effects import Deliver, Record, Refuse, RunEnded, StartAttempt
-from flyteish._core.events import (
+from flyteish._core.model.effects import Deliver, Record, Refuse, RunEnded, StartAttempt
+from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
     AttemptNoticed,
@@ -41,12 +39,14 @@ from flyteish._core.events import (
     TaskDeclared,
     TimePassed,
 )
-from flyteish._core.ids import ROOT_ACTION, ActionKey, AttemptKey
+from flyteish._core.model.ids import ROOT_ACTION, ActionKey, AttemptKey
+from flyteish._core.model.records import TERMINAL, End, Phase, RunRecord
+from flyteish._core.model.values import CheckpointRecord
 from flyteish._core.state import State
-from flyteish._core.values import CheckpointRecord
-from flyteish._markets.markets import Markets
+from flyteish._learning.recorder import Keeper
 from flyteish.errors import SessionClosedError
 from flyteish.interfaces import BlobStore, Call, Clock, Engine, Order, Origin, RunStore
+from flyteish.markets.followed import Markets
 
 _log = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
-from flyteish._core.actions import Action, Phase, RunRecord
-from flyteish._core.bills import CostLine, lines_of
-from flyteish._core.values import ErrorDocument
+from flyteish._core.billing.bills import CostLine, lines_of
+from flyteish._core.model.records import Action, Phase, RunRecord
+from flyteish._core.model.values import ErrorDocument
 from flyteish.interfaces import Outcome, RunRow
 
 

@@ -9,16 +9,16 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from flyteish._controller.burst import Burst
-from flyteish._controller.desk import Desk
-from flyteish._controller.orders import OrderDesk
+from flyteish._controller.callers import Desk
+from flyteish._controller.order_factory import OrderDesk
 from flyteish._controller.outcomes import outcome_of
-from flyteish._core.actions import Action, Phase
-from flyteish._core.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
-from flyteish._core.events import AttemptEnded
-from flyteish._core.ids import AttemptKey
-from flyteish._core.queues import Pool
-from flyteish._markets.markets import Markets
+from flyteish._core.model.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
+from flyteish._core.model.events import AttemptEnded
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.queues import Pool
+from flyteish._core.model.records import Action, Phase
 from flyteish.interfaces import Clock, Engine, Notice, Order
+from flyteish.markets.followed import Markets
 
 _ActionName = tuple[str, str]
 

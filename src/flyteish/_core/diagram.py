@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flyteish._core.actions import TERMINAL, Phase
-from flyteish._core.moves import MOVES
+from flyteish._core.model.records import TERMINAL, Phase
+from flyteish._core.transitions.phases import MOVES
 
 
 def mermaid(moves: Mapping[Phase, frozenset[Phase]] = MOVES) -> str:

@@ -10,15 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
-from flyteish._core.actions import TERMINAL, WITH_ATTEMPT, Action, End, Phase, RunRecord
-from flyteish._core.admission import Books
-from flyteish._core.books import PoolBook, QueueBook, Reason
-from flyteish._core.moves import COUNTED
-from flyteish._core.queues import SPOT
-from flyteish._core.resources import NO_AMOUNTS, Amounts
-from flyteish._core.retries import most_attempts
+from flyteish._core.model.queues import SPOT
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, End, Phase, RunRecord
+from flyteish._core.model.resources import NO_AMOUNTS, Amounts
+from flyteish._core.rules.retries import most_attempts
+from flyteish._core.scheduling.admission import Books
+from flyteish._core.scheduling.queue_state import PoolBook, QueueBook, Reason
 from flyteish._core.state import State
 from flyteish._core.story import attempt_lines
+from flyteish._core.transitions.phases import COUNTED
 
 _BLOCKING: Final = (Reason.RESOURCES, Reason.SPEND_LIMIT)
 _STANDS: Final = {

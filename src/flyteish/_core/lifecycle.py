@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from flyteish._core import attempts, limits, operations, relocations, submissions, waits
-from flyteish._core.effects import Effect
-from flyteish._core.events import (
+from flyteish._core.model.effects import Effect
+from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptAdmitted,
     AttemptEnded,
@@ -34,9 +33,10 @@ from flyteish._core.events import (
     TimePassed,
     ValueTraced,
 )
-from flyteish._core.moves import MOVES
 from flyteish._core.state import State
-from flyteish._core.submissions import child_identity
+from flyteish._core.transitions import attempts, operations, relocations, submissions, time_limits, waiting
+from flyteish._core.transitions.phases import MOVES
+from flyteish._core.transitions.submissions import child_identity
 
 __all__ = ["MOVES", "apply", "child_identity", "replay"]
 
@@ -50,14 +50,14 @@ def apply(state: State, event: Event, now: float) -> tuple[State, list[Effect]]:
     effects: list[Effect] = []
     timers = state.timers
     if timers and timers[0].at <= now:
-        limits.take_due(state, now, effects)
+        time_limits.take_due(state, now, effects)
     _ROOMS[type(event)](state, event, now, effects)
     if timers and timers[0].at <= now:  # a run that is taken over may have limits that passed in between
-        limits.take_due(state, now, effects)
+        time_limits.take_due(state, now, effects)
     books = state.books
     if books is not None and (books.dirty or books.freed or books.roomy):
         while books.roomy:
-            waits.let_in(state, now)
+            waiting.let_in(state, now)
         for start in books.starts(now):
             attempts.start(state, start, now, effects)
     return state, effects
@@ -89,7 +89,7 @@ _ROOMS: Final[dict[type, Callable[[State, Any, float, list[Effect]], None]]] = {
     CheckpointCommitted: attempts.checkpoint_committed,
     CheckpointSkipped: attempts.checkpoint_skipped,
     ValueTraced: attempts.value_traced,
-    LimitReached: limits.limit_reached,
+    LimitReached: time_limits.limit_reached,
     RelocationOrdered: relocations.relocation_ordered,
     ControllerRestarted: operations.controller_restarted,
     PoolCapacityChanged: operations.pool_capacity_changed,

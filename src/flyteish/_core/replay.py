@@ -9,8 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from flyteish._core.actions import Action, RunRecord
-from flyteish._core.events import (
+from flyteish._core.lifecycle import replay
+from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptAdmitted,
     AttemptEnded,
@@ -29,7 +29,7 @@ from flyteish._core.events import (
     TaskDeclared,
     ValueTraced,
 )
-from flyteish._core.lifecycle import replay
+from flyteish._core.model.records import Action, RunRecord
 from flyteish._core.state import State
 from flyteish.errors import RunNotFoundError
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
-from flyteish._core.actions import TERMINAL, Action, RunRecord
-from flyteish._core.admission import Books
-from flyteish._core.experience import Experience
-from flyteish._core.ids import ActionKey
-from flyteish._core.queues import Pool, Queue
+from flyteish._core.model.ids import ActionKey
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.records import TERMINAL, Action, RunRecord
+from flyteish._core.rules.experience import Experience
+from flyteish._core.scheduling.admission import Books
 
 _FEW: Final = 1024
 """So many timers are never worth a look at whether somebody still waits for them."""

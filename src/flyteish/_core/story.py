@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from flyteish._core.actions import TERMINAL, Action, Attempt, End, Phase
-from flyteish._core.settings import Level, show
+from flyteish._core.model.records import TERMINAL, Action, Attempt, End, Phase
+from flyteish._core.model.settings import Level, show
 
 _WAITS: Final = {
     "HELD": "an operator holds the queue",

@@ -26,11 +26,11 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
-from flyteish._authoring.context import AttemptContext
-from flyteish._authoring.error_documents import document
-from flyteish._authoring.feed import Feeds
-from flyteish._core.events import Evidence
-from flyteish._core.ids import AttemptKey
+from flyteish._async.feeds import Feeds
+from flyteish._authoring.attempt.context import AttemptContext
+from flyteish._authoring.values.errors import document
+from flyteish._core.model.events import Evidence
+from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.calls import Callbacks, WorkerLink
 from flyteish._worker.loader import Loadable, Loader

@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from flyteish._core.events import CheckpointSkipped
-from flyteish._core.ids import AttemptKey
-from flyteish._core.values import CheckpointRecord, Payload
+from flyteish._core.model.events import CheckpointSkipped
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._worker.messages import (
     Answer,
     CallCancelled,

@@ -16,13 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flyteish._authoring.reference import SCRIPT_MODULE
-from flyteish._core.values import TaskReference
+from flyteish._authoring.values.task_reference import SCRIPT_MODULE
+from flyteish._core.model.values import TaskReference
 from flyteish.errors import BlobError, TaskNotImportableError
 from flyteish.interfaces import BlobStore
 
 if TYPE_CHECKING:
-    from flyteish._authoring.signature import TaskSignature
+    from flyteish._authoring.tasks.signature import TaskSignature
 
 _CURE = "define it at module level in a file that workers can import"
 
@@ -47,7 +47,7 @@ class CarriedTask:
     """A function that came by value, or that its module does not know as a task."""
 
     def __init__(self, function: Callable[..., Any], name: str) -> None:
-        from flyteish._authoring.signature import TaskSignature
+        from flyteish._authoring.tasks.signature import TaskSignature
 
         self.function = function
         self.name = name

@@ -11,9 +11,9 @@ import struct
 
 import msgspec
 
-from flyteish._core.events import CheckpointSkipped, Evidence
-from flyteish._core.ids import AttemptKey
-from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.events import CheckpointSkipped, Evidence
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish.interfaces import Call, Notice, Order, Outcome
 
 _LENGTH = struct.Struct(">I")

@@ -11,18 +11,18 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flyteish._authoring.blobspace import current_blobs
-from flyteish._authoring.context import CURRENT, AttemptContext, AttemptLeft
-from flyteish._authoring.error_documents import document
-from flyteish._authoring.payloads import INLINE_BYTES
-from flyteish._authoring.values import current_pickle_policy, let_pickle
-from flyteish._core.events import Evidence
-from flyteish._core.values import Payload
+from flyteish._authoring.attempt.context import CURRENT, AttemptContext, AttemptLeft
+from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
+from flyteish._authoring.values.current_blobs import current_blobs
+from flyteish._authoring.values.errors import document
+from flyteish._authoring.values.payloads import INLINE_BYTES
+from flyteish._core.model.events import Evidence
+from flyteish._core.model.values import Payload
 from flyteish.errors import BlobError, SerializationError
 from flyteish.interfaces import BlobStore, Link, Order
 
 if TYPE_CHECKING:
-    from flyteish._authoring.feed import Feeds
+    from flyteish._async.feeds import Feeds
     from flyteish._worker.loader import Loadable
 
 #: Bytes. A larger result goes to the blob store, a smaller one travels in the message.
@@ -150,7 +150,7 @@ async def perform_async(
     """
     from asyncio import CancelledError, get_running_loop
 
-    from flyteish._authoring.bridge import Bridged
+    from flyteish._async.bridge import Bridged
 
     attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
     outer = (CURRENT.set(attempt), current_blobs.set(StoreAccess(blobs)))
@@ -159,7 +159,7 @@ async def perform_async(
     try:
         inputs = order.inputs
         if inputs.data is None:
-            from flyteish._authoring.feed import beside_loop
+            from flyteish._async.feeds import beside_loop
 
             data = await beside_loop(feeds, lambda: _inputs(inputs, blobs), "flyteish inputs")
         else:
@@ -183,7 +183,7 @@ async def perform_async(
 
 
 async def _stored_beside(data: bytes, blobs: BlobStore, feeds: Feeds) -> Payload:
-    from flyteish._authoring.feed import beside_loop
+    from flyteish._async.feeds import beside_loop
 
     return await beside_loop(feeds, lambda: _stored(data, blobs, 0), "flyteish result")
 

@@ -58,7 +58,7 @@ def _command(args: Namespace) -> Callable[[Namespace], int]:
 
 
 def _tell(error: Exception, trace: bool) -> None:
-    from flyteish.cli.words import error_text, user_traceback
+    from flyteish.cli.formatting import error_text, user_traceback
 
     if isinstance(error, LoadError) and error.__cause__ is not None:
         print(user_traceback(error.__cause__), file=sys.stderr)

@@ -12,8 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
+from flyteish.cli.formatting import COLOURS, clock, duration
 from flyteish.cli.progress import News, Progress
-from flyteish.cli.words import COLOURS, clock, duration
 
 KINDS: Final = ("waiting", "spot", "on-demand", "succeeded", "failed", "aborted", "timed_out")
 _MANY: Final = 100

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from flyteish._authoring.reference import SCRIPT_MODULE
+from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish._worker.loader import script_module
 from flyteish.cli.exit_codes import LoadError, UsageError
 from flyteish.cli.parser import near

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from flyteish._core.actions import TERMINAL, Action, End, Phase
-from flyteish._core.events import (
+from flyteish._core.lifecycle import replay
+from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptAdmitted,
     AttemptEnded,
@@ -23,7 +23,7 @@ from flyteish._core.events import (
     LimitReached,
     RunEvent,
 )
-from flyteish._core.lifecycle import replay
+from flyteish._core.model.records import TERMINAL, Action, End, Phase
 from flyteish._core.replay import describe
 from flyteish._core.state import State
 

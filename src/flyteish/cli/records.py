@@ -20,8 +20,8 @@ from flyteish.interfaces import RunRow
 from flyteish.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from flyteish._controller.mailman import Picture
-    from flyteish._core.actions import Action, RunRecord
+    from flyteish._controller.commands import Picture
+    from flyteish._core.model.records import Action, RunRecord
 
 _NAMES = 10_000
 """Runs among which a name that is not exact is looked for."""
@@ -92,7 +92,7 @@ class Records:
 
     def picture(self) -> Picture | None:
         """What the live controller last said of itself; None where there is none, or it says nothing."""
-        from flyteish._controller.mailman import PICTURE, Picture
+        from flyteish._controller.commands import PICTURE, Picture
 
         if self.owner is None:
             return None
@@ -104,7 +104,7 @@ class Records:
 
     def queue_states(self) -> dict[str, str]:
         """The states of queues that outlive their session."""
-        from flyteish._controller.mailman import QUEUE_STATES
+        from flyteish._controller.commands import QUEUE_STATES
 
         note = self.store.get_note(QUEUE_STATES)
         return msgspec.json.decode(note, type=dict[str, str]) if note else {}

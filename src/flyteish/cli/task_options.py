@@ -13,7 +13,7 @@ from enum import Enum
 from types import GenericAlias
 from typing import Any, NamedTuple
 
-from flyteish._authoring.typecheck import label
+from flyteish._authoring.values.typecheck import label
 from flyteish.cli.exit_codes import UsageError
 from flyteish.cli.parser import Parser, build, near, parse
 from flyteish.cli.text_values import UnreadableText, plain, value_of

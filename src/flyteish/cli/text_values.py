@@ -21,8 +21,8 @@ from uuid import UUID
 
 import msgspec
 
-from flyteish._authoring.typecheck import label
-from flyteish.home import seconds
+from flyteish._authoring.values.typecheck import label
+from flyteish.config_values import seconds
 
 
 class UnreadableText(Exception):  # noqa: N818 - becomes a UsageError that names the option

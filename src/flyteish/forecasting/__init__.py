@@ -5,7 +5,7 @@ Goes by what was learned of the task, its pools and their markets, and says what
 what there is is given to it.
 """
 
-from flyteish._authoring.forecast import Calibration, Comparison, Forecast, Percentiles
+from flyteish._learning.forecasts import Calibration, Comparison, Forecast, Percentiles
 from flyteish.forecasting.forecaster import forecast
 
 __all__ = ["Calibration", "Comparison", "Forecast", "Percentiles", "forecast"]

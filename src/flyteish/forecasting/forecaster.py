@@ -15,19 +15,19 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from flyteish._authoring.forecast import Forecast, ForecastOptions, Percentiles, settings_digest, span
-from flyteish._controller.learned import Learned
-from flyteish._controller.lifetimes import SPOT_LIFETIME
-from flyteish._core.actions import RunRecord
-from flyteish._core.cost import on_demand_price
-from flyteish._core.experience import Experience
-from flyteish._core.queues import ON_DEMAND, SPOT, Pool, Queue
-from flyteish._core.resources import Resources
-from flyteish._core.settings import Settings
+from flyteish._core.billing.cost_summary import on_demand_price
+from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
+from flyteish._core.model.records import RunRecord
+from flyteish._core.model.resources import Resources
+from flyteish._core.model.settings import Settings
+from flyteish._core.rules.experience import Experience
+from flyteish._learning.documents import Learned
+from flyteish._learning.forecasts import Forecast, ForecastOptions, Percentiles, settings_digest, span
+from flyteish._learning.machine_lifetimes import SPOT_LIFETIME
 from flyteish.errors import ConfigurationError, UnknownQueueError
 from flyteish.forecasting.models import Modeller
 from flyteish.interfaces import Market
-from flyteish.simulation.market import RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
 from flyteish.simulation.scenario import Scenario
 from flyteish.simulation.tally import Tally
 from flyteish.simulation.workload import Workload

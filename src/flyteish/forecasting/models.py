@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import msgspec
 
-from flyteish._authoring.forecast import span
-from flyteish._controller.learned import Learned
-from flyteish._core.experience import TaskSeen
-from flyteish._core.settings import Settings
+from flyteish._core.model.settings import Settings
+from flyteish._core.rules.experience import TaskSeen
+from flyteish._learning.documents import Learned
+from flyteish._learning.forecasts import span
 from flyteish.errors import ConfigurationError
 from flyteish.simulation.workload import Calls, Observed, Workload, WorkModel
 

@@ -4,11 +4,11 @@ A market says when capacity comes and goes; it never reclaims anything itself. T
 real session. Must not know who drives a market, nor whether the seconds that it is asked about are real.
 """
 
-from flyteish.simulation.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.markets.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.markets.traces import Trace, load_trace
 from flyteish.simulation.recorded import recorded
 from flyteish.simulation.report import PolicyReport, Report, Spread
 from flyteish.simulation.scenario import POLICIES, Scenario
-from flyteish.simulation.traces import Trace, load_trace
 from flyteish.simulation.workload import Calls, Exponential, LogNormal, Observed, Workload, WorkModel
 
 __all__ = [

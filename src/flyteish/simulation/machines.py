@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final, Protocol
 
-from flyteish._core.actions import Action
-from flyteish._core.events import (
+from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
     AttemptRunning,
@@ -19,10 +18,11 @@ from flyteish._core.events import (
     Event,
     Evidence,
 )
-from flyteish._core.ids import AttemptKey
-from flyteish._core.queues import Pool
-from flyteish._core.settings import Settings
-from flyteish._core.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.queues import Pool
+from flyteish._core.model.records import Action
+from flyteish._core.model.settings import Settings
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish.simulation.workload import Workload, WorkModel
 
 _DONE: Final = Evidence(result=Payload(b"\xc0", None, 1))

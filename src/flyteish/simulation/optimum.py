@@ -27,7 +27,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from flyteish._core.queues import ON_DEMAND, SPOT
+from flyteish._core.model.queues import ON_DEMAND, SPOT
 
 _EPSILON: Final = 1e-6  # seconds: the same stretches summed in another order
 

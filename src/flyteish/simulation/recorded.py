@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from flyteish._core.actions import CHAIN_KEPT, Action, Attempt, End, Phase, RunRecord
+from flyteish._core.model.records import CHAIN_KEPT, Action, Attempt, End, Phase, RunRecord
 from flyteish.errors import ConfigurationError
 from flyteish.simulation.workload import Calls, Workload, WorkModel
 

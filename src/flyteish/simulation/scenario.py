@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
-from flyteish._core.cost import on_demand_price
-from flyteish._core.experience import Experience
-from flyteish._core.policies import DEADLINE_POLICIES, SpotPolicy
-from flyteish._core.queues import Pool, Queue
-from flyteish._core.settings import Scope, Settings
+from flyteish._core.billing.cost_summary import on_demand_price
+from flyteish._core.model.policies import DEADLINE_POLICIES, SpotPolicy
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.settings import Scope, Settings
+from flyteish._core.rules.experience import Experience
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market
 from flyteish.simulation.report import PolicyReport, Report, report_of

@@ -9,8 +9,8 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from flyteish._core.actions import SUCCEEDED, Attempt, End, Phase, RunRecord
-from flyteish._core.queues import SPOT
+from flyteish._core.model.queues import SPOT
+from flyteish._core.model.records import SUCCEEDED, Attempt, End, Phase, RunRecord
 
 if TYPE_CHECKING:
     from flyteish.simulation.world import VirtualWorld

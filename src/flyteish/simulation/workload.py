@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from flyteish._core.settings import Settings
+from flyteish._core.model.settings import Settings
 from flyteish.errors import ConfigurationError
 
 

@@ -14,8 +14,7 @@ from typing import Any, Final
 
 from flyteish import errors
 from flyteish._core import lifecycle
-from flyteish._core.actions import Phase, RunRecord
-from flyteish._core.effects import (
+from flyteish._core.model.effects import (
     Deliver,
     QueueDrained,
     Record,
@@ -25,7 +24,7 @@ from flyteish._core.effects import (
     StartAttempt,
     StopAttempt,
 )
-from flyteish._core.events import (
+from flyteish._core.model.events import (
     ActionSubmitted,
     Event,
     PoolCapacityChanged,
@@ -33,15 +32,16 @@ from flyteish._core.events import (
     TaskDeclared,
     TimePassed,
 )
-from flyteish._core.experience import Experience
-from flyteish._core.ids import AttemptKey
-from flyteish._core.queues import Pool, Queue
-from flyteish._core.settings import Settings
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.records import Phase, RunRecord
+from flyteish._core.model.settings import Settings
+from flyteish._core.model.values import Payload, Profile, TaskReference
+from flyteish._core.rules.experience import Experience
 from flyteish._core.state import State
-from flyteish._core.values import Payload, Profile, TaskReference
-from flyteish._markets.prices import PriceFeed
-from flyteish._markets.reclaimer import Reclaimer
 from flyteish.interfaces import Market
+from flyteish.markets.price_feed import PriceFeed
+from flyteish.markets.reclaimer import Reclaimer
 from flyteish.simulation.machines import Job, Machine, is_plain
 from flyteish.simulation.workload import Workload
 

@@ -10,11 +10,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from flyteish._core.cost import on_demand_price
-from flyteish._core.queues import SPOT, Pool
-from flyteish._core.settings import Settings
+from flyteish._core.billing.cost_summary import on_demand_price
+from flyteish._core.model.queues import SPOT, Pool
+from flyteish._core.model.settings import Settings
 from flyteish.interfaces import Market
-from flyteish.simulation.market import TraceMarket
+from flyteish.markets.market import TraceMarket
 from flyteish.simulation.optimum import optimum
 from flyteish.simulation.workload import Workload
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from flyteish._core.events import Entry
+from flyteish._core.model.events import Entry
 from flyteish.errors import StoreError, StoreLockedError
 from flyteish.interfaces import Batch, Command, RunRow
 from flyteish.stores.rules import check_after, check_limit, may_not_delete

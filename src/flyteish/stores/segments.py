@@ -11,7 +11,7 @@ from zlib import crc32
 
 import msgspec
 
-from flyteish._core.events import Entry
+from flyteish._core.model.events import Entry
 
 MAX_BYTES = 256 * 1024
 """A segment is larger only where a single entry is."""

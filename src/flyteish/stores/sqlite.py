@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from flyteish._core.events import Entry
+from flyteish._core.model.events import Entry
 from flyteish.errors import ConfigurationError, FlyteishError, StoreError
 from flyteish.interfaces import Batch, Command, RunRow
 from flyteish.stores.claim import Claim, owner

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from flyteish._core.events import Entry
+from flyteish._core.model.events import Entry
 from flyteish.errors import StoreError
 from flyteish.interfaces import Batch, RunRow
 from flyteish.stores.faults import store_error

@@ -10,13 +10,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flyteish._authoring.context import AttemptContext, ctx
+from flyteish._authoring.attempt.context import AttemptContext, ctx
 from flyteish.errors import CheckpointError, InputTypeError
 
 if TYPE_CHECKING:
     import logging
 
-    from flyteish._authoring.checkpoint import Checkpoint as Chain
+    from flyteish._authoring.attempt.checkpoint import Checkpoint as Chain
 
 
 class Identifier(NamedTuple):

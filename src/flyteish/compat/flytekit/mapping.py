@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, Generic, NamedTuple, Optional, TypeVar, overload
 
-from flyteish._authoring.context import current_attempt
-from flyteish._authoring.mapping import map_named
-from flyteish._authoring.reference import needs_value, reference_for
-from flyteish._authoring.task import Task
-from flyteish._core.settings import SILENT
+from flyteish._authoring.attempt.context import current_attempt
+from flyteish._authoring.tasks.map import map_named
+from flyteish._authoring.tasks.task import Task
+from flyteish._authoring.values.task_reference import needs_value, reference_for
+from flyteish._core.model.settings import SILENT
 from flyteish.compat.flytekit.tasks import FlyteTask
 from flyteish.errors import ConfigurationError, InputTypeError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flyteish._core.policies import SpotPolicy
+from flyteish._core.model.policies import SpotPolicy
 
 FIRST_PREEMPTION: Final = SpotPolicy(fallback="first-preemption")
 """The older pages: on spot until it is preempted, then on-demand. The preemption does not count as a retry."""

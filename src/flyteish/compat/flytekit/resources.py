@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from flyteish._core.resources import Resources as Amounts
+from flyteish._core.model.resources import Resources as Amounts
 from flyteish.errors import ConfigurationError
 
 _OURS: Final = {"cpu": "cpu", "mem": "memory", "gpu": "gpu", "ephemeral_storage": "disk"}

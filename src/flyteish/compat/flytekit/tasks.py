@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, over
 
 from msgspec import UNSET, UnsetType
 
-from flyteish._authoring.context import current_attempt
-from flyteish._authoring.declarations import check_function
-from flyteish._authoring.environment import TaskEnvironment
-from flyteish._authoring.image import Image
-from flyteish._authoring.reference import SCRIPT_MODULE
-from flyteish._authoring.task import SyncTask
-from flyteish._core.policies import RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.settings import SILENT, Cache, Level, Opinions, opinions
+from flyteish._authoring.attempt.context import current_attempt
+from flyteish._authoring.tasks.environment import TaskEnvironment
+from flyteish._authoring.tasks.image import Image
+from flyteish._authoring.tasks.options import check_function
+from flyteish._authoring.tasks.task import SyncTask
+from flyteish._authoring.values.task_reference import SCRIPT_MODULE
+from flyteish._core.model.policies import RetryStrategy, SpotPolicy, Timeout
+from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, opinions
 from flyteish.compat.flytekit.policies import SINGLE_BUDGET
 from flyteish.compat.flytekit.resources import Resources, needed
 from flyteish.errors import ConfigurationError, TaskDefinitionError
 
 if TYPE_CHECKING:
-    from flyteish._controller.handles import Run
+    from flyteish._controller.run_handle import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -1,0 +1,90 @@
+"""What a queue refuses at the door, and in which words: before anything is recorded.
+
+Reads the state, changes nothing. Must not know what happens to work that is let in (spec: queues).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from flyteish._core.model.events import RunSubmitted
+from flyteish._core.model.records import Action
+from flyteish._core.model.resources import NO_AMOUNTS
+from flyteish._core.scheduling.admission import Books, PoolBook, QueueBook
+
+
+class Refusal(NamedTuple):
+    """A submission that is not accepted."""
+
+    error: str
+    """Name of the class in ``flyteish.errors``."""
+    message: str
+
+
+def check_run(books: Books, event: RunSubmitted) -> Refusal | None:
+    """Whether a run may begin: its queue exists, takes work, and allows another run of the task."""
+    book = books.queues.get(event.queue)
+    if book is None or book.removed:
+        return _unknown(books, event.queue, event.task)
+    if book.state in ("draining", "drained"):
+        return _draining(book, event.task)
+    if book.config.overlap == "skip" and (active := book.runs_of.get(event.task)):
+        message = f"run of {event.task} skipped: run {next(iter(active))} is still active in queue {event.queue!r}"
+        return Refusal("RunSkippedError", f"{message} (overlap='skip')")
+    return None
+
+
+def check_submission(books: Books, action: Action) -> Refusal | None:
+    """Whether an action may enter its queue."""
+    settings = action.profile.settings
+    book = books.queues.get(settings.queue)
+    # Work in flight finishes while a queue drains, and the children that it calls are part of it.
+    if book is None or (book.removed and action.parent is None):
+        return _unknown(books, settings.queue, action.profile.task)
+    if book.state == "drained" or (book.state == "draining" and action.parent is None):
+        return _draining(book, action.profile.task)
+    if book.config.on_full == "refuse" and book.is_full():
+        message = f"queue {book.config.name!r} is full: {book.counted} waiting or running, depth={book.config.depth}"
+        return Refusal("ResourceExhaustedError", f"{action.profile.task} refused: {message}")
+    policy = settings.interruptible
+    if settings.amounts is NO_AMOUNTS and book.takes_anything and (policy is None or policy.fallback != "never"):
+        return None
+    return _never_fits(book, action)
+
+
+def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
+    """Work that no state of the queue could start would wait for ever: say so now."""
+    settings, task, queue = action.profile.settings, action.profile.task, book.config.name
+    policy = settings.interruptible
+    # Work that must not happen twice goes on-demand whatever its fallback says, unless it is forced.
+    only_spot = policy is not None and policy.fallback == "never" and (settings.idempotent or policy.force)
+    if only_spot and not (book.spot and book.has_spot_share()):
+        why = f"lets nothing on spot (spot_share={book.config.spot_share:g})" if book.spot else "feeds no spot pool"
+        return Refusal("ConfigurationError", f"{task}: queue {queue!r} {why}, but SpotPolicy(fallback='never')")
+    if not only_spot and not book.on_demand:
+        why = "which its final attempt needs" if policy is not None else "and the task is not interruptible"
+        cure = "give the queue an on-demand pool, or the task interruptible=SpotPolicy(fallback='never')"
+        return Refusal("ConfigurationError", f"{task}: queue {queue!r} feeds no on-demand pool, {why}; {cure}")
+    pools = book.spot if only_spot else book.on_demand
+    fitting = [pool for pool in pools if settings.amounts.within(pool.limit)]
+    if not fitting or not settings.amounts.within(book.limit):
+        message = f"{task}: {settings.resources!r} is more than queue {queue!r} or any of its {_kind(pools)} pools has"
+        return Refusal("ConfigurationError", message)
+    limit = book.config.spend_limit
+    if limit and all(book.never_pays(pool) for pool in fitting):
+        message = f"every {_kind(pools)} pool of queue {queue!r} costs more than its spend_limit of ${limit:g} per hour"
+        return Refusal("ConfigurationError", f"{task}: {message}")
+    return None
+
+
+def _kind(pools: list[PoolBook]) -> str:
+    return pools[0].config.medium
+
+
+def _unknown(books: Books, queue: str, task: str) -> Refusal:
+    known = ", ".join(books.known()) or "none"
+    return Refusal("UnknownQueueError", f"{task}: unknown queue {queue!r}; known queues: {known}")
+
+
+def _draining(book: QueueBook, task: str) -> Refusal:
+    return Refusal("ResourceExhaustedError", f"{task} refused: queue {book.config.name!r} is {book.state}")

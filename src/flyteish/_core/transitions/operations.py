@@ -1,0 +1,123 @@
+"""Facts about the whole: a controller took a run over, a pool's capacity changed, an operator or a new configuration
+changed the rules.
+
+Applies them to the state; nothing that runs is killed by any of it. Must not know where they come from.
+"""
+
+from __future__ import annotations
+
+from flyteish._core.model.effects import Effect, Record, Refuse
+from flyteish._core.model.events import (
+    Configured,
+    ControllerRestarted,
+    PoolCapacityChanged,
+    PoolPriceChanged,
+    QueueStateSet,
+)
+from flyteish._core.model.ids import ActionKey
+from flyteish._core.model.queues import SPOT
+from flyteish._core.model.records import TERMINAL, Action, End, Phase, RunRecord
+from flyteish._core.state import State
+from flyteish._core.transitions.parents_and_children import end, note_drained
+from flyteish._core.transitions.phases import move
+from flyteish._core.transitions.relocations import spot_came
+from flyteish._core.transitions.waiting import begin, change_lines, ran_out, release_roots
+
+Effects = list[Effect]
+
+
+def controller_restarted(state: State, event: ControllerRestarted, now: float, effects: Effects) -> None:
+    """Attempts died with their controller, which nobody pays for; the root goes on, the rest when asked for."""
+    run = state.runs[event.run]
+    effects.append(Record(now, event))
+    unfinished = [action for action in run.actions.values() if action.phase not in TERMINAL]
+    for action in unfinished:
+        _lay_down(state, action, now)
+    for action in unfinished:
+        if action.cancel_reason and action.phase not in TERMINAL:
+            end(state, action, Phase.ABORTED, now, effects)
+    root = run.actions.get(run.root)
+    if root is not None and root.phase is Phase.DORMANT:
+        _take_up(state, run, root, now)
+
+
+def _lay_down(state: State, action: Action, now: float) -> None:
+    attempt = action.current
+    if attempt is not None:
+        attempt.end, attempt.cause, attempt.ended_at = End.ABANDONED, "its controller stopped", now
+        action.abandoned += 1
+    books = state.books
+    if books is not None:
+        books.adopt(action.profile.settings.queue)
+        books.withdraw(action)
+        books.vacate(action)
+        books.enlist(action)
+    action.outstanding, action.held, action.awaited_by = 0, (), 0
+    if action.phase is not Phase.DORMANT:
+        move(state, action, Phase.DORMANT)
+    if action.deadline_at is not None:
+        state.remind(action.deadline_at, "deadline", action)
+
+
+def _take_up(state: State, run: RunRecord, root: Action, now: float) -> None:
+    move(state, root, Phase.QUEUED)
+    if state.books is not None and run.queue in state.books.queues:
+        state.books.queues[run.queue].runs_of.setdefault(run.task, {})[run.id] = None
+    begin(state, run, root, now)
+
+
+def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, effects: Effects) -> None:
+    """A market gives more or less; less takes nothing away from what runs."""
+    pool = state.books.pools.get(event.pool) if state.books is not None else None
+    if pool is None or state.books is None:
+        return  # it was configured away
+    if pool.config.medium == SPOT and pool.available != event.available:
+        if event.available == 0:
+            pool.memory.refused(now)
+        else:
+            pool.memory.came(now)
+    pool.available = event.available
+    if event.available == 0:
+        ran_out(state, event.pool, now)
+    else:
+        pool.no_capacity_since = None
+        if state.watchers:
+            spot_came(state, event.pool, now, effects)
+    state.books.touch_pool(event.pool)
+
+
+def pool_price_changed(state: State, event: PoolPriceChanged, now: float, effects: Effects) -> None:
+    """A pool costs more or less. What runs goes on, also over a ``spend_limit``; nothing is started over one."""
+    pool = state.books.pools.get(event.pool) if state.books is not None else None
+    if pool is None or state.books is None:
+        return  # it was configured away
+    pool.prices.changed(event.price_per_hour, now)
+    state.books.reprice()
+
+
+def queue_state_set(state: State, event: QueueStateSet, now: float, effects: Effects) -> None:
+    """An operator holds, drains or activates a queue."""
+    book = state.books.queues.get(event.queue) if state.books is not None else None
+    if book is None or state.books is None:
+        effects.append(Refuse(ActionKey("", event.queue), "UnknownQueueError", f"unknown queue {event.queue!r}"))
+        return
+    # Drained is what a draining queue becomes, not what it can be told to be.
+    book.state = "draining" if event.state == "drained" else event.state
+    note_drained(state, book, effects)
+    state.books.touch(event.queue)
+
+
+def configured(state: State, event: Configured, now: float, effects: Effects) -> None:
+    """Queues and pools as they are from now on."""
+    books = state.books
+    if books is None:
+        return
+    books.configure(event.queues, event.pools, now)
+    for book in list(books.queues.values()):
+        for task in list(book.blocked):
+            while task in book.blocked:
+                books.unblock_root(book, task)
+        release_roots(state, book, now)
+        change_lines(state, book, now)
+        books.roomy[book.config.name] = None
+        note_drained(state, book, effects)

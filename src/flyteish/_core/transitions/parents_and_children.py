@@ -1,0 +1,145 @@
+"""Parents and children: who waits for whom, who hears of an end, and what an end takes with it.
+
+A parent that waits for its children counts in no limit; when it goes on it is first in line. An action that ends
+takes its unfinished descendants with it. Must not know why an attempt ended (spec: queues, "never deadlocks").
+"""
+
+from __future__ import annotations
+
+from flyteish._core.model.effects import Deliver, Effect, QueueDrained, RunEnded, StopAttempt
+from flyteish._core.model.records import PARKED, RETURNING, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
+from flyteish._core.scheduling.admission import QueueBook
+from flyteish._core.state import State
+from flyteish._core.transitions.phases import move
+from flyteish._core.transitions.waiting import release_roots
+
+Effects = list[Effect]
+
+
+def park(state: State, parent: Action, child: Action, effects: Effects) -> None:
+    """The parent's attempt waits for this child: while it only waits, it can't block its child."""
+    if child.awaited_by == parent.generation:
+        return  # asked for twice: it is waiting already
+    child.awaited_by = parent.generation
+    parent.outstanding += 1
+    books = state.books
+    if books is None or parent.phase is PARKED:
+        return
+    if parent.phase is RETURNING:
+        books.withdraw(parent)
+        deliver_held(state, parent, effects)
+    move(state, parent, PARKED)
+    books.vacate(parent)
+
+
+def deliver_held(state: State, parent: Action, effects: Effects) -> None:
+    """What its children returned may reach the parent now."""
+    actions = state.runs[parent.run].actions
+    held, parent.held = parent.held, ()
+    effects.extend(Deliver(actions[child]) for child in held)
+
+
+def child_ended(state: State, child: Action, effects: Effects) -> None:
+    """The caller hears of it: at once, or when it has its place back."""
+    parent = state.runs[child.run].actions[child.parent] if child.parent is not None else None
+    if parent is not None:
+        if parent.children is not None:
+            parent.children.discard(child.id)
+        if parent.phase in WITH_ATTEMPT and child.awaited_by == parent.generation:
+            child.awaited_by = 0
+            parent.outstanding -= 1
+            if not parent.outstanding and parent.phase is PARKED and state.books is not None:
+                parent.held += (child.id,)
+                move(state, parent, RETURNING)
+                state.books.ask_to_return(parent)
+                return
+    effects.append(Deliver(child))
+
+
+# -- ends ----------------------------------------------------------------------------------------------------------
+
+
+def end(state: State, action: Action, phase: Phase, now: float, effects: Effects) -> None:
+    """The action is over: its descendants are cancelled, its caller hears of it, its run may end."""
+    run = state.runs[action.run]
+    _leave(state, run, action, phase, now)
+    ended = [action]
+    for gone in ended:  # grows while it is walked: a chain of calls may be longer than Python's stack
+        for child_id in sorted(gone.children) if gone.children else ():
+            child = run.actions[child_id]
+            if _tell_to_stop(child, f"its parent {gone.phase.value.replace('_', ' ')}", effects):
+                _leave(state, run, child, Phase.ABORTED, now)
+                ended.append(child)
+        gone.children = None
+    for gone in ended:
+        child_ended(state, gone, effects)
+        if state.books is not None:
+            _leave_queue(state, run, gone, now, effects)
+    if not run.open:
+        run.ended_at = now
+        effects.append(RunEnded(run.id, run.phase))
+
+
+def cancel(state: State, action: Action, reason: str, now: float, effects: Effects) -> None:
+    """End it now, or as soon as its attempt has let go."""
+    if action.phase not in TERMINAL and _tell_to_stop(action, reason, effects):
+        end(state, action, Phase.ABORTED, now, effects)
+
+
+def _tell_to_stop(action: Action, reason: str, effects: Effects) -> bool:
+    """Whether nothing of it is alive, so that it is over at once."""
+    action.cancel_reason = action.cancel_reason or reason
+    if action.phase not in WITH_ATTEMPT:
+        return True
+    attempt = action.attempts[-1]
+    if not attempt.stop:
+        effects.append(StopAttempt(action.attempt_key(), attempt.pool, "cancelled"))
+    attempt.stop = "cancelled"  # also where it was told to stop for running too long: it gets no other try
+    return False
+
+
+def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: float) -> None:
+    if action.ticket and state.books is not None:
+        state.books.withdraw(action)
+    move(state, action, phase)
+    action.ended_at = now
+    action.held = ()
+    if state.unpaced and action.profile.task in state.unpaced:
+        state.unpaced[action.profile.task].pop(action.key, None)
+    run.open -= 1
+    if action.occupies:
+        run.zombies += 1
+
+
+def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effects: Effects) -> None:
+    books = state.books
+    assert books is not None
+    books.strike_off(action)
+    book = books.queues.get(action.profile.settings.queue)
+    if book is None:
+        return  # a cached result in a queue that is gone
+    if action.parent is None:
+        forget_overlap(state, run)
+        books.finish_run(run, book)
+        release_roots(state, book, now)
+    if book.state == "draining":
+        note_drained(state, book, effects)
+
+
+def forget_overlap(state: State, run: RunRecord) -> None:
+    """The run no longer stands in the way of another of its task."""
+    book = state.books.queues.get(run.queue) if state.books is not None else None
+    runs = book.runs_of.get(run.task) if book is not None else None
+    if book is not None and runs is not None:
+        runs.pop(run.id, None)
+        if not runs:
+            del book.runs_of[run.task]
+
+
+def note_drained(state: State, book: QueueBook, effects: Effects) -> None:
+    """A draining queue whose last work is done is drained; one that is not configured any more goes."""
+    if book.state == "draining" and book.is_idle:
+        book.state = "drained"
+        effects.append(QueueDrained(book.config.name))
+        if book.removed and state.books is not None:
+            state.books.drop(book)

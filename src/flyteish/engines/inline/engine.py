@@ -1,0 +1,398 @@
+"""Runs attempts in this process: ``async def`` tasks on their caller's loop, ``def`` tasks on threads.
+
+An attempt can be cancelled, not killed: a ``def`` task that is stopped is given up (fenced by its generation) and
+its thread runs out by itself. Must not decide anything about attempts: it starts, ends and reports them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, cast
+
+from flyteish._authoring.attempt.context import AttemptContext
+from flyteish._authoring.values.errors import document
+from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, CheckpointSkipped, Evidence
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.values import CheckpointRecord, Payload
+from flyteish._worker.loader import Loader
+from flyteish._worker.runner import INLINE_LIMIT, MAX_RESULT, Stopping, perform_async, perform_sync
+from flyteish.engines.inline.output import SPEAKER, Output, Speaker
+from flyteish.engines.inline.scoped_environ import scoped
+from flyteish.engines.inline.task_loops import TaskLoops
+from flyteish.engines.inline.threads import Threads
+from flyteish.errors import TaskNotImportableError
+from flyteish.interfaces import BlobStore, Call, Clock, Link, Notice, OnOutcome, Order, Reports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flyteish._async.feeds import Feeds
+    from flyteish._worker.loader import Loadable
+
+CLOSE_SECONDS = 5.0
+"""How long ``close`` waits for cancelled attempts to clean up."""
+SWEEP_SECONDS = 1.0
+"""How often attempts are looked for whose event loop is gone."""
+LOST_SECONDS = 1.0
+"""An attempt that somebody else cancelled is reported lost after this long. A program that is ending closes its
+session meanwhile: then nothing is recorded, and nobody pays."""
+
+
+class InlineEngine:
+    """The embedded default. ``max_threads`` bounds busy ``def`` tasks, and nothing the ``async def`` ones."""
+
+    def __init__(
+        self,
+        *,
+        feeds: Feeds,
+        clock: Clock,
+        max_threads: int,
+        inline_limit: int = INLINE_LIMIT,
+        max_result: int = MAX_RESULT,
+        print_to_log: bool = False,
+        scratch: Path | None = None,
+    ) -> None:
+        self._output = Output(prints=print_to_log)
+        self._feeds = feeds
+        self._scratch = scratch
+        self._clock = clock
+        self._limits = (inline_limit, max_result)
+        self._threads = Threads(max_threads, "flyteish-def")
+        self._attempts: dict[AttemptKey, _Attempt] = {}
+        self._loops: TaskLoops | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._blocked: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, reports: Reports, blobs: BlobStore) -> None:
+        self._reports = reports
+        self._blobs = blobs
+        self._loop = asyncio.get_running_loop()
+        self._loops = TaskLoops(self._loop)
+        self._loader = Loader(lambda: blobs)
+        self._output.open()
+
+    def start(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            origin = self._reports.origin(order.key)
+            try:
+                task = cast("Loadable", origin.task) if origin and origin.task else self._load(order)
+            except TaskNotImportableError as error:
+                self._report(order.key, Evidence(error=document(error)), error, 0.0)
+                continue
+            context = origin.context.copy() if origin is not None else Context()
+            attempt = _Attempt(self, order, task, context)
+            self._attempts[order.key] = attempt
+            loop = origin.loop if origin is not None else None
+            if not order.is_async:
+                self._threads.put(attempt.begin_on_thread)
+            elif loop is not None and loop.is_running():
+                attempt.loop = loop
+                self._feeds.of(loop).put(attempt.begin_on_loop)
+            else:
+                assert self._loops is not None
+                self._loops.put(attempt.begin_on_loop)
+        if self._sweeper is None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """A loop that is closed tells nobody: whatever ran or was to begin on it is lost."""
+        for attempt in list(self._attempts.values()):
+            if attempt.is_stranded:
+                attempt.report(Evidence(vanished="the event loop of its caller was closed"), None)
+        again = self._loop is not None and self._attempts
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if again and self._loop else None
+
+    def _load(self, order: Order) -> Loadable:
+        if order.reference.by_value is not None:
+            raise TaskNotImportableError(
+                f"{order.task} was called by another process and is known by value only: what a worker sent is not "
+                "unpickled here; define it at module level in a file, or give its queue a pool of worker processes"
+            )
+        return self._loader.load(order.reference, order.task)
+
+    def stop(self, key: AttemptKey, reason: str, grace: float) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            attempt.end(Evidence(stopped=True), grace)
+
+    def reclaim(self, key: AttemptKey, notice: Notice) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is None or attempt.evidence is not None:
+            return
+        # On record before the task hears of it: what it raises then must find that it was noticed.
+        self._reports.report(
+            AttemptNoticed(key.run, key.action, key.generation, notice.kind, notice.seconds, notice.source)
+        )
+        attempt.context.interruption.notify(notice, time.monotonic())
+        if math.isinf(notice.seconds):
+            return  # a recommendation: nothing is taken away
+        evidence = Evidence(
+            reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice"
+        )
+        self._later(notice.seconds, lambda: attempt.end(evidence, 0.0))  # of several, the first ends it
+
+    async def close(self) -> None:
+        for attempt in list(self._attempts.values()):
+            attempt.tell_of_close()
+            attempt.end(Evidence(stopped=True), CLOSE_SECONDS)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        # They end on other threads, and most often there is nobody to wait for: no event is worth its upkeep.
+        while self._anybody_cleans_up() and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for attempt in list(self._attempts.values()):
+            attempt.give_up()
+        self._threads.close()
+        self._output.close()
+        if self._loops is not None:
+            await self._loops.close(max(0.0, deadline - time.monotonic()))
+
+    def _anybody_cleans_up(self) -> bool:
+        return any(each.cancellable and each.loop is not self._blocked for each in list(self._attempts.values()))
+
+    def blocked_by_close(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Who closes the session blocks this loop: attempts on it can only clean up afterwards."""
+        self._blocked = loop
+
+    def dropped(self, callback: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+        """An attempt was to begin on a loop that has been closed: its caller is gone."""
+        attempt = getattr(callback, "__self__", None)
+        if isinstance(attempt, _Attempt):
+            attempt.report(Evidence(vanished="the event loop of its caller was closed"), None)
+
+    # -- for the attempts ----------------------------------------------------------------------------------------
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        assert self._loop is not None
+        self._loop.call_later(max(0.0, seconds), call)
+
+    def _lost(self, attempt: _Attempt) -> None:
+        """Somebody else cancelled it, as an ending program does. Called on the attempt's loop."""
+        evidence = Evidence(vanished="its asyncio task was cancelled from outside, as an ending program does")
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._later, LOST_SECONDS, lambda: attempt.report(evidence, None))
+        except RuntimeError:  # the session is closed
+            attempt.report(evidence, None)
+
+    def _report(self, key: AttemptKey, evidence: Evidence, live: BaseException | None, running_at: float) -> None:
+        self._attempts.pop(key, None)
+        chance = self._clock.chance()
+        self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, chance, running_at), live)
+
+
+class _Attempt(Stopping):
+    """One attempt in this process. ``report`` is the only way out, and lets exactly one report through.
+
+    Light until it begins: a burst may start many thousands that are over a moment after they began.
+    """
+
+    __slots__ = (
+        "_context", "_engine", "_running_at", "_speaker", "_task", "evidence", "loadable", "loop", "lost",
+        "order", "over", "surroundings",
+    )  # fmt: skip
+
+    def __init__(self, engine: InlineEngine, order: Order, loadable: Loadable, surroundings: Context) -> None:
+        super().__init__()
+        self._engine = engine
+        self.order = order
+        self.loadable = loadable
+        self.surroundings = surroundings
+        self.evidence: Evidence | None = None
+        """How it is to be reported, once the engine has ended it."""
+        self.lost = False
+        """Somebody else cancelled it."""
+        self.over = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """Where it runs, or is to begin; None on a thread, and until one of our own loops has picked it up."""
+        self._context: AttemptContext | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._running_at = 0.0
+        self._speaker: Speaker | None = None
+
+    def log_path(self) -> Path | None:
+        """Where its output belongs."""
+        return self._engine._reports.log_path(self.order.key)
+
+    @property
+    def context(self) -> AttemptContext:
+        if self._context is None:
+            engine, order = self._engine, self.order
+            link = engine._reports.link(order)
+            used = link if order.is_async else _ThreadLink(link, engine._threads)
+            self._context = AttemptContext(order, used, engine._blobs, engine._feeds, scratch=engine._scratch)
+        return self._context
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether it runs on a loop, where it can be cancelled and clean up."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def is_stranded(self) -> bool:
+        """Whether it can't say any more how it ends: its loop was closed, or its task cancelled before it began."""
+        if self.loop is None or self.lost:
+            return False
+        return self.loop.is_closed() or (self._task is not None and self._task.done())
+
+    # -- on the caller's loop ------------------------------------------------------------------------------------
+
+    def begin_on_loop(self) -> None:
+        if self.over:
+            return
+        self.loop = asyncio.get_running_loop()
+        self._task = self.loop.create_task(self._on_loop(), name=self.order.task, context=self.surroundings)
+
+    async def _on_loop(self) -> None:
+        self._began()
+        engine, order, context = self._engine, self.order, self.context
+        link, (inline_limit, max_result) = context.link, engine._limits
+        perform = perform_async(
+            order, self.loadable, link, engine._blobs, engine._feeds, context,
+            stop=self, inline_limit=inline_limit, max_result=max_result,
+        )  # fmt: skip
+        variables = _variables(order)
+        if variables:
+            with scoped(variables):
+                evidence, live = await perform
+        else:
+            evidence, live = await perform
+        if isinstance(live, asyncio.CancelledError) and not self.requested and self._task and self._task.cancelling():
+            self.lost = True
+            engine._lost(self)
+            return
+        self.report(evidence, live)
+
+    # -- on a thread ---------------------------------------------------------------------------------------------
+
+    def begin_on_thread(self) -> None:
+        if self.over:
+            return
+        try:
+            self.surroundings.run(self._on_thread)
+        except BaseException as error:  # a defect of ours, or an attempt that was told to end in its last instant
+            self.report(Evidence(error=document(error)), error)
+
+    def _on_thread(self) -> None:
+        self._began()
+        engine, context = self._engine, self.context
+        inline_limit, max_result = engine._limits
+        with scoped(_variables(self.order)):
+            evidence, live = perform_sync(
+                self.order, self.loadable, context.link, engine._blobs, engine._feeds, context,
+                stop=self, inline_limit=inline_limit, max_result=max_result,
+            )  # fmt: skip
+        self.report(evidence, live)
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def _began(self) -> None:
+        """In the attempt's own context, as the first thing that happens there."""
+        order, engine = self.order, self._engine
+        self._speaker = Speaker(self)
+        SPEAKER.set(self._speaker)
+        self._running_at = engine._clock.now()
+        if order.settings.timeout.max_runtime is not None or order.deadline is not None:
+            key = order.key
+            engine._reports.report(AttemptRunning(key.run, key.action, key.generation))
+
+    def tell_of_close(self) -> None:
+        """Code that can't be cancelled may still ask, and one that is being cancelled learns why."""
+        if self._context is not None:
+            self._context.interruption.notify(Notice("shutdown", CLOSE_SECONDS, "session"))
+
+    def end(self, evidence: Evidence, grace: float) -> None:
+        """End it: cancel it if it can be, and give it up after ``grace`` seconds."""
+        if self.over or self.evidence is not None:
+            return
+        self.evidence = evidence
+        self.requested = True
+        if self._task is None or self.loop is None or self.lost:  # not begun yet, or on a thread that nobody can stop
+            self.give_up()
+            return
+        try:
+            self.loop.call_soon_threadsafe(self._cancel)
+        except RuntimeError:  # its loop is closed
+            self.give_up()
+        else:
+            self._engine._later(max(grace, 0.05), self.give_up)
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        if not self._running_at:  # a task that is cancelled before its first step never says anything
+            self.give_up()
+
+    def give_up(self) -> None:
+        """It did not end in time, or can't be made to: whatever it still does counts for nothing."""
+        if self._context is not None:
+            self._context.active = False
+        self.report(self.evidence or Evidence(stopped=True), None)
+
+    def report(self, evidence: Evidence, live: BaseException | None) -> None:
+        """Say how it ended, once: on its own loop or thread, or on the controller's where it was given up."""
+        engine = self._engine
+        if engine._attempts.pop(self.order.key, None) is None:
+            return
+        self.over = True
+        if self._speaker is not None:
+            self._speaker.close()
+        if self.evidence is not None and evidence.result is None:
+            # Cancelled by us: what it says of that is the engine's evidence, with the error it raised on the way out.
+            error = evidence.error if not evidence.stopped else None
+            evidence = self.evidence if error is None else _with_error(self.evidence, evidence)
+        engine._report(self.order.key, evidence, live, self._running_at)
+
+
+def _with_error(ours: Evidence, theirs: Evidence) -> Evidence:
+    return Evidence(error=theirs.error, reclaimed=ours.reclaimed, stopped=ours.stopped)
+
+
+def _variables(order: Order) -> dict[str, str]:
+    return {**order.settings.env_vars, **order.secrets} if order.settings.env_vars or order.secrets else {}
+
+
+class _ThreadLink:
+    """The link of a ``def`` task: while a call is outstanding, its thread does not count."""
+
+    __slots__ = ("_link", "_lock", "_outstanding", "_threads")
+
+    def __init__(self, link: Link, threads: Threads) -> None:
+        self._link = link
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._outstanding = 0
+
+    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+        self._change(1)
+
+        def answered(outcome: Any, live: BaseException | None) -> None:
+            self._change(-1)
+            done(outcome, live)
+
+        return self._link.call(call, answered, task)
+
+    def _change(self, change: int) -> None:
+        with self._lock:
+            before, self._outstanding = self._outstanding, self._outstanding + change
+        if (before == 0) != (self._outstanding == 0):
+            self._threads.parked(change)
+
+    def cancel(self, number: int, reason: str) -> None:
+        self._link.cancel(number, reason)
+
+    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
+        self._link.commit_checkpoint(record, done)
+
+    def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
+        self._link.checkpoint_skipped(event)
+
+    def traced(self, key: str, result: Payload) -> None:
+        self._link.traced(key, result)

@@ -1,0 +1,221 @@
+"""What files and directories have in common: content that is on this disk, in the blob store, or elsewhere.
+
+Must not know which store it is, nor what the content is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from flyteish._authoring.values.current_blobs import BlobAccess, BlobAddress, current_blobs
+from flyteish.errors import SerializationError
+from flyteish.io.local_copies import (
+    Scratch,
+    deliver,
+    fetch_remote,
+    remote_exists,
+    size_of,
+    temporary_folder,
+)
+from flyteish.io.local_copies import (
+    local_path as as_local,
+)
+
+T = TypeVar("T")
+ContentT = TypeVar("ContentT", bound="Content")
+
+
+class Content:
+    """The base of ``File`` and ``Dir``."""
+
+    # Not a dataclass: pydantic would take one apart instead of asking it for its schema.
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        format: str = "",
+        hash: str | None = None,
+        size: int | None = None,
+    ) -> None:
+        self.path = path
+        """Where the content is: an address in the blob store once it is stored, else a local path or a URI."""
+        self.name = name
+        self.format = format
+        self.hash = hash
+        self.size = size
+        """Bytes; None where nobody has looked."""
+        self._blobs: BlobAccess | None = None
+        self._unstored = False
+        """Content at ``path`` is this value's own, and is stored when the value first travels."""
+        self._scratch: Scratch | None = None
+        """Keeps a temporary directory that ``path`` lies in."""
+
+    def __repr__(self) -> str:
+        known = {name: value for name, value in self._facts().items() if value not in (None, "")}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in known.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Content) and type(other) is type(self) and other._facts() == self._facts()
+
+    __hash__ = None  # type: ignore[assignment] # a file that is being written changes
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "path": self.path,
+            "name": self.name,
+            "format": self.format,
+            "hash": self.hash,
+            "size": self.size,
+        }
+
+    @classmethod
+    def from_existing_remote(cls: type[ContentT], remote_path: str) -> ContentT:
+        """A reference to what is stored elsewhere (a mounted path, ``s3://...``); nothing is copied."""
+        return cls(path=remote_path, name=PurePosixPath(remote_path).name)
+
+    @classmethod
+    def from_local_sync(cls: type[ContentT], local_path: str | os.PathLike[str]) -> ContentT:
+        """Content from this disk: stored now, or when it first travels where no session is open yet."""
+        path = Path(local_path).absolute()
+        cls._require(path)
+        content = cls(path=str(path), name=path.name, size=size_of(path))
+        content._unstored = True
+        if current_blobs.get() is not None:
+            content._store()
+        return content
+
+    @classmethod
+    async def from_local(cls: type[ContentT], local_path: str | os.PathLike[str]) -> ContentT:
+        """As ``from_local_sync``."""
+        return await asyncio.to_thread(cls.from_local_sync, local_path)
+
+    def download_sync(self, local_path: str | os.PathLike[str] | None = None) -> str:
+        """A copy on this machine's disk; returns its path.
+
+        ``local_path`` may be a directory to put it in. Without it, content that is on this disk already stays
+        where it is, and other content goes to a new temporary directory, which is then yours to remove.
+        """
+        here = None if isinstance(self.path, BlobAddress) else as_local(self.path)
+        if local_path is None:
+            if here is not None:
+                return str(here.absolute())
+            local_path = temporary_folder() / self._file_name
+        target = self._target(os.fspath(local_path)).absolute()
+        if here is None or here.absolute() != target:
+            self._copy_to(target)
+        return str(target)
+
+    async def download(self, local_path: str | os.PathLike[str] | None = None) -> str:
+        """As ``download_sync``."""
+        return await asyncio.to_thread(self.download_sync, local_path)
+
+    def exists_sync(self) -> bool:
+        """Whether there is content: always for stored content, which nothing but clean-up removes."""
+        if isinstance(self.path, BlobAddress):
+            return True
+        if (here := as_local(self.path)) is not None:
+            return self.path != "" and here.exists()
+        return remote_exists(self.path)
+
+    async def exists(self) -> bool:
+        """As ``exists_sync``."""
+        return await asyncio.to_thread(self.exists_sync)
+
+    @classmethod
+    def _require(cls, path: Path) -> None:
+        """Refuse a path of the wrong sort."""
+        if not path.exists():
+            raise FileNotFoundError(f"{cls.__name__}.from_local: no such path: {path}")
+
+    @property
+    def _file_name(self) -> str:
+        return PurePosixPath(self.name or self.path).name or "content"
+
+    def _target(self, given: str) -> Path:
+        return Path(given)
+
+    def _access(self) -> BlobAccess:
+        blobs = self._blobs if self._blobs is not None else current_blobs.get()
+        if blobs is None:
+            raise SerializationError(
+                f"{self!r} needs a blob store, and no session is open here: use it inside a task or a session"
+            )
+        return blobs
+
+    def _store(self) -> None:
+        blobs = self._access()
+        here = Path(self.path)
+        self.size = size_of(here)
+        self.path = BlobAddress(blobs.put_path(here))
+        self._blobs, self._unstored, self._scratch = blobs, False, None
+
+    def _copy_to(self, target: Path) -> None:
+        if isinstance(self.path, BlobAddress):
+            deliver(self._access(), self.path, target)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (here := as_local(self.path)) is None:
+            fetch_remote(self.path, target)
+        elif here.is_dir():
+            shutil.copytree(here, target, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(here, target)
+
+    def _here(self) -> tuple[Path, Scratch | None]:
+        """The content on this disk, and what keeps it there."""
+        if not isinstance(self.path, BlobAddress) and (here := as_local(self.path)) is not None:
+            return here, self._scratch
+        scratch = Scratch()
+        self._copy_to(scratch.path / self._file_name)
+        return scratch.path / self._file_name, scratch
+
+    def __flyteish_pack__(self) -> dict[str, Any]:
+        if self._unstored:
+            self._store()
+        if not self.path:
+            raise SerializationError(f"nothing was written to {self!r}")
+        return self._facts()
+
+    @classmethod
+    def __flyteish_unpack__(cls: type[ContentT], packed: dict[str, Any]) -> ContentT:
+        content = cls(**packed)
+        content._blobs = current_blobs.get()
+        return content
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Within a pickled object it must still travel as a reference.
+        return type(self).__flyteish_unpack__, (self.__flyteish_pack__(),)
+
+    def __copy__(self: ContentT) -> ContentT:
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self: ContentT, memo: object) -> ContentT:
+        return self.__copy__()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Lets pydantic models have such fields."""
+        return sys.modules["pydantic_core"].core_schema.is_instance_schema(cls)
+
+
+@contextlib.asynccontextmanager
+async def on_thread(context: contextlib.AbstractContextManager[T]) -> AsyncGenerator[T]:
+    """An ordinary context manager, entered and left on threads."""
+    value = await asyncio.to_thread(context.__enter__)
+    try:
+        yield value
+    except BaseException:
+        if not await asyncio.to_thread(context.__exit__, *sys.exc_info()):
+            raise
+    else:
+        await asyncio.to_thread(context.__exit__, None, None, None)

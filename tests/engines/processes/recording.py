@@ -1,0 +1,195 @@
+"""A controller that only writes down: what tests of engines use in its place.
+
+``Recorder`` is ``interfaces.Reports``; ``RecordingLink`` is ``interfaces.Link`` and answers child calls as
+the test says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flyteish._core.model.events import (
+    AttemptEnded,
+    AttemptNoticed,
+    AttemptRunning,
+    CheckpointSkipped,
+    Evidence,
+)
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.values import CheckpointRecord, Payload
+from flyteish._worker.loader import Loadable
+from flyteish.interfaces import Call, Link, OnOutcome, Order, Origin, Outcome
+
+Event = AttemptRunning | AttemptNoticed | AttemptEnded
+
+
+class RecordingLink:
+    """Keeps what an attempt asked for. ``answer`` decides calls; None leaves them open, for ``finish``."""
+
+    def __init__(self, recorder: Recorder, order: Order) -> None:
+        self.order = order
+        self.calls: list[Call] = []
+        self.cancelled: list[tuple[int, str]] = []
+        self.checkpoints: list[CheckpointRecord] = []
+        self.skipped: list[CheckpointSkipped] = []
+        self.values: dict[str, Payload] = {}
+        self._waiting: list[OnOutcome | None] = []
+        self._recorder = recorder
+
+    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+        self.calls.append(call)
+        self._waiting.append(done)
+        number = len(self.calls) - 1
+        if self._recorder.answer is not None:
+            self._recorder.answer(self, number, call)
+        self._recorder.changed()
+        return number
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        done, self._waiting[number] = self._waiting[number], None
+        if done is not None:
+            done(outcome, None)
+
+    def cancel(self, number: int, reason: str) -> None:
+        self.cancelled.append((number, reason))
+        self.finish(number, Outcome(self.order.key.run, "child", "aborted"))
+        self._recorder.changed()
+
+    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
+        self.checkpoints.append(record)
+        done(None)
+        self._recorder.changed()
+
+    def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
+        self.skipped.append(event)
+
+    def traced(self, key: str, result: Payload) -> None:
+        self.values[key] = result
+
+
+class Recorder:
+    """Writes down every report; ``until`` awaits one.
+
+    ``logs`` is the folder for attempts' output, None for no logs. ``answer`` is called for each child call.
+    """
+
+    def __init__(self, logs: Path | None = None) -> None:
+        self.events: list[Event] = []
+        self.live: dict[AttemptKey, BaseException | None] = {}
+        self.links: dict[AttemptKey, RecordingLink] = {}
+        self.answer: Callable[[RecordingLink, int, Call], None] | None = None
+        self._logs = logs
+        self._lock = threading.Lock()
+        self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    # -- interfaces.Reports
+
+    def report(self, event: Event, live: BaseException | None = None) -> None:
+        with self._lock:
+            self.events.append(event)
+            if isinstance(event, AttemptEnded):
+                self.live[AttemptKey(event.run, event.action, event.generation)] = live
+        self.changed()
+
+    def link(self, order: Order) -> Link:
+        return self.links.setdefault(order.key, RecordingLink(self, order))
+
+    def origin(self, key: AttemptKey) -> Origin | None:
+        return None
+
+    def log_path(self, key: AttemptKey) -> Path | None:
+        return None if self._logs is None else self._logs / f"{key.run}-{key.action}-{key.generation}.log"
+
+    # -- for tests
+
+    def changed(self) -> None:
+        for loop, event in list(self._watchers):
+            loop.call_soon_threadsafe(event.set)
+
+    async def until(self, reached: Callable[[], Any], seconds: float = 20.0) -> Any:
+        """Wait until ``reached()`` is true, looking again after each report; fails after ``seconds``."""
+        event = asyncio.Event()
+        watcher = (asyncio.get_running_loop(), event)
+        self._watchers.append(watcher)
+        try:
+            async with asyncio.timeout(seconds):
+                while not (found := reached()):
+                    await event.wait()
+                    event.clear()
+                return found
+        except TimeoutError:
+            raise AssertionError(f"not within {seconds} s; so far: {self.events}") from None
+        finally:
+            self._watchers.remove(watcher)
+
+    def ends(self, key: AttemptKey) -> list[AttemptEnded]:
+        with self._lock:
+            return [e for e in self.events if isinstance(e, AttemptEnded) and _key(e) == key]
+
+    async def end(self, order: Order) -> Evidence:
+        """The evidence of this order's end."""
+        await self.until(lambda: self.ends(order.key))
+        (ended,) = self.ends(order.key)
+        return ended.evidence
+
+    async def running(self, order: Order) -> None:
+        await self.until(lambda: any(isinstance(e, AttemptRunning) and _key(e) == order.key for e in self.events))
+
+    def notices(self, order: Order) -> list[AttemptNoticed]:
+        return [e for e in self.events if isinstance(e, AttemptNoticed) and _key(e) == order.key]
+
+
+class Orders:
+    """Makes orders for tasks, each with an action of its own and its own token."""
+
+    def __init__(self, run: str = "r1") -> None:
+        self._run = run
+        self._made = 0
+
+    def __call__(self, task: Any, *args: Any, order: dict[str, Any] | None = None, **kwargs: Any) -> Order:
+        self._made += 1
+        data = task.signature.encode_inputs(args, kwargs)
+        made = Order(
+            key=AttemptKey(self._run, f"a{self._made}", 1),
+            task=task.name,
+            reference=_reference(task),
+            is_async=task.is_async,
+            inputs=Payload(data, None, len(data)),
+            settings=task.settings(),
+            pool="local",
+            queue="default",
+            medium="on-demand",
+            user_attempt=1,
+            max_attempts=1,
+            token=f"token-{self._made}",
+        )
+        return msgspec.structs.replace(made, **(order or {}))
+
+
+def value(task: Loadable, evidence: Evidence) -> Any:
+    """The result that the evidence carries."""
+    assert evidence.result is not None, evidence
+    assert evidence.result.data is not None, evidence
+    return task.signature.decode_result(evidence.result.data)
+
+
+def success(task: Loadable, result: object, run: str = "r1") -> Outcome:
+    """A child's outcome."""
+    data = task.signature.encode_result(result)
+    return Outcome(run, "child", "succeeded", result=Payload(data, None, len(data)))
+
+
+def _key(event: Event) -> AttemptKey:
+    return AttemptKey(event.run, event.action, event.generation)
+
+
+def _reference(task: Any) -> Any:
+    from flyteish._authoring.values.task_reference import reference_for
+
+    return reference_for(task)

@@ -1,5 +1,0 @@
-"""Deterministic simulation of the core: one seed is one history of submissions, faults and time, checked throughout.
-
-``python -m tests.simulate`` plays thousands of them, and shrinks and tells the one that fails. A new event of the core
-gets its row in ``steps.STEPS``; a new promise its function in ``promises``.
-"""
