@@ -104,7 +104,7 @@ def _add_running(commands: Any) -> None:
     run = _add(
         commands,
         "run",
-        "running:run",
+        "run:run",
         "run a task and print its result",
         "Options of `flyteish run` stand before FILE, those of the task after TASK;\n"
         "`flyteish run FILE TASK --help` shows the task's. Progress goes to standard error.\n"
@@ -116,11 +116,11 @@ def _add_running(commands: Any) -> None:
     run.add_argument("--forecast", action="store_true", help="say first when it will finish and what it will cost")
     _add_file_and_task(run)
 
-    resume = _add(commands, "resume", "running:resume", "go on with a run that was stopped or whose controller died")
+    resume = _add(commands, "resume", "run:resume", "go on with a run that was stopped or whose controller died")
     resume.add_argument("--quiet", action="store_true", help="show no progress")
     resume.add_argument("run", metavar="RUN", help=_RUN_HELP)
 
-    plan = _add(commands, "plan", "telling:plan", "say which attempts of a task would run on which machines, and why")
+    plan = _add(commands, "plan", "why:plan", "say which attempts of a task would run on which machines, and why")
     _add_run_options(plan)
     plan.add_argument("--forecast", action="store_true", help="say, too, when it would finish and what it would cost")
     plan.add_argument(
@@ -155,7 +155,7 @@ def _add_run_options(parser: Parser) -> None:
 
 def _add_simulating(commands: Any) -> None:
     simulate = _add(
-        commands, "simulate", "simulating:simulate", "try tasks, scenarios or recorded runs on spot markets",
+        commands, "simulate", "simulate:simulate", "try tasks, scenarios or recorded runs on spot markets",
         "FILE holds scenarios (flyteish.simulation.Scenario), or tasks; then --work says what a task does, and queues\n"
         "and pools are those of the configuration. Times are written as 90s, 10m, 48h; a distribution of times as\n"
         "lognormal:MEDIAN,SIGMA or exponential:MEAN. A MARKET is one of\n\n"
@@ -194,32 +194,30 @@ def _add_looking(commands: Any) -> None:
     get = commands.add_parser("get", help="list runs, actions, attempts, queues or pools")
     get.set_defaults(parser=get)
     kinds = get.add_subparsers(dest="kind", required=True, metavar="WHAT", parser_class=Parser)
-    runs = _add(kinds, "runs", "looking:runs", "runs, newest first")
+    runs = _add(kinds, "runs", "get:runs", "runs, newest first")
     runs.add_argument("--active", action="store_true", help="only those that have not ended")
     runs.add_argument("--limit", type=_count, default=50, help="how many at most; default: 50")
-    actions = _add(kinds, "actions", "looking:actions", "the actions of a run, as they were called")
+    actions = _add(kinds, "actions", "get:actions", "the actions of a run, as they were called")
     actions.add_argument("run", metavar="RUN", help=_RUN_HELP)
-    attempts = _add(kinds, "attempts", "looking:attempts", "the attempts of a run, or of one of its actions")
+    attempts = _add(kinds, "attempts", "get:attempts", "the attempts of a run, or of one of its actions")
     _add_run_and_action(attempts)
-    _add(kinds, "queues", "looking:queues", "queues and what is in them")
-    _add(kinds, "pools", "looking:pools", "pools and what runs in them")
+    _add(kinds, "queues", "get:queues", "queues and what is in them")
+    _add(kinds, "pools", "get:pools", "pools and what runs in them")
 
-    logs = _add(commands, "logs", "telling:logs", "print what attempts printed")
+    logs = _add(commands, "logs", "why:logs", "print what attempts printed")
     _add_run_and_action(logs)
     logs.add_argument("--attempt", type=_count, metavar="N", help="only this attempt of the action")
     logs.add_argument("--follow", "-f", action="store_true", help="go on printing until the run is over")
-    cost = _add(
-        commands, "cost", "costing:cost", "say what runs cost, what was lost, and what on-demand would have cost"
-    )
+    cost = _add(commands, "cost", "cost:cost", "say what runs cost, what was lost, and what on-demand would have cost")
     cost.add_argument(
         "run", metavar="RUN[/ACTION]", nargs="?", help=f"{_RUN_HELP}; an action counts with all below it; default: all"
     )
     cost.add_argument("--by", choices=_COST_BY, help="default: run for all, task for a run, attempt for an action")
     cost.add_argument("--since", metavar="TIME", help="only runs submitted within this time, such as 7d or 12h")
-    forecasts = _add(commands, "forecasts", "forecasting:forecasts", "list runs beside their forecasts, newest first")
+    forecasts = _add(commands, "forecasts", "forecasts:forecasts", "list runs beside their forecasts, newest first")
     forecasts.add_argument("--task", metavar="TASK", help="only runs of this one, environment.function")
     forecasts.add_argument("--limit", type=_count, default=50, help="how many at most; default: 50")
-    why = _add(commands, "why", "telling:why", "say what was decided about an action, and why")
+    why = _add(commands, "why", "why:why", "say what was decided about an action, and why")
     _add_run_and_action(why)
 
 
@@ -229,7 +227,7 @@ def _add_run_and_action(parser: Parser) -> None:
 
 
 def _add_operating(commands: Any) -> None:
-    abort = _add(commands, "abort", "operating:abort", "end a run, or one action of it")
+    abort = _add(commands, "abort", "abort_and_queue:abort", "end a run, or one action of it")
     abort.add_argument("run", metavar="RUN[/ACTION]", help=_RUN_HELP)
     abort.add_argument("--reason", default="", help="why; it is kept with the run")
     abort.add_argument("--wait", type=_seconds, default=10.0, metavar="S", help="seconds to wait for it; default: 10")
@@ -241,13 +239,13 @@ def _add_operating(commands: Any) -> None:
         ("drain", "let a queue refuse new work and finish what it has"),
         ("activate", "undo hold and drain"),
     ):
-        each = _add(verbs, verb, "operating:queue", text)
+        each = _add(verbs, verb, "abort_and_queue:queue", text)
         each.add_argument("queue", metavar="NAME", help="the queue")
     config = commands.add_parser("config", help="show the configuration")
     config.set_defaults(parser=config)
     shows = config.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    _add(shows, "show", "looking:config", "every value of the configuration and where it came from")
-    gc = _add(commands, "gc", "collecting:gc", "remove old runs, their logs and values that nobody needs any more")
+    _add(shows, "show", "get:config", "every value of the configuration and where it came from")
+    gc = _add(commands, "gc", "gc:gc", "remove old runs, their logs and values that nobody needs any more")
     gc.add_argument("--older-than", metavar="TIME", help="such as 7d or 12h; default: keep_days of the configuration")
     gc.add_argument(
         "--forget-unused", metavar="TIME",

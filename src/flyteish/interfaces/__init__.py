@@ -1,0 +1,44 @@
+"""What the controller asks of the outside, and what an attempt asks of the controller.
+
+Contracts only, eight methods at most each; every implementation passes the contract suite of its interface
+in ``tests/contracts``. Must not know any implementation.
+
+    Engine      runs attempts                      inline, processes, (kubernetes)
+    Reports     what an engine tells the controller, from any thread
+    Link        what a running attempt asks of the controller: child calls, checkpoints
+    RunStore    the journal                        memory, sqlite
+    Mailbox     commands and notes between processes that share a store
+    BlobStore   values, checkpoints, files         memory, files
+    Market      when a spot pool has capacity and when it takes it back
+    PriceSource what a pool's machines cost, where that changes
+    Clock       time and chance, so that tests can hold them
+"""
+
+from __future__ import annotations
+
+from flyteish.interfaces.blobs import BlobStore
+from flyteish.interfaces.engines import Engine, Link, Origin, Reports
+from flyteish.interfaces.orders import Call, Notice, OnOutcome, Order, Outcome
+from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
+from flyteish.interfaces.world import Clock, Market, PriceSource
+
+__all__ = [
+    "Batch",
+    "BlobStore",
+    "Call",
+    "Clock",
+    "Command",
+    "Engine",
+    "Link",
+    "Mailbox",
+    "Market",
+    "Notice",
+    "OnOutcome",
+    "Order",
+    "Origin",
+    "Outcome",
+    "PriceSource",
+    "Reports",
+    "RunRow",
+    "RunStore",
+]
