@@ -36,7 +36,9 @@ class Requests:
             case m.Called(key, token, number, call):
                 attempt = self.entitled(member, key, token)
                 if attempt is None:
-                    member.process.send(m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key))))
+                    why = _GIVEN_UP.format(key)
+                    refused = Outcome.refused(key.run, key.action, "flyteish.errors.StaleAttemptError", why)
+                    member.process.send(m.Answer(number, refused))
                     return
                 attempt.calls[number] = -1
                 done = partial(self._feed.put, self._answered, member, attempt, number)
