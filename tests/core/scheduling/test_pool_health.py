@@ -225,7 +225,7 @@ def test_words_know_when_there_were_too_many_to_count() -> None:
     for _ in range(MOST_COUNTED + 1):
         mind.preempted(100.0, 60.0, 60.0)
     assert mind.words(100.0) == "at least 1,000 preemptions there in the last 30 min"
-    assert mind.words(100.0 + 1800.0) == "what happened there before the last 30 minutes is not forgotten yet"
+    assert mind.words(100.0 + 1800.0) == "what happened there before the last 30 min is not forgotten yet"
 
 
 # -- properties --------------------------------------------------------------------------------------------------------
