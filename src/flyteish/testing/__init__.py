@@ -6,7 +6,7 @@ end, and the next attempt. Nothing here decides anything; it only builds what te
 
 from flyteish._controller.clock import HandClock
 from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
-from flyteish.testing.single_attempt import Attempt, attempt
 from flyteish.testing.sessions import spot_session
+from flyteish.testing.single_attempt import Attempt, attempt
 
 __all__ = ["Attempt", "HandClock", "RandomMarket", "ScriptedMarket", "TraceMarket", "attempt", "spot_session"]
