@@ -77,7 +77,6 @@ class Requests:
         attempt: Attempt,
         number: int,
         outcome: Outcome,
-        live: BaseException | None = None,
     ) -> None:
         attempt.calls.pop(number, None)
         if member.current is attempt:

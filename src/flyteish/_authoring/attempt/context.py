@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.attempt.checkpoint import Checkpoint
     from flyteish._authoring.attempt.interruption import Interruption
-    from flyteish.interfaces import BlobStore, Link, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Order
 
 
 class OutsideTaskError(FlyteishError, RuntimeError, AttributeError):
@@ -60,7 +60,7 @@ class AttemptContext:
     def __init__(
         self,
         order: Order,
-        link: Link,
+        link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
         *,
