@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._authoring.tasks.calling import cache_digest_of, profile_of
+from flyteish._authoring.tasks.calling import cache_digest_of
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._authoring.values.payloads import pack
@@ -257,7 +257,7 @@ class Session:
             data = task.signature.encode_inputs(args, kwargs)
         recovery.check_size(task, data, self.config.max_value_size)
         scope = self.scope_of(said)
-        profile = profile_of(task, scope, machinery.blobs)
+        profile = task.profile(scope, machinery.blobs)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
         call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)

@@ -116,7 +116,7 @@ class Worker:
     def __init__(self, sock: socket.socket) -> None:
         self._connection = Connection(sock)
         self._callbacks = Callbacks()
-        self._inbox = m.Inbox()
+        self._inbox = m.FrameReader()
         self._orders: deque[tuple[Order, str | None]] = deque()
         self._arrived = threading.Condition(threading.Lock())
         self._leaving = False

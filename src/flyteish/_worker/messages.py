@@ -200,7 +200,7 @@ def frame(message: ToWorker | FromWorker) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-class Inbox:
+class FrameReader:
     """Collects what arrives and gives back the bodies of complete messages."""
 
     def __init__(self) -> None:

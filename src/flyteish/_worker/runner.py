@@ -11,7 +11,8 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flyteish._authoring.attempt.context import CURRENT, AttemptContext, AttemptLeft
+from flyteish._authoring.attempt.context import CURRENT, AttemptContext
+from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document

@@ -62,7 +62,7 @@ class Bench:
         return str(self.folder / name)
 
     def pids(self) -> list[int]:
-        return [member.process.pid for member in self.engine._members]
+        return [worker.process.pid for worker in self.engine._workers]
 
     async def exists(self, path: str) -> None:
         async with asyncio.timeout(20):
