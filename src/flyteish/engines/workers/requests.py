@@ -100,7 +100,6 @@ class Requests:
         attempt: AskingAttempt,
         number: int,
         outcome: Outcome,
-        live: BaseException | None = None,
     ) -> None:
         attempt.calls.pop(number, None)
         if worker.current is attempt:
