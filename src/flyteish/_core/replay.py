@@ -6,7 +6,6 @@ journal is kept.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from flyteish._core.lifecycle import replay
@@ -36,6 +35,7 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.records import Action, RunRecord
 from flyteish._core.state import State
+from flyteish._core.wording import did_you_mean
 from flyteish.errors import RunNotFoundError
 
 
@@ -71,8 +71,7 @@ def find_action(record: RunRecord, name: str | None) -> Action:
     if found:
         some = ", ".join(action.id for action in found[:5])
         raise RunNotFoundError(f"{len(found)} actions of run {record.id} match {name!r}: {some}; give the id")
-    near = difflib.get_close_matches(name, [*record.actions, *{action.profile.task for action in actions}], 3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(name, [*record.actions, *(action.profile.task for action in actions)])
     raise RunNotFoundError(f"run {record.id} has no action {name!r}{hint}")
 
 
