@@ -88,6 +88,8 @@ class World:
         self.moving: dict[AttemptKey, float] = {}
         """Attempts that were told to move, with their grace."""
         self.reconfigured = False
+        self.placed_at = 0.0
+        """What the next end says of it."""
         self.runs = 0
 
     # -- telling the core -----------------------------------------------------------------------------------------
@@ -231,7 +233,8 @@ class World:
         """An attempt of the engine's is over."""
         current = self.is_current(key)
         live = self.live.pop(key)
-        self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance))
+        placed_at, self.placed_at = self.placed_at, 0.0
+        self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance, placed_at=placed_at))
         if evidence.result is not None and current:
             action = live.action
             limit = action.deadline_at
@@ -369,8 +372,8 @@ def msg(config: Configured) -> tuple[tuple[Queue, ...], tuple[Pool, ...]]:
     return config.queues, config.pools
 
 
-_MAY_FOLLOW = ("end", "cause", "ended_at", "stop", "moving", "moving_why")
-"""Fields of a living attempt that a limit which passed meanwhile may change in the same event."""
+_MAY_FOLLOW = ("end", "cause", "ended_at", "stop", "moving", "moving_why", "engine_facts")
+"""Fields of a living attempt that may change when it is taken up, for a limit may have passed meanwhile."""
 _WAITING = frozenset((Phase.ENTERING, Phase.QUEUED, Phase.BACKING_OFF, Phase.DORMANT))
 
 

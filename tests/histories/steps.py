@@ -177,6 +177,10 @@ def _draw_return(chance: Random, player: Player) -> Arguments:
 
 
 def _return(player: Player, who: str) -> bool:
+    """It was short: if it was sent ahead, its end says when it had its machine."""
+    key = player.live(who)
+    if key is not None:
+        player.world.placed_at = player.world.now - 0.01
     return _end(player, who, "returns", 0.0)
 
 

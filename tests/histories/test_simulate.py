@@ -63,7 +63,7 @@ def test_everything_that_can_happen_does(played: Batch) -> None:
     expected += [f"outcome {phase}" for phase in TERMINAL]
     expected += [f"rule {rule}" for rule in _rules()]
     expected += [f"limit {limit}" for limit in ("deadline", "max_runtime", "max_queued_time", "max_spot_wait")]
-    expected += [f"stop {reason}" for reason in ("cancelled", "max_runtime", "deadline")]
+    expected += [f"stop {reason}" for reason in ("cancelled", "max_runtime", "max_queued_time", "deadline")]
     expected += [f"refusal {name}" for name in _REFUSALS]
     expected += ["queue drained", "moves ordered", "crashes inside an event", "zombies"]
     expected += ["attempts that outlived a controller"]

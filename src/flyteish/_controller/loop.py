@@ -342,9 +342,9 @@ class Controller:
             return
         attempt = action.attempts[-1] if action.attempts else None
         self._apply(event)
-        if attempt is not None and attempt.generation == event.generation:
+        if attempt is not None and attempt.generation == event.generation and attempt.placed_at:
             over = attempt.ended_at or self.clock.now()
-            self._orders.lifetimes.saw(attempt.pool, over - attempt.admitted_at, reclaimed=attempt.end is End.PREEMPTED)
+            self._orders.lifetimes.saw(attempt.pool, over - attempt.placed_at, reclaimed=attempt.end is End.PREEMPTED)
         if action.phase is not Phase.FAILED or action.generation != event.generation:
             self._desk.spare(key)
 
