@@ -38,6 +38,11 @@ def split(address: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def is_address(text: str) -> bool:
+    """Whether a store might have given this out."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
 def is_tree(address: str) -> bool:
     """Whether a directory is there, rather than bytes."""
     return split(address)[0] == TREE
