@@ -57,17 +57,20 @@ class FrameReader:
         return f"FrameReader({len(self._buffer)} bytes of a frame{', broken' if self.broken else ''})"
 
     @property
-    def empty(self) -> bool:
-        """Whether nothing has come of a next frame."""
-        return not self._buffer
+    def rest(self) -> bytes:
+        """What has come of frames that were not given out."""
+        return bytes(self._buffer)
 
-    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """Add what was read; number, acknowledgement and body of each frame that is now complete, in order."""
+    def feed(self, data: bytes, most: int | None = None) -> list[tuple[int, int, bytes]]:
+        """Add what was read; number, acknowledgement and body of each frame that is now complete, in order.
+
+        No more of them than ``most``.
+        """
         buffer = self._buffer
         buffer += data
         frames: list[tuple[int, int, bytes]] = []
         start, end = 0, len(buffer)
-        while end - start >= _HEADER.size:
+        while end - start >= _HEADER.size and len(frames) != most:
             length, number, acknowledged = _HEADER.unpack_from(buffer, start)
             if length > self.longest:
                 self.broken = f"a message of {length} bytes was announced; at most {self.longest} are accepted"
@@ -111,7 +114,7 @@ class Channel:
         """Number of the last message that was packed."""
         self._acknowledged = 0
         """Up to here the other end has done with what we sent; what comes after is ``_kept``, in order."""
-        self._kept: deque[bytes] = deque()
+        self._kept: deque[tuple[bytes, bool]] = deque()
         self._kept_bytes = 0
         self.received = 0
         """Number of the last message that came."""
@@ -130,11 +133,15 @@ class Channel:
 
     # -- out -----------------------------------------------------------------------------------------------
 
-    def pack(self, body: bytes) -> bytes:
-        """A numbered frame around a message; kept until it is acknowledged."""
+    def pack(self, body: bytes, lasts: bool = True) -> bytes:
+        """A numbered frame around a message; kept until it is acknowledged.
+
+        Args:
+            lasts: whether a new other end is to be told as well (see ``restart``).
+        """
         self._sent = number = self._sent + 1
         if self.resumes:
-            self._kept.append(body)
+            self._kept.append((body, lasts))
             self._kept_bytes += len(body)
             self._told, self._untold_bytes = self._done, 0
         return _HEADER.pack(len(body), number, self._done) + body
@@ -209,7 +216,7 @@ class Channel:
             )
         if self.resumes:
             for _ in range(acknowledged - self._acknowledged):
-                self._kept_bytes -= len(self._kept.popleft())
+                self._kept_bytes -= len(self._kept.popleft()[0])
         self._acknowledged = acknowledged
 
     # -- another connection --------------------------------------------------------------------------------
@@ -228,18 +235,20 @@ class Channel:
         first = self._acknowledged + 1
         return b"".join(
             _HEADER.pack(len(body), number, self._done) + body
-            for number, body in enumerate(self._kept, first)
+            for number, (body, _) in enumerate(self._kept, first)
             if number > received
         )
 
     def restart(self) -> bytes:
-        """There is a new connection to a new other end, which knows nothing: everything that the old one has not
-        acknowledged, numbered anew."""
+        """There is a new connection to a new other end, which knows nothing: everything that lasts and that the old one
+        has not acknowledged, numbered anew."""
+        self._kept = deque(each for each in self._kept if each[1])
+        self._kept_bytes = sum(len(body) for body, _ in self._kept)
         self._reader = FrameReader(self._longest)
         self.received = self._done = self._told = self._untold_bytes = self._acknowledged = 0
         self._done_early.clear()
         self._sent = len(self._kept)
-        return b"".join(_HEADER.pack(len(body), number, 0) + body for number, body in enumerate(self._kept, 1))
+        return b"".join(_HEADER.pack(len(body), number, 0) + body for number, (body, _) in enumerate(self._kept, 1))
 
 
 def greeting(body: bytes) -> bytes:

@@ -96,8 +96,6 @@ class Welcome(_Message, frozen=True):
     """Bytes; larger results are refused."""
     scratch: str | None = None
     """Below it attempts have their private folders, in one named after the process; None: the system's place."""
-    logs: str | None = None
-    """Where output goes that no order says a file for; None: nowhere."""
     reconnect_seconds: float = 0.0
     """How long a lost connection is tried again."""
 

@@ -68,7 +68,7 @@ def parse(parser: Parser, given: Sequence[str]) -> argparse.Namespace:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        print(f"flyteish {sys.modules['flyteish'].__version__}")
+        print(f"flyteish {__version__}")
         parser.exit()
 
 
