@@ -1,8 +1,8 @@
 """One end of a conversation that outlives its connections: bytes in, messages out; messages in, bytes out.
 
 Numbers what it sends, acknowledges what it got, keeps what the other end has not acknowledged, and tells what comes
-twice from what is new. Knows no sockets, threads or clocks, nor what a message means; how and why is told at the head of
-``messages``.
+twice from what is new. Knows no sockets, threads or clocks, nor what a message means; how and why is told at the head
+of ``messages``.
 
 A frame is twenty bytes and a body:
 
@@ -98,13 +98,11 @@ class Channel:
     """
 
     __slots__ = (
-        "_acknowledged", "_by_hand", "_done", "_done_early", "_kept", "_kept_bytes", "_longest", "_most_kept", "_reader",
-        "_sent", "_told", "_untold_bytes", "broken", "received", "resumes",
+        "_acknowledged", "_by_hand", "_done", "_done_early", "_kept", "_kept_bytes", "_longest", "_most_kept",
+        "_reader", "_sent", "_told", "_untold_bytes", "broken", "received", "resumes",
     )  # fmt: skip
 
-    def __init__(
-        self, *, resumes: bool, longest: int, by_hand: bool = False, most_kept: int = MOST_KEPT
-    ) -> None:
+    def __init__(self, *, resumes: bool, longest: int, by_hand: bool = False, most_kept: int = MOST_KEPT) -> None:
         self.resumes = resumes
         self._longest = longest
         self._by_hand = by_hand

@@ -1,7 +1,7 @@
 """What a worker may say about itself, checked before anything of it is used.
 
-That a message has the right types is seen when it is decoded, whether it comes at the right moment by ``Peer``; here its
-values are looked at, one message at a time: numbers that are none, lengths, depths, and things that are not the
+That a message has the right types is seen when it is decoded, whether it comes at the right moment by ``Peer``; here
+its values are looked at, one message at a time: numbers that are none, lengths, depths, and things that are not the
 attempt's own. Must not know the state of anything.
 """
 
@@ -57,7 +57,9 @@ def payload(name: str, value: Payload, inline: int) -> None:
     data = value.data
     if data is not None:
         if value.blob is not None or value.size != len(data):
-            raise NonsenseError(f"{name} has data of {len(data)} bytes, size {value.size} and address {value.blob!r:.80}")
+            raise NonsenseError(
+                f"{name} has data of {len(data)} bytes, size {value.size} and address {value.blob!r:.80}"
+            )
         if len(data) > inline:
             raise NonsenseError(f"{name} has data of {len(data)} bytes; more than {inline} go through the blob store")
     elif value.blob is None or not is_address(value.blob):

@@ -34,6 +34,7 @@ class Connection:
         self._lock = threading.Lock()
         self._held: list[bytes] = []
         self._channel = Channel(resumes=resumes, longest=LONGEST)
+        self._unread = b""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._channel}, {'lost' if self.sock is None else 'connected'})"
@@ -93,13 +94,19 @@ class Connection:
         answer = m.reply.decode(frames[0][2])
         if isinstance(answer, m.Rejected):
             turned_away(answer.why)
-        self._early = reader.rest
+        self._unread = reader.rest
         return answer
+
+    def unread(self) -> list[m.ToWorker]:
+        """What came right behind the answer to our hello."""
+        return self._messages(self._unread)
 
     def receive(self) -> list[m.ToWorker]:
         """What has come. Where the engine is gone, this process ends."""
-        data, self._early = self._early, b""
-        bodies = self._channel.feed(data or self._read())
+        return self._messages(self._read())
+
+    def _messages(self, data: bytes) -> list[m.ToWorker]:
+        bodies = self._channel.feed(data)
         if self._channel.broken:
             raise NonsenseError(self._channel.broken)
         return [m.to_worker.decode(body) for body in bodies]

@@ -1,37 +1,36 @@
 """What an engine and a worker say to each other: the wire protocol.
 
-*How it works.* A worker is a process that runs attempts: one after the other for an engine on the same machine (a socket
-that it inherited), or a single one anywhere else (a connection over a network, which it opens itself). Both speak the
-same protocol over a stream of bytes. Each message is one msgpack array in a frame (``channel``); the array's first item says
-which message it is. Both sides decode into the types below and into nothing else: no pickle is ever read here, and what
-decodes is checked before it is used (``checks``), since it comes from a process that runs somebody's code.
+*How it works.* A worker is a process that runs attempts: one after the other for an engine on the same machine (a
+socket that it inherited), or a single one anywhere else (a connection over a network, which it opens itself). Both
+speak the same protocol over a stream of bytes. Each message is one msgpack array in a frame (``channel``); the array's
+first item says which message it is. Both sides decode into the types below and into nothing else: no pickle is ever
+read here, and what decodes is checked before it is used (``checks``), since it comes from a process that runs
+somebody's code.
 
 *The worker speaks first*, because whoever listens must learn who is there before it says anything: ``Hello`` names the
 attempt (or the worker) and shows its token. The answer is ``Welcome``, with all that a worker needs to begin, or
-``Rejected``, with a reason. Whoever has not been welcomed may send a single short frame and nothing else. An order
-carries no secret and nothing that only some attempts need: an attempt asks for that (``Wanted``) when it is about to begin, so
-that it goes to whoever has shown a token, and lies in no queue.
+``Rejected``, with a reason. Whoever has not been welcomed may send a single short frame and nothing else.
 
-*An attempt's course* is ``Taken`` (its code is about to be imported; should that kill the worker, it is known whose fault it
-was), ``Began`` (user code runs), ``Ended``; either of the first two may be missing, but not both. Between them it asks:
-``Called`` is answered by ``Answer``, ``Checkpointed`` and ``Traced`` by ``Recorded``, ``Wanted`` by ``SecretValues``, each
-under the number that the worker gave it. Only the attempt that a worker is at may ask. Orders may be sent ahead; those that have
+*An attempt's course* is ``Taken`` (its code is about to be imported; should that kill the worker, it is known whose
+fault it was), ``Began`` (user code runs), ``Ended``; either of the first two may be missing, but not both. Between
+them it asks: ``Called`` is answered by ``Answer``, ``Checkpointed`` and ``Traced`` by ``Recorded``, each under the
+number that the worker gave it. Only the attempt that a worker is at may ask. Orders may be sent ahead; those that have
 not begun can be taken back (``Recall``, answered by ``Recalled``).
 
-*Connections are lost*, though neither end has failed. So messages are numbered in each direction, acknowledged in passing, kept
-until they are, and sent again in order over the next connection; what comes twice is recognised by its number. Both
-sides open with the number up to which they have heard the other: nothing is sent again that had arrived. This goes for
-every message but the opening ones and bare acknowledgements, for each of the others changes something at the other end, or
-is what one that does is checked against. There is nothing that may be lost to save effort: a message that would be
-worthless later (how far something has got, say) should have no number.
-What is kept is bounded. A worker that has sent that much unheard waits: its task goes on when somebody listens. An engine cannot
-wait, and gives up the worker that does not listen.
+*Connections are lost*, though neither end has failed. So messages are numbered in each direction, acknowledged in
+passing, kept until they are, and sent again in order over the next connection; what comes twice is recognised by its
+number. Both sides open with the number up to which they have heard the other: nothing is sent again that had arrived.
+This goes for every message but the opening ones and bare acknowledgements, for each of the others changes something at
+the other end, or is what one that does is checked against. There is nothing that may be lost to save effort: a message
+that would be worthless later (how far something has got, say) should have no number. What is kept is bounded. A worker
+that has sent that much unheard waits: its task goes on when somebody listens. An engine cannot wait, and gives up the
+worker that does not listen.
 
-*Acknowledged means done with*: an engine acknowledges an end or a notice when it is on record, everything else when it has been
-passed on. For a controller may die between the two, and another one take its place: it has another ``epoch`` and knows nothing. To
-that one the worker sends anew, under new numbers, what was not acknowledged, and then every request that has not been
-answered. That can only do what was done already: a child is found by its identity and runs once, a checkpoint and a
-traced value are recognised.
+*Acknowledged means done with*: an engine acknowledges an end or a notice when it is on record, everything else when it
+has been passed on. For a controller may die between the two, and another one take its place: it has another ``epoch``
+and knows nothing. To that one the worker sends anew, under new numbers, what was not acknowledged, and then every
+request that has not been answered. That can only do what was done already: a child is found by its identity and runs
+once, a checkpoint and a traced value are recognised.
 
 *Over an inherited socket* none of this is needed, and none is done: such a connection is lost when one of the two
 processes is, and a worker whose engine is gone ends at once. The frames are the same, and so is the code.
@@ -45,7 +44,7 @@ import msgspec
 
 from flyteish._core.model.events import CheckpointSkipped, WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces import Call, Notice, Order, Outcome
 
 PROTOCOL: Final = 1
@@ -244,18 +243,7 @@ FromWorker = (
 )
 
 encode: Final = msgspec.msgpack.Encoder().encode
-hello: Final = msgspec.msgpack.Decoder(Hello)
-reply: Final = msgspec.msgpack.Decoder(Welcome | Rejected)
-to_worker: Final = msgspec.msgpack.Decoder(ToWorker)
-from_worker: Final = msgspec.msgpack.Decoder(FromWorker)
-
-
-def refusal(run: str, action: str, why: str) -> Outcome:
-    """The answer to a call of an attempt that was given up."""
-    error = ErrorDocument(
-        type="flyteish.errors.StaleAttemptError",
-        message=why,
-        bases=("flyteish.errors.StaleAttemptError",),
-        args=None,
-    )
-    return Outcome(run=run, action=action, phase="refused", error=error)
+hello: Final[msgspec.msgpack.Decoder[Hello]] = msgspec.msgpack.Decoder(Hello)
+reply: Final[msgspec.msgpack.Decoder[Welcome | Rejected]] = msgspec.msgpack.Decoder(Welcome | Rejected)
+to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+from_worker: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)

@@ -17,8 +17,9 @@ from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document
 from flyteish._authoring.values.payloads import INLINE_BYTES
-from flyteish._core.model.events import Evidence
+from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
+from flyteish._core.wording import size
 from flyteish.errors import BlobError, SerializationError
 from flyteish.interfaces import BlobStore, InlineLink, Order
 
@@ -73,7 +74,7 @@ class StoreAccess:
         return self._blobs.fetch(digest, target)
 
 
-Ending = tuple[Evidence, BaseException | None]
+Ending = tuple[WorkerEvidence, BaseException | None]
 
 
 def perform_sync(
@@ -124,7 +125,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
         value = task.function(*args, **kwargs)
         user_code = stop.inside = False
         data = _encoded(task, value, limits[1])
-        return Evidence(result=_stored(data, blobs, limits[0])), None
+        return WorkerEvidence(result=_stored(data, blobs, limits[0])), None
     except BaseException as exc:
         stop.inside = False
         return _failed(exc, user_code, stop, AttemptStopped)
@@ -171,8 +172,8 @@ async def perform_async(
         user_code = False
         data = _encoded(task, value, max_result)
         if len(data) <= inline_limit:
-            return Evidence(result=Payload(data, None, len(data))), None
-        return Evidence(result=await _stored_beside(data, blobs, feeds)), None
+            return WorkerEvidence(result=Payload(data, None, len(data))), None
+        return WorkerEvidence(result=await _stored_beside(data, blobs, feeds)), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -201,7 +202,7 @@ def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
     data = task.signature.encode_result(value)
     if len(data) > max_result:
         raise SerializationError(
-            f"{task.name}(): result of {readable(len(data))} is larger than the {readable(max_result)} "
+            f"{task.name}(): result of {size(len(data))} is larger than the {size(max_result)} "
             "accepted; return a flyteish.io.File or Dir, which travel by reference"
         )
     return data
@@ -216,22 +217,12 @@ def _stored(data: bytes, blobs: BlobStore, inline_limit: int) -> Payload:
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: type[BaseException]) -> Ending:
     if isinstance(exc, AttemptLeft):  # it may only be raised after a notice
-        return Evidence(reclaimed=str(exc)), exc
+        return WorkerEvidence(left=str(exc)), exc
     if stop is not None and stop.requested:
         if isinstance(exc, ours):
-            return Evidence(stopped=True), exc
-        return Evidence(error=document(exc), stopped=True), exc
+            return WorkerEvidence(stopped=True), exc
+        return WorkerEvidence(error=document(exc), stopped=True), exc
     if isinstance(exc, BlobError) and not user_code:
         # The store failed, not the task: the system's budget pays (spec: attempts).
-        return Evidence(vanished=f"the blob store failed: {type(exc).__name__}: {exc}"), exc
-    return Evidence(error=document(exc)), exc
-
-
-def readable(size: int) -> str:
-    """Bytes for people: ``5.1 GiB``."""
-    amount = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
+        return WorkerEvidence(store_failed=f"{type(exc).__name__}: {exc}"), exc
+    return WorkerEvidence(error=document(exc)), exc

@@ -11,9 +11,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from flyteish._version import __version__
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST_GREETING, FrameReader, NonsenseError, greeting
-from flyteish._version import __version__
 from flyteish.engines.workers.stream import SocketStream
 
 #: Seconds within which the hello must be there.

@@ -1,9 +1,9 @@
 """One worker at the other end of a stream of bytes: what it says, checked, and what it is told.
 
-Holds a worker to the protocol (``_worker.messages``): what is not a message, not at its place or not about its own attempt
-ends the conversation. Answers what its attempt asks through the attempt's link. What follows from the rest (an attempt
-ended, a notice came) is for the engine, which makes a subclass with the ``on_...`` methods. Must not know how workers are
-started, chosen or ended, nor what carries the bytes. Lives on one event loop.
+Holds a worker to the protocol (``_worker.messages``): what is not a message, not at its place or not about its own
+attempt ends the conversation. Answers what its attempt asks through the attempt's link. What follows from the rest (an
+attempt ended, a notice came) is for the engine, which makes a subclass with the ``on_...`` methods. Must not know how
+workers are started, chosen or ended, nor what carries the bytes. Lives on one event loop.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Peer(ABC, Generic[A]):
         """Whether it spoke nonsense: nothing of it is heard any more."""
         self.ready = False
         self.attempts: dict[AttemptKey, A] = {}
-        """What it has, in order. Invariant: ``current`` is in here; whatever else is has not begun, as far as was heard."""
+        """What it has, in order. Invariant: ``current`` is in here; all others have not begun, as far as was heard."""
         self.current: A | None = None
         self.recalled: set[AttemptKey] = set()
         """Asked back, neither given back nor begun."""
@@ -168,7 +168,9 @@ class Peer(ABC, Generic[A]):
 
     def unbegun(self) -> list[AttemptKey]:
         """What it could give back, in order."""
-        return [key for key, attempt in self.attempts.items() if attempt is not self.current and key not in self.recalled]
+        return [
+            key for key, attempt in self.attempts.items() if attempt is not self.current and key not in self.recalled
+        ]
 
     def done_with(self, number: int) -> None:
         """That end, or that notice, is on record."""
@@ -284,7 +286,9 @@ class Peer(ABC, Generic[A]):
             case m.Called(key, number, call):
                 asking = self._asking(key)
                 if asking is None:
-                    self.send(m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key))))
+                    why = _GIVEN_UP.format(key)
+                    refused = Outcome.refused(key.run, key.action, "flyteish.errors.StaleAttemptError", why)
+                    self.send(m.Answer(number, refused))
                     return
                 self._asked(asking, number)
                 self._call(asking, number, call)

@@ -40,7 +40,9 @@ class SocketStream:
         loop.add_reader(sock, self._readable)
 
     def __repr__(self) -> str:
-        return f"SocketStream({'closed' if self.closed else self._socket.fileno()}, {len(self._outgoing)} bytes to send)"
+        return (
+            f"SocketStream({'closed' if self.closed else self._socket.fileno()}, {len(self._outgoing)} bytes to send)"
+        )
 
     @property
     def closed(self) -> bool:
