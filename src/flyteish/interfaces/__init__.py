@@ -16,7 +16,7 @@ in ``tests/contracts``. Must not know any implementation.
 
 from __future__ import annotations
 
-from flyteish.interfaces.blobs import BlobStore
+from flyteish.interfaces.blobs import BlobStore, BlockingBlobs, BlockingContent, Reference, Stored
 from flyteish.interfaces.engines import Engine, Link, Origin, Reports
 from flyteish.interfaces.orders import Call, Notice, OnOutcome, Order, Outcome
 from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
@@ -25,6 +25,8 @@ from flyteish.interfaces.world import Clock, Market, PriceSource
 __all__ = [
     "Batch",
     "BlobStore",
+    "BlockingBlobs",
+    "BlockingContent",
     "Call",
     "Clock",
     "Command",
@@ -38,7 +40,9 @@ __all__ = [
     "Origin",
     "Outcome",
     "PriceSource",
+    "Reference",
     "Reports",
     "RunRow",
     "RunStore",
+    "Stored",
 ]

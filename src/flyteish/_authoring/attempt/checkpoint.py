@@ -40,6 +40,7 @@ from flyteish._authoring.attempt.checkpoint_data import (
 from flyteish._core.model.events import CheckpointSkipped
 from flyteish._core.model.values import CheckpointRecord
 from flyteish._core.rules.checkpoint_interval import interval
+from flyteish.blobs import sweeping
 from flyteish.errors import (
     BlobCorruptError,
     BlobError,
@@ -52,7 +53,7 @@ from flyteish.errors import (
 if TYPE_CHECKING:
     from flyteish._authoring.attempt.context import AttemptContext
     from flyteish._authoring.attempt.epochs import Epochs
-    from flyteish.interfaces import BlobStore
+    from flyteish.interfaces import BlockingBlobs, BlockingContent
 
 COSTS_REMEMBERED: Final = 5
 """Recent saves whose mean is the cost of a save: a model that grows makes old costs worthless."""
@@ -273,10 +274,9 @@ class Checkpoint:
         with self._saving:
             if not context.active:
                 raise StaleAttemptError(f"attempt {context.order.key} is over; it can't save checkpoints any more")
-            since = context.wall()
             begun = context.clock() if begun is None else begun
             space = space_of(context.run, context.action)
-            store = context.blobs.space(space)
+            store = context.blobs.blocking.space(space)
             kind, name, size, blob = _store(store, data)
             record = CheckpointRecord(
                 sequence=self._chain[-1].sequence + 1 if self._chain else 1,
@@ -302,13 +302,13 @@ class Checkpoint:
             if key is not None:  # only now: what a stale attempt saved must not be published
                 published = msgspec.msgpack.encode(record)
                 store.set_ref(ref(key), published)  # first where the content is, so that it is never swept away
-                context.blobs.set_ref(ref(key), published)
-            self._forget_superseded(store, since)
+                context.blobs.blocking.set_ref(ref(key), published)
+            self._forget_superseded(store)
             self._begun_at, self._saved_at = begun, context.clock()
             self._costs.append(max(self._saved_at - begun, 1e-9))
         return info(record)
 
-    def _forget_superseded(self, store: BlobStore, since: float) -> None:
+    def _forget_superseded(self, store: BlockingBlobs) -> None:
         """Remove what no restore needs any more, and what attempts that were cut off left unfinished.
 
         Nobody else has content in this space, save a newer attempt where this one is a zombie: what that puts is
@@ -318,7 +318,7 @@ class Checkpoint:
         kept = {record.blob for record in good[-KEPT:]}
         self._chain = good[-KEPT:]
         try:
-            store.sweep(kept.__contains__, since)
+            sweeping.supersede(store, kept, newest=self._chain[-1].blob)
         except BlobError as error:  # it is litter, and the next save tries again: the checkpoint is committed
             self._context.logger.warning("superseded checkpoints could not be removed: %s", error)
 
@@ -328,10 +328,19 @@ class Checkpoint:
             if found is None and len(self._chain) > KEPT:
                 found = self._newest_valid(tuple(self._chain[:-KEPT]), superseded=True)
             if found is None and key is not None:
-                data = self._context.blobs.get_ref(ref(key))
+                data = self._published(key)
                 if data is not None:
                     found = self._newest_valid([decoded(key, data)])
             return found
+
+    def _published(self, key: str) -> bytes | None:
+        blobs = self._context.blobs.blocking
+        found = blobs.get_ref(ref(key))
+        if found is None:
+            return None
+        if found.is_stale(self._context.wall()):
+            blobs.replace_ref(ref(key), found.data, found.version)  # a newer one needs no renewal
+        return found.data
 
     def _newest_valid(
         self, chain: Sequence[CheckpointRecord], superseded: bool = False
@@ -340,7 +349,7 @@ class Checkpoint:
             name = Path(record.name).name
             folder = Path(mkdtemp(prefix=f"restored-{record.sequence}-", dir=self._context.scratch()))
             target = folder / (DEFAULT_NAME if name in ("", "..") else name)
-            blobs = self._context.blobs
+            blobs = self._context.blobs.blocking
             try:
                 return record, (blobs.space(record.space) if record.space else blobs).fetch(record.blob, target)
             except (BlobCorruptError, BlobMissingError) as error:
@@ -363,7 +372,7 @@ class Checkpoint:
         )
 
 
-def _store(store: BlobStore, data: bytes | Path) -> tuple[str, str, int, str]:
+def _store(store: BlockingContent, data: bytes | Path) -> tuple[str, str, int, str]:
     if isinstance(data, bytes):
         return "bytes", "", len(data), store.put(data)
     name = data.resolve().name  # the path may be "." or end in ".."

@@ -74,7 +74,7 @@ class InlineEngine:
         self._blobs = blobs
         self._loop = asyncio.get_running_loop()
         self._loops = TaskLoops(self._loop)
-        self._loader = Loader(lambda: blobs)
+        self._loader = Loader(lambda: blobs.blocking)
         self._output.open()
 
     def start(self, orders: Sequence[Order]) -> None:
