@@ -10,15 +10,17 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from flyteish._authoring.attempt.context import CURRENT, AttemptContext, AttemptLeft
+from flyteish._authoring.attempt.context import CURRENT, AttemptContext
+from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document
 from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import Evidence
 from flyteish._core.model.values import Payload
+from flyteish._core.wording import size
 from flyteish.errors import BlobError, SerializationError
-from flyteish.interfaces import BlobStore, Link, Order
+from flyteish.interfaces import BlobStore, InlineLink, Order
 
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
@@ -56,7 +58,7 @@ Ending = tuple[Evidence, BaseException | None]
 def perform_sync(
     order: Order,
     task: Loadable,
-    link: Link,
+    link: InlineLink,
     blobs: BlobStore,
     feeds: Feeds,
     context: AttemptContext | None = None,
@@ -115,7 +117,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
 async def perform_async(
     order: Order,
     task: Loadable,
-    link: Link,
+    link: InlineLink,
     blobs: BlobStore,
     feeds: Feeds,
     context: AttemptContext | None = None,
@@ -168,7 +170,7 @@ def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
     data = task.signature.encode_result(value)
     if len(data) > max_result:
         raise SerializationError(
-            f"{task.name}(): result of {readable(len(data))} is larger than the {readable(max_result)} "
+            f"{task.name}(): result of {size(len(data))} is larger than the {size(max_result)} "
             "accepted; return a flyteish.io.File or Dir, which travel by reference"
         )
     return data
@@ -185,13 +187,3 @@ def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: ty
         # The store failed, not the task: the system's budget pays (spec: attempts).
         return Evidence(vanished=f"the blob store failed: {type(exc).__name__}: {exc}"), exc
     return Evidence(error=document(exc)), exc
-
-
-def readable(size: int) -> str:
-    """Bytes for people: ``5.1 GiB``."""
-    amount = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"

@@ -17,11 +17,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flyteish._core.model.events import CheckpointCommitted, Entry
+from flyteish._core.wording import size, span
 from flyteish.blobs import open_blobs
 from flyteish.blobs.addresses import is_tree, mentioned
 from flyteish.blobs.sweeping import Swept, sweep
 from flyteish.cli.exit_codes import ExitCode, UsageError
-from flyteish.cli.formatting import duration, print_json, size
+from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records
 from flyteish.config_values import TIMES, seconds
 from flyteish.errors import BlobCorruptError, BlobMissingError, StoreLockedError
@@ -90,7 +91,7 @@ def _collect(args: Namespace, records: Records, cutoff: float, age: float, unuse
         print_json(document)
         return ExitCode.OK
     verb = "would remove" if dry else "removed"
-    print(f"{verb} {len(found.runs)} runs that ended more than {duration(age)} ago")
+    print(f"{verb} {len(found.runs)} runs that ended more than {span(age)} ago")
     print(f"{verb} logs: {size(log_bytes)}")
     print(f"{verb} values: at most {blob_count}" if dry else f"{verb} values: {blob_count}, {size(blob_bytes)}")
     return ExitCode.OK
