@@ -89,7 +89,7 @@ class Worker:
         self._limits = welcome.inline_limit, welcome.max_result
         self._scratch = None if welcome.scratch is None else Path(welcome.scratch, str(os.getpid()))
         self._blobs = open_blobs(welcome.blobs_url)
-        self._loader = Loader(lambda: self._blobs)
+        self._loader = Loader(lambda: self._blobs.blocking)
         self._feeds = Feeds()
         self._variables = Variables()
         self._output = Output()
