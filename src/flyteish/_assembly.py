@@ -32,8 +32,6 @@ from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, Mailbox, RunStore
 from flyteish.markets.followed import Markets
-from flyteish.markets.price_feed import PriceFeed
-from flyteish.markets.reclaimer import Reclaimer
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -95,7 +93,7 @@ class Machinery:
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
                 engines=Engines(made, self.blobs, limits, self._scratch),
-                markets=_markets(config),
+                markets=Markets(config.pools, {pool.name: pool.market for pool in config.pools if pool.market}),
                 store=self.store,
                 clock=clock,
                 orders=orders,
@@ -170,11 +168,6 @@ class Machinery:
             ):  # no room for logs is no reason not to run; the journal says it if it has none too
                 return None
         return self._logs[1] / f"{key.action}.{key.generation}.log"
-
-
-def _markets(config: Config) -> Markets:
-    reclaimers = {pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market}
-    return Markets(reclaimers, PriceFeed(config.pools))
 
 
 def _stores(config: Config) -> tuple[RunStore, Mailbox]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -210,10 +211,8 @@ class Controller:
 
     def _set_alarm(self) -> None:
         due = self.state.next_due()
-        at = min(self._markets.times(), default=due)
-        if due is not None and at is not None:
-            at = min(at, due)
-        self._alarm.set(None if at is None else at - self.clock.now(), at)
+        at = self._markets.next_at if due is None else min(self._markets.next_at, due)
+        self._alarm.set(None if at == math.inf else at - self.clock.now(), at)
 
     def _written(self, burst: Burst, error: BaseException | None) -> None:
         """The burst is durable: its effects may be seen, in the order of the bursts."""
