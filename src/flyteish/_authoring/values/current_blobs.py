@@ -64,8 +64,10 @@ def shelve(data: bytes) -> bytes | BlobAddress:
 
 def unshelve(content: bytes | BlobAddress) -> bytes:
     """The data that ``shelve`` was given."""
-    if isinstance(content, bytes):
+    if type(content) is bytes:
         return content
+    if type(content) is not BlobAddress:
+        raise ValueError(f"a {type(content).__name__} stands where content or its address belongs")
     blobs = current_blobs.get()
     if blobs is None:
         raise SerializationError(
