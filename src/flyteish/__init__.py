@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flyteish import errors
-from flyteish._authoring.attempt.context import ctx, current
+from flyteish._authoring.attempt.context import ctx
 from flyteish._authoring.tasks.environment import TaskEnvironment
 from flyteish._authoring.tasks.groups import group
 from flyteish._authoring.tasks.image import Image
@@ -20,7 +20,7 @@ from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Cache, Secret
 
 if TYPE_CHECKING:
-    from flyteish import io, testing
+    from flyteish import current, io, testing
     from flyteish._authoring.tasks.map import map
     from flyteish._authoring.tasks.trace import trace
     from flyteish._learning.forecasts import Calibration, Comparison, Forecast
@@ -79,7 +79,7 @@ _LAZY = {
     "trace": "flyteish._authoring.tasks.trace",
     "with_runcontext": "flyteish.default_session",
 }
-_LAZY_MODULES = ("io", "testing")
+_LAZY_MODULES = ("current", "io", "testing")
 
 
 def __getattr__(name: str) -> Any:

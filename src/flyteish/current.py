@@ -1,13 +1,15 @@
 """Metaflow's habit: poll whether the file ``current.spot_termination_notice`` exists.
 
-Asks the running attempt each time it is read and holds nothing. Everything else is on ``flyteish.ctx()``.
+The module is what ``from flyteish import current`` gives. It asks the running attempt each time it is read and holds
+nothing. Everything else is on ``flyteish.ctx()``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from flyteish._authoring.attempt import context
+from flyteish._authoring.attempt.context import current_attempt
+from flyteish._authoring.attempt.signals import OutsideTaskError
 
 spot_termination_notice: str
 """Path of a file that exists once this attempt's machine is known to go away (see ``ctx().interruption``)."""
@@ -16,4 +18,7 @@ spot_termination_notice: str
 def __getattr__(name: str) -> Any:
     if name != "spot_termination_notice":
         raise AttributeError(f"flyteish.current has no {name!r}, only 'spot_termination_notice'; the rest is on ctx()")
-    return context.current.spot_termination_notice
+    attempt = current_attempt()
+    if attempt is None:
+        raise OutsideTaskError(f"current.{name} is only available inside a running task", name=name)
+    return str(attempt.interruption.file)

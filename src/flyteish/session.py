@@ -19,7 +19,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._authoring.tasks.calling import cache_digest_of, profile_of
+from flyteish._authoring.tasks.calling import cache_digest_of
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._authoring.values.payloads import pack
@@ -33,10 +33,10 @@ from flyteish._core.model.events import RunSubmitted
 from flyteish._core.model.ids import inputs_digest, run_name
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
-from flyteish._worker.runner import StoreAccess
+from flyteish._engine_kinds import BUILT_IN
 from flyteish.config import Config, environment_secret, load_config
 from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
-from flyteish.interfaces import Call, Clock
+from flyteish.interfaces import Call, Clock, EngineFactory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,6 +66,8 @@ class Session:
         config: a whole configuration, in place of all of the above but ``secrets``.
         clock: time and chance, for tests.
         print_to_log: also keep what inline tasks print in the attempts' logs.
+        engines: engines that the program brings, by the names with which pools ask for them; each is called for every
+            cluster that such pools name, without arguments, and gives an engine that is not open yet.
 
     Raises:
         ConfigurationError: a setting is wrong; says which and where.
@@ -84,9 +86,13 @@ class Session:
         config: Config | None = None,
         clock: Clock | None = None,
         print_to_log: bool = False,
+        engines: Mapping[str, EngineFactory] | None = None,
     ) -> None:
+        self._engines = dict(engines or {})
+        if taken := sorted(self._engines.keys() & set(BUILT_IN)):
+            raise ConfigurationError(f"engines={taken} of a Session is not accepted: expected other names than {taken}")
         self.config = config or load_config(
-            queues=queues, pools=pools, home=home, durability=durability, defaults=defaults
+            queues=queues, pools=pools, home=home, durability=durability, defaults=defaults, engines=self._engines
         )
         self._secrets = dict(secrets or {})
         self._clock = clock or SystemClock()
@@ -130,6 +136,7 @@ class Session:
                     on_change=self._changed,
                     loop_ends=self._loop_ends,
                     print_to_log=self._print_to_log,
+                    engines=self._engines,
                 )
             return self._machinery
 
@@ -245,14 +252,14 @@ class Session:
                 f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
             )
         machinery = self._open()
-        with at_hand(StoreAccess(machinery.blobs)), pickling(self._scope.allow_pickle):
+        with at_hand(machinery.blobs.blocking), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
         recovery.check_size(task, data, self.config.max_value_size)
         scope = self.scope_of(said)
-        profile = profile_of(task, scope, machinery.blobs)
+        profile = task.profile(scope, machinery.blobs.blocking)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
+        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
         event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))

@@ -137,7 +137,7 @@ def context_members() -> str:
 
 
 def checkpoint_members() -> str:
-    return _members(Checkpoint)
+    return _members(Checkpoint, skip=("save_since", "restoring"))
 
 
 def interruption_members() -> str:
@@ -178,7 +178,7 @@ def _first(thing: Any) -> str:
 def _members(kind: type, skip: tuple[str, ...] = ()) -> str:
     """The public methods and properties of a class, each with the first sentence of its docstring."""
     rows = []
-    for name, member in vars(kind).items():
+    for name, member in ((name, member) for each in kind.__mro__[:-1] for name, member in vars(each).items()):
         if name.startswith("_") or name in skip or not (callable(member) or isinstance(member, property)):
             continue
         call = (

@@ -13,7 +13,7 @@ import msgspec
 
 from flyteish._core.model.events import CheckpointSkipped, Evidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces import Call, Notice, Order, Outcome
 
 _LENGTH = struct.Struct(">I")
@@ -200,7 +200,7 @@ def frame(message: ToWorker | FromWorker) -> bytes:
     return _LENGTH.pack(len(data)) + data
 
 
-class Inbox:
+class FrameReader:
     """Collects what arrives and gives back the bodies of complete messages."""
 
     def __init__(self) -> None:
@@ -223,14 +223,3 @@ class Inbox:
         if start:
             del buffer[:start]
         return bodies
-
-
-def refusal(run: str, action: str, why: str) -> Outcome:
-    """The answer to a call of an attempt that was given up."""
-    error = ErrorDocument(
-        type="flyteish.errors.StaleAttemptError",
-        message=why,
-        bases=("flyteish.errors.StaleAttemptError",),
-        args=None,
-    )
-    return Outcome(run=run, action=action, phase="refused", error=error)

@@ -6,8 +6,9 @@ real session. Must not know who drives a market, nor whether the seconds that it
 
 from flyteish.markets.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
 from flyteish.markets.traces import Trace, load_trace
+from flyteish.simulation.figures import PolicyReport, Spread
 from flyteish.simulation.recorded import recorded
-from flyteish.simulation.report import PolicyReport, Report, Spread
+from flyteish.simulation.report import Report
 from flyteish.simulation.scenario import POLICIES, Scenario
 from flyteish.simulation.workload import Calls, Exponential, LogNormal, Observed, Workload, WorkModel
 

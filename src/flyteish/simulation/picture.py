@@ -1,7 +1,7 @@
-"""A report as one SVG picture: costs, finish times, what went wrong, and who ran where over time.
+"""The figures of some policies as one SVG picture: costs, finish times, what went wrong, and who ran where over time.
 
-Self-contained: no script, no font or file from elsewhere, colours for light and for dark; the same report gives the
-same bytes. Must not compute any figure that the report has not.
+Self-contained: no script, no font or file from elsewhere, colours for light and for dark; the same figures give the
+same bytes. Must not compute any figure that a report has not.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from flyteish.simulation.report import PolicyReport, Report, span
+from flyteish._core.wording import span
+from flyteish.simulation.figures import PolicyReport
 
 WIDTH: Final = 960
 _LEFT: Final = 190
@@ -33,19 +34,19 @@ _STYLE: Final = (
 )
 
 
-def svg(report: Report) -> str:
-    """The picture, as the text of an SVG file."""
+def svg(policies: Sequence[PolicyReport], seeds: int, optimum: float | None) -> str:
+    """The picture, as the text of an SVG file; `optimum`: dollars of the best schedule, where somebody knows them."""
     page = _Page()
-    rounds = "" if len(report.seeds) == 1 else f", {len(report.seeds)} seeds"
-    most = max((each.runs for each in report.policies), default=0)
-    page.text(24, 30, f"Simulation: {most:,} runs under {len(report.policies)} policies{rounds}", "head")
+    rounds = "" if seeds == 1 else f", {seeds} seeds"
+    most = max((each.runs for each in policies), default=0)
+    page.text(24, 30, f"Simulation: {most:,} runs under {len(policies)} policies{rounds}", "head")
     page.y = 48
-    _costs(page, report)
-    _finishes(page, report)
-    _troubles(page, report)
-    for each in report.policies:
+    _costs(page, policies, references(policies, optimum))
+    _finishes(page, policies)
+    _troubles(page, policies)
+    for each in policies:
         _timeline(page, each)
-    return page.document(f"Simulated costs and finish times of {len(report.policies)} policies")
+    return page.document(f"Simulated costs and finish times of {len(policies)} policies")
 
 
 class _Page:
@@ -106,25 +107,24 @@ def _name(words: str) -> str:
 # -- costs ---------------------------------------------------------------------------------------------------------
 
 
-def references(report: Report) -> dict[str, float]:
+def references(policies: Sequence[PolicyReport], optimum: float | None) -> dict[str, float]:
     """What costs are compared with: on-demand machines for the same work, and the offline optimum, where known."""
     found = {}
-    priced = [each.on_demand_dollars for each in report.policies if each.on_demand_dollars]
-    alone = next((each.dollars for each in report.policies if each.policy == "on-demand"), None)
+    priced = [each.on_demand_dollars for each in policies if each.on_demand_dollars]
+    alone = next((each.dollars for each in policies if each.policy == "on-demand"), None)
     if alone or priced:
         found["on-demand"] = alone or max(priced)
-    if report.optimum is not None:
-        found["offline optimum"] = report.optimum
+    if optimum is not None:
+        found["offline optimum"] = optimum
     return found
 
 
-def _costs(page: _Page, report: Report) -> None:
+def _costs(page: _Page, policies: Sequence[PolicyReport], marks: dict[str, float]) -> None:
     page.heading("Cost", "of all runs; dashed: what it is compared with")
-    marks = references(report)
-    most = max([*(each.dollars for each in report.policies), *marks.values(), 0.0]) or 1.0
+    most = max([*(each.dollars for each in policies), *marks.values(), 0.0]) or 1.0
     room = WIDTH - _LEFT - 180
     top = page.y + 14
-    for index, each in enumerate(report.policies):
+    for index, each in enumerate(policies):
         y = top + index * _ROW
         page.text(_LEFT - 10, y + 14, _name(each.policy), "end")
         width = each.dollars / most * room
@@ -132,7 +132,7 @@ def _costs(page: _Page, report: Report) -> None:
         page.bar(_LEFT, y, width, 18, _colour(index), said)
         share = f", {each.dollars / marks['on-demand']:.1%}" if marks.get("on-demand") else ""
         page.text(_LEFT + width + 8, y + 14, f"${each.dollars:,.2f}{share}")
-    bottom = top + len(report.policies) * _ROW
+    bottom = top + len(policies) * _ROW
     for row, (name, dollars) in enumerate(marks.items()):
         x = _LEFT + dollars / most * room
         page.line(x, top - 4, x, bottom + 4 + 14 * row, "mark")
@@ -143,10 +143,10 @@ def _costs(page: _Page, report: Report) -> None:
 # -- finish times --------------------------------------------------------------------------------------------------
 
 
-def _finishes(page: _Page, report: Report) -> None:
+def _finishes(page: _Page, policies: Sequence[PolicyReport]) -> None:
     page.heading("Finish times", "share of runs that were done so long after they were submitted")
-    least = min((each.finishes[0] for each in report.policies if each.finishes), default=0.0)
-    most = max((each.finishes[-1] for each in report.policies if each.finishes), default=0.0)
+    least = min((each.finishes[0] for each in policies if each.finishes), default=0.0)
+    most = max((each.finishes[-1] for each in policies if each.finishes), default=0.0)
     left, room, height = _LEFT, WIDTH - _LEFT - 180.0, 170.0
     top = page.y + 6
     low, high = _range(least, most)
@@ -158,7 +158,7 @@ def _finishes(page: _Page, report: Report) -> None:
     for tick in range(5):
         seconds = low + (high - low) * tick / 4
         page.text(across(seconds), top + height + 16, span(seconds), "soft mid")
-    for index, each in enumerate(report.policies):
+    for index, each in enumerate(policies):
         look = f'fill="none" stroke="{_colour(index)}" stroke-width="2"'
         dash = _DASHES[index // len(_COLOURS) % len(_DASHES)] or (_DASHES[index % 3] if index else "")
         if dash:
@@ -168,7 +168,7 @@ def _finishes(page: _Page, report: Report) -> None:
         page.line(left + room + 16, y, left + room + 40, y, "grid")
         page.path([(left + room + 16, y), (left + room + 40, y)], look)
         page.text(left + room + 46, y + 4, _name(each.policy))
-    page.y = top + max(height + 22, len(report.policies) * 18)
+    page.y = top + max(height + 22, len(policies) * 18)
 
 
 def _range(least: float, most: float) -> tuple[float, float]:
@@ -194,7 +194,7 @@ def _cumulative(
 # -- what went wrong -----------------------------------------------------------------------------------------------
 
 
-def _troubles(page: _Page, report: Report) -> None:
+def _troubles(page: _Page, policies: Sequence[PolicyReport]) -> None:
     page.heading("Missed deadlines, preemptions, lost work")
     panels: list[tuple[str, Callable[[PolicyReport], float], Callable[[float], str]]] = [
         ("missed deadlines", lambda each: float(each.missed), lambda value: f"{value:,.0f}"),
@@ -203,18 +203,18 @@ def _troubles(page: _Page, report: Report) -> None:
     ]
     gap = (WIDTH - _LEFT - _RIGHT) / len(panels)
     top = page.y + 24
-    for index, each in enumerate(report.policies):
+    for index, each in enumerate(policies):
         page.text(_LEFT - 10, top + index * _ROW + 14, _name(each.policy), "end")
     for place, (title, figure, words) in enumerate(panels):
         x = _LEFT + place * gap
         page.text(x, top - 8, title, "soft")
-        most = max((figure(each) for each in report.policies), default=0.0) or 1.0
-        for index, each in enumerate(report.policies):
+        most = max((figure(each) for each in policies), default=0.0) or 1.0
+        for index, each in enumerate(policies):
             value, y = figure(each), top + index * _ROW
             width = value / most * (gap - 90)
             page.bar(x, y, width, 18, _colour(index), f"{each.policy}: {title} {words(value)}")
             page.text(x + width + 6, y + 14, words(value))
-    page.y = top + len(report.policies) * _ROW
+    page.y = top + len(policies) * _ROW
 
 
 # -- timeline ------------------------------------------------------------------------------------------------------

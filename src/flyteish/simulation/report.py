@@ -1,6 +1,6 @@
-"""The report of a simulation: figures by policy, as values, as a table and as JSON.
+"""The report of a simulation: the figures of its policies side by side, as a table, as JSON and as a picture.
 
-Counts and sorts what a tally holds; draws nothing (``picture`` does). Must not know how it was simulated.
+Works out no figure of its own. Must not know how it was simulated.
 """
 
 from __future__ import annotations
@@ -10,67 +10,9 @@ from typing import Final
 
 import msgspec
 
-from flyteish.simulation.tally import Tally, percentile
-
-SHARES: Final = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-
-
-class Spread(msgspec.Struct, frozen=True):
-    """A distribution at a glance: percentiles by share (``"0.5"`` is the median), mean, least and most."""
-
-    mean: float
-    least: float
-    most: float
-    percentiles: dict[str, float]
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread | None:
-        """None where there is no value."""
-        if not values:
-            return None
-        shares = {f"{share:g}": percentile(values, share) or 0.0 for share in SHARES}
-        return cls(sum(values) / len(values), min(values), max(values), shares)
-
-
-class PolicyReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of the workloads under one policy, over all seeds."""
-
-    policy: str
-    runs: int
-    succeeded: int
-    failed: int
-    unfinished: int
-    """Not over at the horizon."""
-    refused: int
-    """Submissions that a queue turned away; what comes of a refused run is in no other figure."""
-    missed: int
-    """Actions that their deadline ended."""
-    actions: int
-    attempts: int
-    preemptions: int
-    moves: int
-    """Planned moves of the deadline rule."""
-    dollars: float
-    on_demand_dollars: float | None
-    """What the kept seconds would have cost on-demand."""
-    spot_seconds: float
-    on_demand_seconds: float
-    lost_seconds: float
-    finish: Spread | None
-    """Seconds from submission to end, of runs that succeeded."""
-    cost: Spread | None
-    """Dollars by run, however it ended."""
-    finishes: tuple[float, ...]
-    """Seconds from submission to end, ascending; at most 500, evenly chosen."""
-    timeline: tuple[tuple[float, int, int, int], ...]
-    """Of the last seed: seconds, attempts on spot, attempts on-demand, actions waiting."""
-    events: int
-    wall_seconds: float
-
-    @property
-    def attempts_per_second(self) -> float:
-        """How fast it was simulated."""
-        return self.attempts / self.wall_seconds if self.wall_seconds else 0.0
+from flyteish._core.wording import money, span
+from flyteish.simulation.figures import PolicyReport
+from flyteish.simulation.picture import svg
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -97,9 +39,7 @@ class Report(msgspec.Struct, frozen=True):
 
     def picture(self) -> str:
         """The whole report as one SVG picture, which a browser shows in light and in dark."""
-        from flyteish.simulation.picture import svg
-
-        return svg(self)
+        return svg(self.policies, len(self.seeds), self.optimum)
 
     @property
     def speed(self) -> str:
@@ -114,7 +54,7 @@ class Report(msgspec.Struct, frozen=True):
         rows = [("policy", *columns)]
         rows += [(report.policy, *(_COLUMNS[name][1](report) for name in columns)) for report in self.policies]
         if self.optimum is not None:
-            rows.append(("offline optimum", *(_money(self.optimum) if name == "cost" else "" for name in columns)))
+            rows.append(("offline optimum", *(money(self.optimum) if name == "cost" else "" for name in columns)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join(_line(row, widths).rstrip() for row in rows)
 
@@ -122,50 +62,6 @@ class Report(msgspec.Struct, frozen=True):
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
     return "  ".join([first.strip().ljust(widths[0]), *others])
-
-
-def report_of(policy: str, tally: Tally, *, attempts: int, events: int, wall_seconds: float) -> PolicyReport:
-    """The figures of a tally."""
-    finishes = sorted(tally.seconds)
-    step = max(1, -(-len(finishes) // 500))
-    begun = tally.timeline[0][0] if tally.timeline else 0.0
-    return PolicyReport(
-        policy=policy,
-        runs=tally.succeeded + tally.failed + tally.unfinished,
-        succeeded=tally.succeeded,
-        failed=tally.failed,
-        unfinished=tally.unfinished,
-        refused=tally.refused,
-        missed=tally.missed,
-        actions=tally.actions,
-        attempts=attempts,
-        preemptions=tally.preemptions,
-        moves=tally.moves,
-        dollars=sum(tally.dollars),
-        on_demand_dollars=tally.on_demand_dollars,
-        spot_seconds=tally.spot_seconds,
-        on_demand_seconds=tally.on_demand_seconds,
-        lost_seconds=tally.lost_seconds,
-        finish=Spread.of(finishes),
-        cost=Spread.of(tally.dollars),
-        finishes=tuple(finishes[::step]),
-        timeline=tuple((at - begun, spot, on_demand, waiting) for at, spot, on_demand, waiting in tally.timeline),
-        events=events,
-        wall_seconds=wall_seconds,
-    )
-
-
-def _money(dollars: float) -> str:
-    return f"${dollars:,.4f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
-
-
-def span(seconds: float) -> str:
-    """``1.5 s``, ``12.0 min``, ``48.25 h``."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.2f} h"
 
 
 def _finish(share: str) -> Callable[[PolicyReport], str]:
@@ -179,7 +75,7 @@ def _share(report: PolicyReport) -> str:
 def _spread(report: PolicyReport) -> str:
     if report.cost is None:
         return "-"
-    low, high = (_money(report.cost.percentiles[share]) for share in ("0.05", "0.95"))
+    low, high = (money(report.cost.percentiles[share]) for share in ("0.05", "0.95"))
     return f"{low}..{high}"
 
 
@@ -193,7 +89,7 @@ def _always(report: PolicyReport) -> bool:
 
 
 _COLUMNS: Final[dict[str, tuple[Callable[[PolicyReport], bool], Callable[[PolicyReport], str]]]] = {
-    "cost": (_always, lambda report: _money(report.dollars)),
+    "cost": (_always, lambda report: money(report.dollars)),
     "of on-demand": (_always, _share),
     "by run p5..p95": (lambda report: report.cost is not None and report.runs > 1, _spread),
     "finish p50": (_always, _finish("0.5")),

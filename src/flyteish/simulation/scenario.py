@@ -23,7 +23,8 @@ from flyteish._core.model.settings import Scope, Settings
 from flyteish._core.rules.experience import Experience
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market
-from flyteish.simulation.report import PolicyReport, Report, report_of
+from flyteish.simulation.figures import PolicyReport, report_of
+from flyteish.simulation.report import Report
 from flyteish.simulation.tally import Tally
 from flyteish.simulation.workload import Workload
 from flyteish.simulation.world import VirtualWorld

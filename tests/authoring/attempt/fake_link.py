@@ -21,7 +21,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Scope, Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, TaskReference
 from flyteish.blobs.memory import MemoryBlobStore
-from flyteish.interfaces import Call, OnOutcome, Order, Outcome
+from flyteish.interfaces import Call, OnJournalled, OnOutcome, Order, Outcome
 
 RUN = "r0"
 
@@ -111,8 +111,10 @@ class FakeLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         raise AssertionError(f"nothing here has checkpoints: {event}")
 
-    def traced(self, key: str, result: Payload) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
         self.remembered[key] = result
+        if done is not None:
+            done(None)
 
     # -- what tests do with it -------------------------------------------------------------------------------------
 
@@ -141,7 +143,7 @@ class FakeLink:
 
         def perform() -> None:
             CURRENT.set(AttemptContext(order(call.profile.task), self, self.blobs, self.feeds))
-            args, kwargs = task.signature.decode_inputs(unpack(call.inputs, self.blobs))
+            args, kwargs = task.signature.decode_inputs(unpack(call.inputs, self.blobs.blocking))
             try:
                 value = task.function(*args, **kwargs)
                 if asyncio.iscoroutine(value):
@@ -149,7 +151,7 @@ class FakeLink:
             except BaseException as error:
                 answers.append((failed(number, document(error)), error))
             else:
-                result = pack(task.signature.encode_result(value), self.blobs)
+                result = pack(task.signature.encode_result(value), self.blobs.blocking)
                 answers.append((Outcome(RUN, f"a{number}", "succeeded", result=result), None))
 
         # On a thread of its own, since the calling one may have a running loop.

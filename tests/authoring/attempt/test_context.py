@@ -11,14 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flyteish._authoring.attempt.context import (
-    CURRENT,
-    AttemptContext,
-    OutsideTaskError,
-    ctx,
-    current,
-    current_attempt,
-)
+from flyteish import current
+from flyteish._authoring.attempt.context import CURRENT, AttemptContext, ctx, current_attempt
+from flyteish._authoring.attempt.signals import OutsideTaskError
 from flyteish.errors import FlyteishError, StaleAttemptError
 from flyteish.interfaces import Notice
 from tests.authoring.attempt.attempt_parts import ManualClock, attempt

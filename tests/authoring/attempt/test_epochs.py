@@ -15,7 +15,8 @@ import pytest
 
 import flyteish
 from flyteish import ctx, testing
-from flyteish._authoring.attempt.context import CURRENT, AttemptContext, AttemptLeft
+from flyteish._authoring.attempt.context import CURRENT, AttemptContext
+from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish.blobs.files import FileBlobStore
 from flyteish.errors import CheckpointError, ConfigurationError, FlyteishError, InputTypeError, SerializationError
 from flyteish.interfaces import Notice

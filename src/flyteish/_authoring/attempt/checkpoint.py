@@ -40,6 +40,7 @@ from flyteish._authoring.attempt.checkpoint_data import (
 from flyteish._core.model.events import CheckpointSkipped
 from flyteish._core.model.values import CheckpointRecord
 from flyteish._core.rules.checkpoint_interval import interval
+from flyteish.blobs import sweeping
 from flyteish.errors import (
     BlobCorruptError,
     BlobError,
@@ -50,9 +51,10 @@ from flyteish.errors import (
 )
 
 if TYPE_CHECKING:
-    from flyteish._authoring.attempt.context import AttemptContext
     from flyteish._authoring.attempt.epochs import Epochs
-    from flyteish.interfaces import BlobStore
+    from flyteish._authoring.attempt.interruption import Interruption
+    from flyteish._authoring.attempt.state import AttemptState
+    from flyteish.interfaces import BlockingBlobs, BlockingContent
 
 COSTS_REMEMBERED: Final = 5
 """Recent saves whose mean is the cost of a save: a model that grows makes old costs worthless."""
@@ -68,14 +70,15 @@ class Checkpoint:
     If an awaited save is cancelled, it goes on by itself and may still be committed.
     """
 
-    def __init__(self, context: AttemptContext) -> None:
-        self._context = context
-        self._chain: list[CheckpointRecord] = list(context.order.checkpoints)
+    def __init__(self, attempt: AttemptState, interruption: Interruption) -> None:
+        self._attempt = attempt
+        self._interruption = interruption
+        self._chain: list[CheckpointRecord] = list(attempt.order.checkpoints)
         costs = (record.save_seconds for record in self._chain if record.save_seconds > 0)
         self._costs: deque[float] = deque(costs, maxlen=COSTS_REMEMBERED)
         self._saving = threading.Lock()
         self._begun_at = -math.inf  # of this attempt's last save, on its clock
-        self._saved_at = context.started
+        self._saved_at = attempt.started
         self._restoring = 0.0  # seconds spent on it since the last save
         self._damaged: set[int] = set()  # sequences that this attempt could not restore
 
@@ -102,7 +105,7 @@ class Checkpoint:
             FileNotFoundError, InputTypeError, ConfigurationError: ``data``, ``progress`` or ``key`` is wrong.
         """
         work = partial(self._save, checked_data(data), checked_progress(progress), checked_key(key))
-        return await beside_loop(self._context.feeds, work, f"flyteish save {self._context.order.key}")
+        return await beside_loop(self._attempt.feeds, work, f"flyteish save {self._attempt.order.key}")
 
     def save_sync(self, data: Data, progress: float | None = None, key: str | None = None) -> CheckpointInfo:
         """``save`` for ``def`` tasks: blocks."""
@@ -131,7 +134,7 @@ class Checkpoint:
             BlobError: the store can't be read. That is never taken for "no checkpoint".
         """
         work = partial(self.load_sync, key)
-        return await beside_loop(self._context.feeds, work, f"flyteish load {self._context.order.key}")
+        return await beside_loop(self._attempt.feeds, work, f"flyteish load {self._attempt.order.key}")
 
     def load_sync(self, key: str | None = None) -> Path | None:
         """``load`` for ``def`` tasks: blocks."""
@@ -190,13 +193,13 @@ class Checkpoint:
 
     @property
     def interval(self) -> float:
-        """Seconds of work between two saves that lose the least time, by Daly's estimate (``_core.cadence``).
+        """Seconds of work between two saves that lose the least time, by Daly's estimate.
 
         The cost is the mean of recent saves, their commit included; the time to live is the pool's, and after a
         notice the time left. Until a save was measured: soon.
         """
-        lifetime = self._context.order.pool_lifetime
-        left = self._context.interruption.seconds_left
+        lifetime = self._attempt.order.pool_lifetime
+        left = self._interruption.seconds_left
         if left is not None:
             lifetime = min(lifetime, left)
         costs = list(self._costs)
@@ -211,10 +214,10 @@ class Checkpoint:
         Args:
             now: the time on ``time.monotonic``'s clock. Default: this moment.
         """
-        changed_at = self._context.interruption.changed_at
+        changed_at = self._interruption.changed_at
         if changed_at is not None and self._begun_at < changed_at:
             return True  # a save that began earlier does not hold what was done since
-        now = self._context.clock() if now is None else now
+        now = self._attempt.clock() if now is None else now
         return now - self._saved_at >= self.interval
 
     def epochs(
@@ -249,7 +252,17 @@ class Checkpoint:
         """
         from flyteish._authoring.attempt.epochs import Epochs
 
-        return Epochs(self._context, self, total, state, save=save, load=load, key=key, leave_early=leave_early)
+        return Epochs(
+            self._attempt,
+            self,
+            self._interruption,
+            total,
+            state,
+            save=save,
+            load=load,
+            key=key,
+            leave_early=leave_early,
+        )
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -260,55 +273,55 @@ class Checkpoint:
     @contextmanager
     def restoring(self) -> Iterator[None]:
         """Internal: what is done within it counts as restoring."""
-        begun = self._context.clock()
+        begun = self._attempt.clock()
         try:
             yield
         finally:
-            self._restoring += self._context.clock() - begun
+            self._restoring += self._attempt.clock() - begun
 
     def _save(
         self, data: bytes | Path, progress: float | None, key: str | None, begun: float | None = None
     ) -> CheckpointInfo:
-        context = self._context
+        attempt = self._attempt
+        me = attempt.order.key
         with self._saving:
-            if not context.active:
-                raise StaleAttemptError(f"attempt {context.order.key} is over; it can't save checkpoints any more")
-            since = context.wall()
-            begun = context.clock() if begun is None else begun
-            space = space_of(context.run, context.action)
-            store = context.blobs.space(space)
+            if not attempt.active:
+                raise StaleAttemptError(f"attempt {me} is over; it can't save checkpoints any more")
+            begun = attempt.clock() if begun is None else begun
+            space = space_of(me.run, me.action)
+            store = attempt.blobs.blocking.space(space)
             kind, name, size, blob = _store(store, data)
             record = CheckpointRecord(
                 sequence=self._chain[-1].sequence + 1 if self._chain else 1,
-                generation=context.generation,
+                generation=me.generation,
                 blob=blob,
                 kind=kind,
                 size=size,
-                saved_at=context.wall(),
-                save_seconds=context.clock() - begun,
+                saved_at=attempt.wall(),
+                save_seconds=attempt.clock() - begun,
                 progress=progress,
                 name=name,
                 restore_seconds=self._restoring,
                 space=space,
             )
-            (refused,) = through_thread(partial(context.link.commit_checkpoint, record))
+            (refused,) = through_thread(partial(attempt.link.commit_checkpoint, record))
             if refused is not None:
                 raise StaleAttemptError(
-                    f"checkpoint {record.sequence} of {context.action} was refused: {refused}; "
-                    f"this attempt ({context.order.key}) was given up and may not commit anything"
+                    f"checkpoint {record.sequence} of {me.action} was refused: {refused}; "
+                    f"this attempt ({me}) was given up and may not commit anything"
                 )
             self._chain.append(record)
             self._restoring = 0.0
             if key is not None:  # only now: what a stale attempt saved must not be published
                 published = msgspec.msgpack.encode(record)
                 store.set_ref(ref(key), published)  # first where the content is, so that it is never swept away
-                context.blobs.set_ref(ref(key), published)
-            self._forget_superseded(store, since)
-            self._begun_at, self._saved_at = begun, context.clock()
+                attempt.blobs.blocking.set_ref(ref(key), published)
+            self._forget_superseded(store)
+            self._begun_at, self._saved_at = begun, attempt.clock()
             self._costs.append(max(self._saved_at - begun, 1e-9))
         return info(record)
 
-    def _forget_superseded(self, store: BlobStore, since: float) -> None:
+    def _forget_superseded(self, store: BlockingBlobs) -> None:
         """Remove what no restore needs any more, and what attempts that were cut off left unfinished.
 
         Nobody else has content in this space, save a newer attempt where this one is a zombie: what that puts is
@@ -318,9 +331,9 @@ class Checkpoint:
         kept = {record.blob for record in good[-KEPT:]}
         self._chain = good[-KEPT:]
         try:
-            store.sweep(kept.__contains__, since)
+            sweeping.supersede(store, kept, newest=self._chain[-1].blob)
         except BlobError as error:  # it is litter, and the next save tries again: the checkpoint is committed
-            self._context.logger.warning("superseded checkpoints could not be removed: %s", error)
+            self._attempt.logger.warning("superseded checkpoints could not be removed: %s", error)
 
     def _load(self, key: str | None) -> tuple[CheckpointRecord, Path] | None:
         with self.restoring():
@@ -328,19 +341,28 @@ class Checkpoint:
             if found is None and len(self._chain) > KEPT:
                 found = self._newest_valid(tuple(self._chain[:-KEPT]), superseded=True)
             if found is None and key is not None:
-                data = self._context.blobs.get_ref(ref(key))
+                data = self._published(key)
                 if data is not None:
                     found = self._newest_valid([decoded(key, data)])
             return found
+
+    def _published(self, key: str) -> bytes | None:
+        blobs = self._attempt.blobs.blocking
+        found = blobs.get_ref(ref(key))
+        if found is None:
+            return None
+        if found.is_stale(self._attempt.wall()):
+            blobs.replace_ref(ref(key), found.data, found.version)  # a newer one needs no renewal
+        return found.data
 
     def _newest_valid(
         self, chain: Sequence[CheckpointRecord], superseded: bool = False
     ) -> tuple[CheckpointRecord, Path] | None:
         for record in reversed(chain):
             name = Path(record.name).name
-            folder = Path(mkdtemp(prefix=f"restored-{record.sequence}-", dir=self._context.scratch()))
+            folder = Path(mkdtemp(prefix=f"restored-{record.sequence}-", dir=self._attempt.scratch()))
             target = folder / (DEFAULT_NAME if name in ("", "..") else name)
-            blobs = self._context.blobs
+            blobs = self._attempt.blobs.blocking
             try:
                 return record, (blobs.space(record.space) if record.space else blobs).fetch(record.blob, target)
             except (BlobCorruptError, BlobMissingError) as error:
@@ -350,20 +372,20 @@ class Checkpoint:
         return None
 
     def _skipped(self, record: CheckpointRecord, error: Exception) -> None:
-        context = self._context
-        context.logger.warning("checkpoint %d of %s is passed over: %s", record.sequence, context.action, error)
-        context.link.checkpoint_skipped(
+        me, link, logger = self._attempt.order.key, self._attempt.link, self._attempt.logger
+        logger.warning("checkpoint %d of %s is passed over: %s", record.sequence, me.action, error)
+        link.checkpoint_skipped(
             CheckpointSkipped(
-                run=context.run,
-                action=context.action,
-                generation=context.generation,
+                run=me.run,
+                action=me.action,
+                generation=me.generation,
                 sequence=record.sequence,
                 why=f"{type(error).__name__}: {error}",
             )
         )
 
 
-def _store(store: BlobStore, data: bytes | Path) -> tuple[str, str, int, str]:
+def _store(store: BlockingContent, data: bytes | Path) -> tuple[str, str, int, str]:
     if isinstance(data, bytes):
         return "bytes", "", len(data), store.put(data)
     name = data.resolve().name  # the path may be "." or end in ".."

@@ -1,43 +1,30 @@
-"""What a running attempt knows of itself: ``ctx()`` and the object it returns.
+"""What user code sees of its running attempt: ``ctx()`` and the object it returns.
 
-One is made for every attempt, trivial ones too, so everything that costs is made when first asked for. Must
-not know which engine runs the attempt, nor decide anything about it.
+Checkpoints and notices are made when they are first asked for: most attempts need neither. Must not know which engine
+runs the attempt, nor decide anything about it.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from flyteish.errors import FlyteishError, StaleAttemptError
+from flyteish._authoring.attempt.signals import OutsideTaskError
+from flyteish._authoring.attempt.state import AttemptState
 
 if TYPE_CHECKING:
-    import logging
     from datetime import datetime
+    from pathlib import Path
 
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.attempt.checkpoint import Checkpoint
     from flyteish._authoring.attempt.interruption import Interruption
-    from flyteish.interfaces import BlobStore, Link, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Order
 
 
-class OutsideTaskError(FlyteishError, RuntimeError, AttributeError):
-    """Something of the running attempt was asked for where none runs; ``name`` says what."""
-
-    def __init__(self, message: str, name: str = "") -> None:
-        super().__init__(message)
-        self.name = name
-
-
-class AttemptLeft(BaseException):
-    """Raised by ``ctx().interruption.leave()``: the attempt ends as preempted. No ``Exception``: handlers let it be."""
-
-
-class AttemptContext:
+class AttemptContext(AttemptState):
     """The running attempt, as its code sees it (``ctx()``).
 
     Args:
@@ -52,15 +39,12 @@ class AttemptContext:
     The engine calls ``close`` when the attempt is over. Thread-safe.
     """
 
-    __slots__ = (
-        "_checkpoint", "_interruption", "_lock", "_logger", "_occurrences", "_scratch", "_scratch_parent",
-        "active", "blobs", "clock", "feeds", "link", "order", "profiles", "started", "wall",
-    )  # fmt: skip
+    __slots__ = ("_checkpoint", "_interruption")
 
     def __init__(
         self,
         order: Order,
-        link: Link,
+        link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
         *,
@@ -68,23 +52,9 @@ class AttemptContext:
         wall: Callable[[], float] = time.time,
         scratch: Path | None = None,
     ) -> None:
-        # All public attributes set here are internal: for the project's own modules.
-        self.order: Final = order
-        self.link: Final = link
-        self.blobs: Final = blobs
-        self.feeds: Final = feeds
-        self.clock: Final = clock
-        self.wall: Final = wall
-        self.started: Final = clock()
-        self.profiles: Final[dict[Any, Any]] = {}
-        self.active = True
-        self._lock = threading.Lock()
-        self._occurrences: dict[tuple[str, bytes], int] = {}
-        self._scratch_parent = scratch
-        self._scratch: Path | None = None
+        super().__init__(order, link, blobs, feeds, clock=clock, wall=wall, scratch=scratch)
         self._checkpoint: Checkpoint | None = None
         self._interruption: Interruption | None = None
-        self._logger: logging.LoggerAdapter[logging.Logger] | None = None
 
     def __bool__(self) -> bool:
         """True: what ``ctx()`` returns outside a task is false."""
@@ -195,8 +165,9 @@ class AttemptContext:
         if self._checkpoint is None:
             from flyteish._authoring.attempt.checkpoint import Checkpoint
 
+            interruption = self.interruption
             with self._lock:
-                self._checkpoint = self._checkpoint or Checkpoint(self)
+                self._checkpoint = self._checkpoint or Checkpoint(self, interruption)
         return self._checkpoint
 
     @property
@@ -211,54 +182,14 @@ class AttemptContext:
                     self._interruption.close()
         return self._interruption
 
-    @property
-    def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """Logger ``flyteish.task.<task>``, with ``run``, ``action`` and ``attempt`` as extra."""
-        if self._logger is None:
-            import logging
-
-            extra = {"run": self.run, "action": self.action, "attempt": self.attempt}
-            self._logger = logging.LoggerAdapter(logging.getLogger(f"flyteish.task.{self.task}"), extra)
-        return self._logger
-
     # -- internal: for the project's own modules ----------------------------------------------------
-
-    def occurrence(self, task: str, digest: bytes) -> int:
-        """How many equal calls this attempt made before: 0, 1, 2, ..."""
-        key = (task, digest)
-        with self._lock:
-            count = self._occurrences.get(key, 0)
-            self._occurrences[key] = count + 1
-        return count
-
-    def scratch(self) -> Path:
-        """The attempt's private folder, made when first asked for, removed by ``close``."""
-        with self._lock:
-            if not self.active:
-                raise StaleAttemptError(f"attempt {self.order.key} is over; its private folder is gone")
-            if self._scratch is None:
-                from tempfile import mkdtemp
-
-                if self._scratch_parent is not None:
-                    self._scratch_parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._scratch = Path(mkdtemp(prefix="flyteish-", dir=self._scratch_parent))
-            return self._scratch
 
     def close(self) -> None:
         """The attempt is over: release who waits for a notice, remove the private folder. May be repeated."""
-        with self._lock:
-            self.active = False
-            interruption, scratch = self._interruption, self._scratch
-            self._scratch = None
+        super().close()
+        interruption = self._interruption  # one that is made from now on is closed by whoever makes it
         if interruption is not None:
             interruption.close()
-        if scratch is not None:
-            from shutil import rmtree
-
-            try:
-                rmtree(scratch)
-            except OSError as error:  # the attempt's outcome is what counts, not its litter
-                self.logger.warning("cannot remove %s: %s", scratch, error)
 
 
 class _Outside:
@@ -296,29 +227,3 @@ def ctx() -> AttemptContext:
 def current_attempt() -> AttemptContext | None:
     """The running attempt, or None: for the project's own modules."""
     return CURRENT.get(None)
-
-
-class _Current:
-    """Metaflow's habit: poll whether the file ``current.spot_termination_notice`` exists.
-
-    The module ``flyteish.current``, which takes this object's place once it is imported, answers the same.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<current: {ctx()!r}>"
-
-    @property
-    def spot_termination_notice(self) -> str:
-        """Path of a file that exists once this attempt's machine is known to go away."""
-        attempt = current_attempt()
-        if attempt is None:
-            raise OutsideTaskError(
-                "current.spot_termination_notice is only available inside a running task",
-                name="spot_termination_notice",
-            )
-        return str(attempt.interruption.file)
-
-
-current: Final = _Current()

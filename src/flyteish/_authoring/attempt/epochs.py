@@ -1,16 +1,17 @@
 """A loop over epochs that survives the loss of its machine: restores, saves when it pays, and leaves after a notice.
 
 One sequence of steps serves ``for`` and ``async for``; they differ only in where a step's work is done. Must not know
-how checkpoints are kept, nor how state is written (``loop_state`` does).
+how checkpoints are kept, nor how state is written (``epoch_state`` does).
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -20,8 +21,8 @@ from flyteish._authoring.attempt.epoch_state import Part, checked_functions, par
 from flyteish.errors import CheckpointError, ConfigurationError
 
 if TYPE_CHECKING:
-    from flyteish._authoring.attempt.checkpoint import Checkpoint
-    from flyteish._authoring.attempt.context import AttemptContext
+    from flyteish._authoring.attempt.interruption import Interruption
+    from flyteish._authoring.attempt.state import AttemptState
 
 MANIFEST: Final = "epochs.json"
 FORMAT: Final = 1
@@ -42,13 +43,30 @@ class Manifest(msgspec.Struct, frozen=True):
     """What each state was, in the order in which they were given."""
 
 
+class Saves(Protocol):
+    """What the loop needs of its action's checkpoints."""
+
+    def due(self) -> bool:
+        """Whether it is time to save."""
+
+    def save_since(self, begun: float, data: Path, progress: float, key: str | None) -> object:
+        """Save; the work for it began at ``begun`` on the attempt's clock."""
+
+    def load_sync(self, key: str | None = None) -> Path | None:
+        """The newest valid one as a directory."""
+
+    def restoring(self) -> AbstractContextManager[None]:
+        """What is done within it counts as restoring."""
+
+
 class Epochs:
     """The epochs that are still to do (``ctx().checkpoint.epochs``); to be walked through once."""
 
     def __init__(
         self,
-        context: AttemptContext,
-        checkpoint: Checkpoint,
+        attempt: AttemptState,
+        checkpoint: Saves,
+        interruption: Interruption,
         total: int,
         state: tuple[object, ...],
         *,
@@ -62,8 +80,9 @@ class Epochs:
         parts = [part_of(each, f"state {number}") for number, each in enumerate(state, 1)]
         functions = checked_functions(save, load)
         self._parts: list[Part] = parts if functions is None else [*parts, functions]
-        self._context = context
+        self._attempt = attempt
         self._checkpoint = checkpoint
+        self._interruption = interruption
         self._key = checked_key(key)
         self._leave_early = leave_early
         self.total: Final = total
@@ -87,7 +106,7 @@ class Epochs:
             if isinstance(step, int):
                 yield step
             else:
-                await beside_loop(self._context.feeds, step, f"flyteish epochs {self._context.order.key}")
+                await beside_loop(self._attempt.feeds, step, f"flyteish epochs {self._attempt.order.key}")
 
     def _steps(self) -> _Steps:
         if self._begun:
@@ -106,7 +125,7 @@ class Epochs:
 
     def _leave_if_told(self) -> None:
         """After the last epoch nobody leaves: a result that is returned in time counts."""
-        interruption = self._context.interruption
+        interruption = self._interruption
         notice = interruption.notice
         if notice is not None and notice.kind != "rebalance" and self._leave_early:
             interruption.leave(f"{self.done} of {self.total} epochs are saved")
@@ -114,8 +133,8 @@ class Epochs:
     # -- work, beside the loop in ``async def`` tasks -------------------------------------------------------------
 
     def _save(self) -> None:
-        begun = self._context.clock()
-        folder = Path(mkdtemp(prefix="epochs-", dir=self._context.scratch()))
+        begun = self._attempt.clock()
+        folder = Path(mkdtemp(prefix="epochs-", dir=self._attempt.scratch()))
         try:
             for number, part in enumerate(self._parts):
                 part.write(folder / str(number))

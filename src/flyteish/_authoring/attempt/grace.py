@@ -7,18 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from flyteish.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from flyteish._authoring.attempt.interruption import Interruption
     from flyteish.interfaces import Notice
 
 
-def within_grace(interruption: Interruption, spare: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
+class Notices(Protocol):
+    """What a block needs to know of the attempt's notice."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the end; None without a notice."""
+
+    def on_change(self, callback: Callable[[Notice], None]) -> object:
+        """Call it for each notice that says more, and now if one has come."""
+
+
+def within_grace(interruption: Notices, spare: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
     """The context manager behind ``interruption.grace``."""
     if isinstance(spare, bool) or not isinstance(spare, int | float) or not 0 <= spare < math.inf:
         raise ConfigurationError(f"grace(spare={spare!r}) is not accepted: expected a number of seconds >= 0")
@@ -26,7 +36,7 @@ def within_grace(interruption: Interruption, spare: float) -> AbstractAsyncConte
 
 
 @asynccontextmanager
-async def _limited(interruption: Interruption, spare: float) -> AsyncIterator[asyncio.Timeout]:
+async def _limited(interruption: Notices, spare: float) -> AsyncIterator[asyncio.Timeout]:
     loop = asyncio.get_running_loop()
     inside = True
     async with asyncio.timeout(None) as timeout:

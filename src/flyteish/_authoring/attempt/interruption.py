@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from flyteish._async.feeds import LoopFeed, through_loop
-from flyteish._authoring.attempt.context import AttemptLeft
+from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._core.rules.attempt_ends import NOTICE_RANK as RANK
 from flyteish.errors import ConfigurationError, FlyteishError, InputTypeError
 from flyteish.interfaces import Notice
@@ -28,7 +28,7 @@ from flyteish.interfaces import Notice
 if TYPE_CHECKING:
     import asyncio
 
-    from flyteish._authoring.attempt.context import AttemptContext
+    from flyteish._authoring.attempt.state import AttemptState
 
 OnNotice = Callable[[Notice], Awaitable[object] | object]
 C = TypeVar("C", bound=OnNotice)
@@ -45,8 +45,8 @@ class Interruption:
     ``on_notice`` and ``wait`` tell of the first one only, ``on_change`` of each that says more. Thread-safe.
     """
 
-    def __init__(self, context: AttemptContext) -> None:
-        self._context = context
+    def __init__(self, attempt: AttemptState) -> None:
+        self._attempt = attempt
         self._lock = threading.Lock()
         self._file_lock = threading.Lock()
         self._arrived = threading.Event()  # also set by close, so that no thread waits for a notice in vain
@@ -93,14 +93,14 @@ class Interruption:
         left = self.seconds_left
         if left is None or math.isinf(left):
             return None
-        return datetime.fromtimestamp(self._context.wall() + left, UTC)
+        return datetime.fromtimestamp(self._attempt.wall() + left, UTC)
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the end, never below 0; ``inf`` where no end is known; None without a notice."""
         if self._notice is None:
             return None
-        return max(0.0, self._ends_at - self._context.clock())
+        return max(0.0, self._ends_at - self._attempt.clock())
 
     @property
     def file(self) -> Path:
@@ -110,7 +110,7 @@ class Interruption:
         """
         with self._file_lock:
             if self._file is None:
-                self._file = self._context.scratch() / FILE_NAME
+                self._file = self._attempt.scratch() / FILE_NAME
                 self._write_file()
             return self._file
 
@@ -123,7 +123,7 @@ class Interruption:
             self._listen(done)
 
         try:
-            (notice,) = await through_loop(self._context.feeds, start)
+            (notice,) = await through_loop(self._attempt.feeds, start)
         finally:
             with self._lock:
                 self._listeners = [listener for listener in self._listeners if listener not in heard]
@@ -212,7 +212,7 @@ class Interruption:
             raise ConfigurationError(
                 f"Notice.kind={notice.kind!r} is not accepted: expected one of {', '.join(sorted(RANK))}"
             )
-        now = self._context.clock() if now is None else now
+        now = self._attempt.clock() if now is None else now
         with self._lock:
             if self._closed or not self._merge(notice, now):
                 return False
@@ -240,7 +240,7 @@ class Interruption:
         for listener in listeners:
             listener(None)
         for task in list(self._tasks):
-            self._context.feeds.of(task.get_loop()).put(task.cancel)
+            self._attempt.feeds.of(task.get_loop()).put(task.cancel)
 
     # -- inside ------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Interruption:
         loop = _running_loop()
         if loop is None:
             return partial(self._on_thread, callback, context)
-        return partial(self._on_loop, callback, context, self._context.feeds.of(loop), loop)
+        return partial(self._on_loop, callback, context, self._attempt.feeds.of(loop), loop)
 
     def _write_file(self) -> None:
         """Under ``_file_lock``. A full disk must not cost the attempt the other ways to hear of it."""
@@ -290,7 +290,7 @@ class Interruption:
         if notice is None or left is None or self._file is None:
             return
         known_end = math.isfinite(left)
-        ends_at = datetime.fromtimestamp(self._context.wall() + left, UTC).isoformat() if known_end else None
+        ends_at = datetime.fromtimestamp(self._attempt.wall() + left, UTC).isoformat() if known_end else None
         document = {
             "kind": notice.kind,
             "seconds": notice.seconds if math.isfinite(notice.seconds) else None,
@@ -302,7 +302,7 @@ class Interruption:
             fresh.write_text(json.dumps(document), encoding="utf-8")
             os.replace(fresh, self._file)
         except OSError as error:
-            self._context.logger.warning("cannot write the notice to %s: %s", self._file, error)
+            self._attempt.logger.warning("cannot write the notice to %s: %s", self._file, error)
 
     def _on_loop(
         self,
@@ -341,13 +341,13 @@ class Interruption:
         try:
             return work()
         except Exception:
-            self._context.logger.exception("on_notice callback %s failed", _name(callback))
+            self._attempt.logger.exception("on_notice callback %s failed", _name(callback))
             return None
 
     def _over(self, callback: OnNotice, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._context.logger.error("on_notice callback %s failed", _name(callback), exc_info=error)
+            self._attempt.logger.error("on_notice callback %s failed", _name(callback), exc_info=error)
 
 
 async def _awaited(answer: Awaitable[object]) -> object:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -22,21 +21,19 @@ from flyteish._authoring.tasks.groups import label_in
 from flyteish._authoring.tasks.trace import refuse_inside_trace
 from flyteish._authoring.values.errors import rebuild
 from flyteish._authoring.values.payloads import INLINE_BYTES, pack, pack_beside, unpack, unpack_beside
-from flyteish._authoring.values.task_reference import carried, reference_for
 from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.settings import Scope
-from flyteish._core.model.values import Payload, Profile, TaskReference
+from flyteish._core.model.values import Payload, Profile
 from flyteish.errors import (
     ActionAbortedError,
     ActionTimedOutError,
     AttemptError,
-    SerializationError,
     StaleAttemptError,
 )
-from flyteish.interfaces import BlobStore, Call, OnOutcome, Outcome
+from flyteish.interfaces import BlockingContent, Call, OnOutcome, Outcome
 
 if TYPE_CHECKING:
-    from flyteish._authoring.tasks.task import Task
+    from flyteish._authoring.tasks.signature import TaskSignature
 
 CLEANUP_SECONDS: Final = 30.0
 """How long a cancelled await waits for its action to end, so that clean-up is structured and yet bounded."""
@@ -44,13 +41,39 @@ CLEANUP_SECONDS: Final = 30.0
 _NOTHING: Final = Payload()
 _CANCELLED: Final = "the awaiting call was cancelled"
 _BROKEN_OFF: Final = "the call that waited for it was broken off"
-_encode = msgspec.msgpack.Encoder().encode
+
+
+class Callee(Protocol):
+    """What a call needs to know of the task that is called."""
+
+    @property
+    def name(self) -> str:
+        """Its full name."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The plain function."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether calling the function gives a coroutine."""
+
+    @property
+    def signature(self) -> TaskSignature:
+        """How calls are bound, and how inputs and results travel."""
+
+    @property
+    def profile_key(self) -> object:
+        """Equal for two that have the same profile wherever they are called."""
+
+    def profile(self, scope: Scope, blobs: BlockingContent) -> Profile:
+        """The task with its settings resolved."""
 
 
 # -- calls ------------------------------------------------------------------------------------------------------
 
 
-def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
+def call_async(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
     """A coroutine for the call. Binds and checks here and now; submits when it is first awaited."""
     context = CURRENT.get(None)
     if context is None:
@@ -65,7 +88,7 @@ def call_async(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
     return coroutine  # type: ignore[no-any-return]
 
 
-def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """The value of the call. In an ``async def`` task the loop goes on meanwhile; elsewhere it blocks the thread.
 
     Raises:
@@ -91,7 +114,7 @@ def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
         )
     call, large = prepare(task, args, kwargs, context)
     if large is not None:
-        call = msgspec.structs.replace(call, inputs=pack(large, context.blobs))
+        call = msgspec.structs.replace(call, inputs=pack(large, context.blobs.blocking))
     link = context.link
 
     def start(done: OnOutcome) -> int:
@@ -99,7 +122,7 @@ def call_blocking(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
 
     outcome, live = through_thread(start, lambda number: link.cancel(number, _BROKEN_OFF))
     try:
-        return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs))
+        return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs.blocking))
     finally:
         del live  # or the exception and this frame would keep each other alive
 
@@ -128,11 +151,11 @@ class _Wait:
 
 
 async def _submitted(
-    task: Task[..., Any], context: AttemptContext, call: Call, large: bytes | None, conclusive: bool = True
+    task: Callee, context: AttemptContext, call: Call, large: bytes | None, conclusive: bool = True
 ) -> Any:
     # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
     if large is not None:
-        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
+        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs))
     loop = asyncio.get_running_loop()
     wait = _Wait(context.feeds.of(loop), loop.create_future())
     number = context.link.call(call, wait, task)
@@ -156,9 +179,9 @@ async def _submitted(
     payload = outcome.result
     try:
         if payload is not None and payload.data is not None:
-            data = payload.data
+            data: bytes | memoryview = payload.data
         else:
-            data = await unpack_beside(payload or _NOTHING, context.blobs, context.feeds)
+            data = await unpack_beside(payload or _NOTHING, context.blobs)
         return conclude(task, outcome, live, data) if conclusive else (outcome, live, data)
     finally:
         del live, wait  # as above
@@ -168,7 +191,7 @@ async def _submitted(
 
 
 def prepare(
-    task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], context: AttemptContext
+    task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: AttemptContext
 ) -> tuple[Call, bytes | None]:
     """The call as data, and its encoded inputs apart where they are too large to travel with it.
 
@@ -184,7 +207,7 @@ def prepare(
     digest = inputs_digest(data)
     profile = context.profiles.get(task.profile_key)
     if profile is None:
-        profile = profile_of(task, context.order.scope, context.blobs)
+        profile = task.profile(context.order.scope, context.blobs.blocking)
         context.profiles[task.profile_key] = profile
     large = data if len(data) > INLINE_BYTES else None
     inputs = Payload(data if large is None else None, None, len(data))
@@ -193,40 +216,16 @@ def prepare(
     return Call(profile, inputs, digest, occurrence, label_in(context), cache_digest), large
 
 
-def cache_digest_of(task: Task[..., Any], profile: Profile, data: bytes) -> bytes | None:
+def cache_digest_of(task: Callee, profile: Profile, data: bytes) -> bytes | None:
     """Of the encoded inputs without those that the task's cache ignores; None where it ignores none."""
     ignored = profile.settings.cache.ignored_inputs
     return inputs_digest(task.signature.without(data, ignored)) if profile.cache_version and ignored else None
 
 
-def profile_of(task: Task[..., Any], scope: Scope, blobs: BlobStore) -> Profile:
-    """The task with its settings resolved: once for all calls of a template within one attempt."""
-    settings = task.settings(scope)
-    profile = Profile(
-        key="",
-        task=task.name,
-        settings=settings,
-        reference=_reference(task, blobs),
-        is_async=task.is_async,
-        cache_version=task.cache_version(settings.cache),
-    )
-    key = blake2b(_encode(profile), digest_size=8).hexdigest()
-    return msgspec.structs.replace(profile, key=key)
-
-
-def _reference(task: Task[..., Any], blobs: BlobStore) -> TaskReference:
-    try:
-        return carried(task, blobs)
-    except SerializationError:
-        # A local function over something that cannot be pickled still runs in this process; a worker that is
-        # asked for it says why it cannot.
-        return reference_for(task)
-
-
 # -- from Outcome to value or exception -----------------------------------------------------------------------------
 
 
-def conclude(task: Task[..., Any], outcome: Outcome, live: BaseException | None, data: bytes) -> Any:
+def conclude(task: Callee, outcome: Outcome, live: BaseException | None, data: bytes | memoryview) -> Any:
     """The result, decoded from ``data``, or the error raised: the object itself if it was raised in this process.
 
     Raises:

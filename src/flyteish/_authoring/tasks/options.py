@@ -8,11 +8,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from flyteish._core.model.policies import RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.model.settings import Cache, Secret
+from flyteish._core.model.settings import Cache, Opinions, Secret
 from flyteish.errors import TaskDefinitionError
+
+if TYPE_CHECKING:
+    from flyteish._authoring.tasks.image import Image
 
 CacheRequest: TypeAlias = Cache | Literal["auto", "override", "disable"]
 Interruptible: TypeAlias = bool | SpotPolicy
@@ -21,6 +24,22 @@ Priority: TypeAlias = int | Literal["min", "medium", "max"]
 Retries: TypeAlias = int | RetryStrategy
 SecretRequest: TypeAlias = str | Secret | Sequence[str | Secret] | None
 TimeoutType: TypeAlias = float | timedelta | Timeout | None
+
+
+class Environment(Protocol):
+    """What a task needs to know of the ``TaskEnvironment`` that it was declared in."""
+
+    @property
+    def name(self) -> str:
+        """The first part of its tasks' names."""
+
+    @property
+    def image(self) -> Image | str | None:
+        """What its tasks run in, where that is a container."""
+
+    @property
+    def opinions(self) -> Opinions:
+        """What it says for all its tasks."""
 
 
 def check_function(function: Any, environment: str) -> Literal["async", "sync"]:

@@ -156,7 +156,7 @@ class TaskSignature:
         kept = {name: value for name, value in self._record(data).items() if name not in ignored}
         return self._codec.seal({name: self._codec.lower(value) for name, value in kept.items()})
 
-    def decode_inputs(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode_inputs(self, data: bytes | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call as ``(args, kwargs)``, made of fresh objects. Raises SerializationError."""
         form = self._form_
         if form is None:
@@ -168,7 +168,7 @@ class TaskSignature:
             return tuple(record.values()), {}
         return self._split(record)
 
-    def _record(self, data: bytes) -> dict[str, Any]:
+    def _record(self, data: bytes | memoryview) -> dict[str, Any]:
         record = self._codec.decode(data)
         if type(record) is not dict:
             raise SerializationError(f"{self._task}(): the recorded call is a {type(record).__name__}, not a call")
@@ -240,7 +240,7 @@ class TaskSignature:
         except (Unserialisable, RecursionError) as trouble:
             raise serialization_error(trouble, f"{self._task}(): the result", "result") from trouble
 
-    def decode_result(self, data: bytes) -> Any:
+    def decode_result(self, data: bytes | memoryview) -> Any:
         """The result, made of fresh objects. Raises SerializationError."""
         if self._form_ is None:
             self._form()  # the codec learns classes from the annotations

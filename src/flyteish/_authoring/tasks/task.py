@@ -2,7 +2,7 @@
 
 Decides what a call means where it is made: outside a running attempt it is the plain function, inside one it is
 an action of the run. Must not know how an action is submitted or who runs it (``calling`` does, which is imported by
-the first call: programs that only declare tasks start fast).
+the first call: programs that only declare tasks start fast), nor how environments are made.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from msgspec import UNSET, UnsetType
 
 from flyteish._authoring.tasks.options import (
     CacheRequest,
+    Environment,
     Interruptible,
     PodTemplate,
     Priority,
@@ -32,13 +33,14 @@ from flyteish._authoring.tasks.options import (
 )
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, Scope, Settings, opinions, resolve
-from flyteish.errors import ConfigurationError
+from flyteish.errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
-    from flyteish._authoring.tasks.environment import TaskEnvironment
     from flyteish._authoring.tasks.signature import TaskSignature
+    from flyteish._core.model.values import Profile, TaskReference
     from flyteish._core.rules.plan import Plan
     from flyteish._learning.forecasts import Forecast
+    from flyteish.interfaces import BlockingContent
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -59,7 +61,7 @@ class Task(Generic[P, R]):
     is_async: ClassVar[bool]
     __flyteish_task__: Final = True
 
-    def __init__(self, function: Callable[..., Any], environment: TaskEnvironment, declared: Opinions) -> None:
+    def __init__(self, function: Callable[..., Any], environment: Environment, declared: Opinions) -> None:
         wrapped: Any = self
         functools.update_wrapper(wrapped, function)
         self.function: Final = function
@@ -217,13 +219,42 @@ class Task(Generic[P, R]):
 
     @functools.cached_property
     def profile_key(self) -> object:
-        """Stands for this task with these overrides where resolved settings are remembered (see ``calling``).
+        """Stands for this task with these overrides where resolved settings are remembered (see ``profile``).
 
         By content, so that ``f.override(...)`` in a loop is resolved once and not once per turn.
         """
         if self.overridden == SILENT:
             return self.base
         return (self.base, msgspec.msgpack.encode(self.overridden))
+
+    def profile(self, scope: Scope, blobs: BlockingContent) -> Profile:
+        """The task with its settings resolved: once for all calls of a template within one attempt.
+
+        May block, where the function has to be carried by value.
+        """
+        from flyteish._core.model.values import Profile
+
+        settings = self.settings(scope)
+        profile = Profile(
+            key="",
+            task=self.name,
+            settings=settings,
+            reference=self._reference(blobs),
+            is_async=self.is_async,
+            cache_version=self.cache_version(settings.cache),
+        )
+        key = blake2b(msgspec.msgpack.encode(profile), digest_size=8).hexdigest()
+        return msgspec.structs.replace(profile, key=key)
+
+    def _reference(self, blobs: BlockingContent) -> TaskReference:
+        from flyteish._authoring.values.task_reference import carried, reference_for
+
+        try:
+            return carried(self, blobs)
+        except SerializationError:
+            # A local function over something that cannot be pickled still runs in this process; a worker that is
+            # asked for it says why it cannot.
+            return reference_for(self)
 
     def cache_version(self, cache: Cache) -> str | None:
         """What stands for the function's code in cache keys; None where no results are kept."""
@@ -265,7 +296,7 @@ class AsyncTask(Task[P, R]):
 
     is_async: ClassVar[bool] = True
 
-    def __init__(self, function: Callable[..., Any], environment: TaskEnvironment, declared: Opinions) -> None:
+    def __init__(self, function: Callable[..., Any], environment: Environment, declared: Opinions) -> None:
         super().__init__(function, environment, declared)
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)

@@ -31,7 +31,7 @@ def _npy(array: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _from_npy(data: bytes) -> Any:
+def _from_npy(data: bytes | memoryview) -> Any:
     import numpy as np
 
     file = io.BytesIO(data)

@@ -20,12 +20,14 @@ from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRun
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
-from flyteish._worker.runner import MAX_RESULT
-from flyteish.engines.processes.worker_pool import Attempt, Line, Member, Pace, read_exit, within
+from flyteish.engines.processes.backlog import Backlog, Pace
+from flyteish.engines.processes.exit_codes import read_exit_code
+from flyteish.engines.processes.start_failures import StartFailures
+from flyteish.engines.processes.worker_pool import PooledAttempt, PooledWorker, within
 from flyteish.engines.processes.worker_process import WorkerProcess, processors
-from flyteish.engines.worker_requests import Requests
+from flyteish.engines.workers.requests import Requests
 from flyteish.errors import ConfigurationError, SessionClosedError
-from flyteish.interfaces import BlobStore, Notice, Order, Reports
+from flyteish.interfaces import Notice, Opening, Order, Unfinished
 
 #: Seconds that attempts get when the engine closes; then again as long for the processes to end.
 CLOSE_GRACE = 1.0
@@ -35,9 +37,6 @@ _KILL_GAP = 1.0
 _SHORT_SECONDS = 0.05
 #: Seconds that a worker may need to start.
 _START_SECONDS = 60.0
-#: Workers that failed to start, one after the other, before it is taken to be hopeless.
-_HOPELESS = 3
-_CURE = f"`{sys.executable} -P -c 'import flyteish._worker.__main__'` should run without an error"
 
 
 class ProcessesEngine:
@@ -48,58 +47,59 @@ class ProcessesEngine:
             Default None: the number of processors.
         batch: attempts that a worker may have waiting at most. Default 32; how many it gets
             follows from how long they take.
-        max_result: bytes of a result beyond which it is refused. Default 5 GiB.
-        scratch: folder for the attempts' private files. Default None: the system's place for such.
 
     Raises:
         ConfigurationError: a number is out of range; names it.
     """
 
-    def __init__(
-        self, max_workers: int | None = None, batch: int = 32, max_result: int = MAX_RESULT, scratch: str | None = None
-    ) -> None:
-        for name, value in (("max_workers", max_workers), ("batch", batch), ("max_result", max_result)):
-            if value is None and name == "max_workers":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    connects = True
+    outlives = False
+
+    def __init__(self, max_workers: int | None = None, batch: int = 32) -> None:
+        for name, value in (("max_workers", 1 if max_workers is None else max_workers), ("batch", batch)):
+            if type(value) is not int or value < 1:
                 raise ConfigurationError(f"ProcessesEngine({name}={value!r}) is not accepted: expected an int >= 1")
         self._places = max_workers or processors()
         self._pace = Pace(batch)
-        self._max_result = max_result
-        self._scratch = scratch
         self._open = False
-        self._waiting = Line()
-        self._attempts: dict[AttemptKey, Attempt] = {}
-        self._members: set[Member] = set()
-        self._idle: list[Member] = []
+        self._waiting = Backlog()
+        self._attempts: dict[AttemptKey, PooledAttempt] = {}
+        self._workers: set[PooledWorker] = set()
+        self._idle: list[PooledWorker] = []
         self._starting = 0
-        self._failures: list[Evidence] = []
+        self._failures = StartFailures()
 
     def __repr__(self) -> str:
         counts = f"{len(self._attempts)} attempts, {len(self._waiting)} of them waiting"
-        return f"ProcessesEngine({self._places} places, {len(self._members)} workers, {counts})"
+        return f"ProcessesEngine({self._places} places, {len(self._workers)} workers, {counts})"
 
     # -- the contract --------------------------------------------------------------------------------------
 
-    async def open(self, reports: Reports, blobs: BlobStore) -> None:
+    async def open(self, opening: Opening) -> None:
+        blobs, scratch = opening.blobs, opening.scratch
         if not blobs.url.startswith("file:"):
             raise ConfigurationError(
                 f"engine='processes' cannot use the blob store at {blobs.url!r}, which no other process can "
                 "open: keep blobs in files, or use engine='inline'"
             )
-        self._reports = reports
+        self._reports = opening.reports
         self._loop = asyncio.get_running_loop()
         self._requests = Requests(LoopFeed(self._loop), self._waits)
-        self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result, self._scratch)
+        self._hello = m.Hello(
+            list(sys.path), list(sys.argv), blobs.url, opening.limits.value, str(scratch) if scratch else None
+        )
         self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
+
+    async def adopt(self, unfinished: Sequence[Unfinished]) -> frozenset[AttemptKey]:
+        return frozenset()  # a worker that loses its controller ends at once
 
     def start(self, orders: Sequence[Order]) -> None:
         if not self._open:
             raise SessionClosedError(f"the processes engine is not open; it was given {len(orders)} orders")
         for order in orders:
             log = self._reports.log_path(order.key)
-            attempt = Attempt(order, self._reports.link(order), None if log is None else str(log))
+            attempt = PooledAttempt(order, self._reports.link(order.key), None if log is None else str(log))
             self._attempts[order.key] = attempt
             self._waiting.append(attempt)
         self._dispatch()
@@ -139,20 +139,20 @@ class ProcessesEngine:
         if self._attempts:
             self._all_over.clear()
             await within(self._all_over.wait(), CLOSE_GRACE)
-        for member in self._members:
-            member.leaving = True
-            member.process.send(m.Exit()) if member.current is None else member.process.kill()
-        if self._members:
+        for worker in self._workers:
+            worker.leaving = True
+            worker.process.send(m.Exit()) if worker.current is None else worker.process.kill()
+        if self._workers:
             await within(self._all_gone.wait(), CLOSE_GRACE)
-            for member in self._members:
-                member.process.kill()
+            for worker in self._workers:
+                worker.process.kill()
             await self._wait_for_the_killed()
 
     async def _wait_for_the_killed(self) -> None:
         await within(self._all_gone.wait(), 5 * CLOSE_GRACE)
         # After SIGKILL only a process stuck inside the kernel (on a dead network disk) goes on: it is left.
-        for member in list(self._members):
-            member.process.hang_up()
+        for worker in list(self._workers):
+            worker.process.hang_up()
         for attempt in list(self._attempts.values()):
             self._end(attempt, Evidence(stopped=True))
 
@@ -168,134 +168,131 @@ class ProcessesEngine:
             return
         free -= self._starting
         for _ in range(min(free, len(self._waiting) - self._starting)):
-            if len(self._failures) < _HOPELESS:
-                self._hire()
-        if len(self._failures) >= _HOPELESS and not any(member.serving for member in self._members):
+            if not self._failures.hopeless:
+                self._start_worker()
+        if self._failures.hopeless and not any(worker.serving for worker in self._workers):
             self._give_up()
         if free <= 0:
-            for member in self._members:
-                self._top_up(member)
+            for worker in self._workers:
+                self._top_up(worker)
 
     def _busy(self) -> int:
-        """Workers that use a core now. A pool has few members, so they are counted, not kept count of."""
-        return sum(1 for member in self._members if member.attempts and not member.blocked)
+        """Workers that use a core now. A pool has few workers, so they are counted, not kept count of."""
+        return sum(1 for worker in self._workers if worker.attempts and not worker.blocked)
 
-    def _top_up(self, member: Member) -> None:
+    def _top_up(self, worker: PooledWorker) -> None:
         wanted = self._pace.ahead
-        have = len(member.attempts)
-        if member.ready and not member.leaving and have and 2 * have <= wanted and not member.closed:
-            self._give(member, wanted - have)
+        have = len(worker.attempts)
+        if worker.ready and not worker.leaving and have and 2 * have <= wanted and not worker.closed:
+            self._give(worker, wanted - have)
 
-    def _give(self, member: Member, count: int) -> None:
+    def _give(self, worker: PooledWorker, count: int) -> None:
         batch = self._waiting.take(min(count, self._pace.ahead))
         for attempt in batch:
-            attempt.member = member
-            member.attempts[attempt.key] = attempt
-        member.process.send(m.Run([attempt.order for attempt in batch], [attempt.log for attempt in batch]))
+            attempt.worker = worker
+            worker.attempts[attempt.key] = attempt
+        worker.process.send(m.Run([attempt.order for attempt in batch], [attempt.log for attempt in batch]))
 
-    def _rest(self, member: Member) -> None:
+    def _has_no_work(self, worker: PooledWorker) -> None:
         """The worker has nothing to do: it takes work from a queue behind a busier one, or leaves."""
-        if member.leaving:
+        if worker.leaving:
             return
         if len(self._idle) >= self._places:
-            member.leaving = True
-            member.process.send(m.Exit())
+            worker.leaving = True
+            worker.process.send(m.Exit())
             return
-        self._idle.append(member)
+        self._idle.append(worker)
         if not self._waiting:
-            loaded = max(self._members, key=lambda other: len(other.unbegun()))
+            loaded = max(self._workers, key=lambda other: len(other.unbegun()))
             queued = loaded.unbegun()
             self._recall(loaded, queued[len(queued) // 2 :])
 
-    def _recall(self, member: Member, keys: list[AttemptKey]) -> None:
+    def _recall(self, worker: PooledWorker, keys: list[AttemptKey]) -> None:
         if keys:
-            member.recalled.update(keys)
-            member.process.send(m.Recall(keys))
+            worker.recalled.update(keys)
+            worker.process.send(m.Recall(keys))
 
     # -- the pool ------------------------------------------------------------------------------------------
 
-    def _hire(self) -> None:
-        member = Member()
+    def _start_worker(self) -> None:
+        worker = PooledWorker()
         try:
-            member.process = WorkerProcess(
-                self._loop, self._hello, partial(self._heard, member), partial(self._gone, member)
+            worker.process = WorkerProcess(
+                self._loop, self._hello, partial(self._heard, worker), partial(self._gone, worker)
             )
         except OSError as error:
-            self._failures += [Evidence(vanished=f"no worker process could be started: {error}")] * _HOPELESS
+            self._failures.refused(error)
             return
-        self._members.add(member)
+        self._workers.add(worker)
         self._starting += 1
         self._all_gone.clear()
-        member.start_timer = self._loop.call_later(_START_SECONDS, member.process.kill)
+        worker.start_timer = self._loop.call_later(_START_SECONDS, worker.process.kill)
 
-    def _started(self, member: Member) -> None:
-        member.ready = True
+    def _started(self, worker: PooledWorker) -> None:
+        worker.ready = True
         self._starting -= 1
         self._failures.clear()
-        if member.start_timer is not None:
-            member.start_timer.cancel()
-        self._rest(member)
+        if worker.start_timer is not None:
+            worker.start_timer.cancel()
+        self._has_no_work(worker)
         self._dispatch()
 
-    def _gone(self, member: Member, code: int) -> None:
-        self._members.discard(member)
-        if member in self._idle:
-            self._idle.remove(member)
-        if not member.ready:
-            self._failed_to_start(member, code)
-        current, member.current = member.current, None
-        log = current.log if current is not None else member.log
+    def _gone(self, worker: PooledWorker, code: int) -> None:
+        self._workers.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+        if not worker.ready:
+            self._failed_to_start(worker, code)
+        current, worker.current = worker.current, None
+        log = current.log if current is not None else worker.log
         if log is not None:
-            salvage(log, member.process.pid)
+            salvage(log, worker.process.pid)
         if current is not None:
-            member.attempts.pop(current.key, None)
-            self._end(current, current.fate or read_exit(code))
-        self._take_back(member, list(member.attempts))
-        if not self._members:
+            worker.attempts.pop(current.key, None)
+            self._end(current, current.fate or read_exit_code(code))
+        self._take_back(worker, list(worker.attempts))
+        if not self._workers:
             self._all_gone.set()
         self._dispatch()
 
-    def _failed_to_start(self, member: Member, code: int) -> None:
+    def _failed_to_start(self, worker: PooledWorker, code: int) -> None:
         self._starting -= 1
-        if member.start_timer is not None:
-            member.start_timer.cancel()
-        words = f"worker processes do not start (exit code {code}: {member.process.last_words() or 'not a word'})"
-        # Killed by a signal is somebody else's doing, and may go better next time; an exit is ours.
-        self._failures.append(Evidence(vanished=words) if code < 0 else Evidence(unmendable=f"{words}; {_CURE}"))
+        if worker.start_timer is not None:
+            worker.start_timer.cancel()
+        self._failures.exited(code, worker.process.last_words())
 
     def _give_up(self) -> None:
-        evidence = self._failures[-1]
-        self._failures.clear()
+        evidence = self._failures.take()
         for attempt in self._waiting.take(len(self._waiting)):
             self._end(attempt, evidence)
 
     # -- what workers say ----------------------------------------------------------------------------------
 
-    def _heard(self, member: Member, message: m.FromWorker) -> None:
+    def _heard(self, worker: PooledWorker, message: m.FromWorker) -> None:
         match message:
             case m.Ended(key, token, evidence, seconds):
-                self._ended(member, key, token, evidence, seconds)
+                self._ended(worker, key, token, evidence, seconds)
             case m.Began(key, token) | m.Taken(key, token):
-                self._began(member, key, token, running=isinstance(message, m.Began))
+                self._began(worker, key, token, running=isinstance(message, m.Began))
             case m.Ready():
-                self._started(member)
+                self._started(worker)
             case m.Recalled(keys):
-                self._take_back(member, keys)
+                self._take_back(worker, keys)
                 self._dispatch()
             case m.Signalled(key, token, notice):
-                attempt = self._requests.entitled(member, key, token)
-                if attempt is not None:
+                attempt = worker.current
+                if attempt is not None and self._requests.entitled(worker, key, token) is attempt:
                     self._report_notice(attempt, notice)
             case _:
-                self._requests.take(member, message)
+                self._requests.take(worker, message)
 
-    def _began(self, member: Member, key: AttemptKey, token: str, *, running: bool) -> None:
-        attempt = member.attempts.get(key)
+    def _began(self, worker: PooledWorker, key: AttemptKey, token: str, *, running: bool) -> None:
+        attempt = worker.attempts.get(key)
         if attempt is None or attempt.order.token != token:
             return
-        first = member.current is not attempt
-        member.current = attempt
-        member.recalled.discard(key)
+        first = worker.current is not attempt
+        worker.current = attempt
+        worker.recalled.discard(key)
         if running:
             attempt.running_at = time.time()
             # The end of a short one says soon enough when it began, unless its running time is being watched.
@@ -310,91 +307,91 @@ class ProcessesEngine:
                 left = attempt.ends_at - self._loop.time()
                 self._reclaim_running(attempt, Notice(kind="terminate", seconds=max(0.0, left)))
 
-    def _still_runs(self, attempt: Attempt) -> None:
+    def _still_runs(self, attempt: PooledAttempt) -> None:
         if self._attempts.get(attempt.key) is attempt:
             self._reports.report(AttemptRunning(*attempt.key))
 
-    def _ended(self, member: Member, key: AttemptKey, token: str, evidence: Evidence, seconds: float) -> None:
-        attempt = member.attempts.get(key)
+    def _ended(self, worker: PooledWorker, key: AttemptKey, token: str, evidence: Evidence, seconds: float) -> None:
+        attempt = worker.attempts.get(key)
         if attempt is None or attempt.order.token != token:
             return
         self._pace.took(seconds)
-        member.current, member.log = None, attempt.log
-        del member.attempts[key]
+        worker.current, worker.log = None, attempt.log
+        del worker.attempts[key]
         self._end(attempt, evidence)
-        if not member.attempts:
-            self._rest(member)
+        if not worker.attempts:
+            self._has_no_work(worker)
         if self._waiting:
-            self._top_up(member) if member.attempts else self._dispatch()
+            self._top_up(worker) if worker.attempts else self._dispatch()
 
-    def _take_back(self, member: Member, keys: Sequence[AttemptKey]) -> None:
+    def _take_back(self, worker: PooledWorker, keys: Sequence[AttemptKey]) -> None:
         for key in reversed(keys):
-            attempt = member.attempts.pop(key, None)
-            member.recalled.discard(key)
+            attempt = worker.attempts.pop(key, None)
+            worker.recalled.discard(key)
             if attempt is None or key not in self._attempts:
                 continue
-            attempt.member = None
+            attempt.worker = None
             if attempt.doomed is not None:
                 self._end(attempt, attempt.doomed)
             else:
                 self._waiting.put_back(attempt)
 
-    def _end(self, attempt: Attempt, evidence: Evidence) -> None:
+    def _end(self, attempt: PooledAttempt, evidence: Evidence) -> None:
         """The one place from which an attempt's end is reported."""
         if self._attempts.pop(attempt.key, None) is None:
             return
         attempt.cancel_timer()
         self._waiting.remove(attempt)
-        attempt.member = None
+        attempt.worker = None
         self._reports.report(AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at))
         if not self._attempts:
             self._all_over.set()
 
-    def _waits(self, member: Member) -> None:
+    def _waits(self, worker: PooledWorker) -> None:
         """The worker's attempt waits for child calls, or does so no longer."""
-        if member.blocked:
-            self._recall(member, member.unbegun())
+        if worker.blocked:
+            self._recall(worker, worker.unbegun())
         self._dispatch()
 
     # -- ending attempts -----------------------------------------------------------------------------------
 
-    def _ends_unbegun(self, attempt: Attempt) -> bool:
+    def _ends_unbegun(self, attempt: PooledAttempt) -> bool:
         """End it without running it, now or when its worker gives it back; False where it runs already."""
         assert attempt.doomed is not None
-        member = attempt.member
-        if member is None:
+        worker = attempt.worker
+        if worker is None:
             self._end(attempt, attempt.doomed)
-        elif member.current is attempt:
+        elif worker.current is attempt:
             return False
-        elif attempt.key not in member.recalled:
-            self._recall(member, [attempt.key])
+        elif attempt.key not in worker.recalled:
+            self._recall(worker, [attempt.key])
         return True
 
-    def _stop_running(self, attempt: Attempt, reason: str) -> None:
-        member = self._clear_behind(attempt)
-        member.process.send(m.Stop(attempt.key, reason))
+    def _stop_running(self, attempt: PooledAttempt, reason: str) -> None:
+        worker = self._clear_behind(attempt)
+        worker.process.send(m.Stop(attempt.key, reason))
         attempt.timer = self._loop.call_later(attempt.grace, attempt.kill)
 
-    def _reclaim_running(self, attempt: Attempt, notice: Notice) -> None:
-        member = self._clear_behind(attempt)
-        member.process.send(m.Notify(attempt.key, notice))
+    def _reclaim_running(self, attempt: PooledAttempt, notice: Notice) -> None:
+        worker = self._clear_behind(attempt)
+        worker.process.send(m.Notify(attempt.key, notice))
         gap = min(_KILL_GAP, max(0.0, attempt.ends_at - self._loop.time()))
         attempt.timer = self._loop.call_at(attempt.ends_at, attempt.terminate, self._loop, gap)
 
-    def _clear_behind(self, attempt: Attempt) -> Member:
+    def _clear_behind(self, attempt: PooledAttempt) -> PooledWorker:
         """Nothing may begin in its worker before it is known whether that worker has to die."""
-        member = attempt.member
-        assert member is not None
+        worker = attempt.worker
+        assert worker is not None
         attempt.cancel_timer()
-        self._recall(member, member.unbegun())
-        return member
+        self._recall(worker, worker.unbegun())
+        return worker
 
-    def _report_notice(self, attempt: Attempt, notice: Notice) -> None:
+    def _report_notice(self, attempt: PooledAttempt, notice: Notice) -> None:
         # Our own SIGTERM at the end of a reclaim is no news.
         if notice.source != "sigterm" or attempt.doomed is None:
             self._reports.report(AttemptNoticed(*attempt.key, notice.kind, notice.seconds, notice.source))
 
     @staticmethod
-    def _tell(attempt: Attempt, notice: Notice) -> None:
-        if attempt.member is not None and attempt.member.current is attempt:
-            attempt.member.process.send(m.Notify(attempt.key, notice))
+    def _tell(attempt: PooledAttempt, notice: Notice) -> None:
+        if attempt.worker is not None and attempt.worker.current is attempt:
+            attempt.worker.process.send(m.Notify(attempt.key, notice))

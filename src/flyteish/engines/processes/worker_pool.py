@@ -1,31 +1,29 @@
 """What an engine of worker processes keeps of each attempt and of each worker.
 
-Records, the line of what waits, how far to work ahead, and the reading of a worker's exit; who acts on them is
-``processes``' business. Must not touch a process or a socket.
+Records only; who acts on them is ``engine``'s business. Must not touch a socket.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
-from collections import OrderedDict
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from flyteish._core.model.events import Evidence
 from flyteish._core.model.ids import AttemptKey
+from flyteish._worker import messages as m
 from flyteish.interfaces import Link, Order
 
 if TYPE_CHECKING:
     from flyteish.engines.processes.worker_process import WorkerProcess
 
 
-class Attempt:
+class PooledAttempt:
     """One attempt between ``start`` and its one report of the end."""
 
     __slots__ = (
-        "calls", "doomed", "ends_at", "fate", "grace", "key", "link", "log", "member", "noticed", "order",
-        "running_at", "timer",
+        "calls", "doomed", "ends_at", "fate", "grace", "key", "link", "log", "noticed", "order", "running_at", "timer",
+        "worker",
     )  # fmt: skip
 
     def __init__(self, order: Order, link: Link, log: str | None) -> None:
@@ -33,7 +31,7 @@ class Attempt:
         self.key: AttemptKey = order.key
         self.link = link
         self.log = log
-        self.member: Member | None = None
+        self.worker: PooledWorker | None = None
         """The worker that has it, begun or not; None while it waits in the engine."""
         self.running_at = 0.0
         """Seconds since the epoch; 0 until user code began."""
@@ -51,8 +49,8 @@ class Attempt:
         self.timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        where = "waiting" if self.member is None else f"on {self.member}"
-        return f"Attempt({self.key} {self.order.task}, {where})"
+        where = "waiting" if self.worker is None else f"on {self.worker}"
+        return f"PooledAttempt({self.key} {self.order.task}, {where})"
 
     def cancel_timer(self) -> None:
         """What was planned for it is not needed any more."""
@@ -62,24 +60,24 @@ class Attempt:
 
     def terminate(self, loop: asyncio.AbstractEventLoop, gap: float) -> None:
         """Send its worker SIGTERM, and SIGKILL after ``gap`` seconds."""
-        if self.member is None:
+        if self.worker is None:
             return
         self.fate = self.doomed
-        self.member.process.terminate()
+        self.worker.process.terminate()
         self.timer = loop.call_later(gap, self.kill)
 
     def kill(self) -> None:
         """Kill its worker, unless that has said meanwhile that the attempt is over."""
-        member = self.member
-        if member is None:
+        worker = self.worker
+        if worker is None:
             return
-        member.process.drain()
-        if member.current is self:
+        worker.process.drain()
+        if worker.current is self:
             self.fate = self.doomed
-            member.process.kill()
+            worker.process.kill()
 
 
-class Member:
+class PooledWorker:
     """One worker of the pool.
 
     Invariant: ``current`` is in ``attempts``; whatever else is in there has not begun, as far as was heard.
@@ -89,8 +87,8 @@ class Member:
 
     def __init__(self) -> None:
         self.process: WorkerProcess
-        self.attempts: dict[AttemptKey, Attempt] = {}
-        self.current: Attempt | None = None
+        self.attempts: dict[AttemptKey, PooledAttempt] = {}
+        self.current: PooledAttempt | None = None
         self.log: str | None = None
         """Where the last attempt's output went: beside it lies the worker's spool."""
         self.recalled: set[AttemptKey] = set()
@@ -101,7 +99,11 @@ class Member:
 
     def __repr__(self) -> str:
         state = "leaving" if self.leaving else "ready" if self.ready else "starting"
-        return f"Member({self.process.pid}, {state}, {len(self.attempts)} attempts)"
+        return f"PooledWorker({self.process.pid}, {state}, {len(self.attempts)} attempts)"
+
+    def send(self, message: m.ToWorker) -> None:
+        """Tell it."""
+        self.process.send(message)
 
     @property
     def blocked(self) -> bool:
@@ -124,71 +126,6 @@ class Member:
         return [
             key for key, attempt in self.attempts.items() if attempt is not self.current and key not in self.recalled
         ]
-
-
-class Line:
-    """Attempts that no worker has yet, in order; every operation costs the same however many there are."""
-
-    def __init__(self) -> None:
-        self._attempts: OrderedDict[AttemptKey, Attempt] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._attempts)
-
-    def __repr__(self) -> str:
-        return f"Line({len(self._attempts)} attempts)"
-
-    def append(self, attempt: Attempt) -> None:
-        """A new one, at the end."""
-        self._attempts[attempt.key] = attempt
-
-    def put_back(self, attempt: Attempt) -> None:
-        """One that a worker gave back, at the head."""
-        self._attempts[attempt.key] = attempt
-        self._attempts.move_to_end(attempt.key, last=False)
-
-    def take(self, count: int) -> list[Attempt]:
-        """The first ones, at most ``count``."""
-        return [self._attempts.popitem(last=False)[1] for _ in range(min(count, len(self._attempts)))]
-
-    def remove(self, attempt: Attempt) -> None:
-        """It needs no worker any more. One that is not in the line is left alone."""
-        self._attempts.pop(attempt.key, None)
-
-
-class Pace:
-    """How long attempts take here, and so how many a worker may have: as many as it does in ``AHEAD`` seconds.
-
-    At first one at a time, since nothing is known.
-    """
-
-    #: Seconds: hides a round trip, and hardly disturbs the order.
-    AHEAD = 0.005
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._seconds = self.AHEAD
-
-    def __repr__(self) -> str:
-        return f"Pace({self._seconds * 1000:.3f} ms, {self.ahead} ahead)"
-
-    def took(self, seconds: float) -> None:
-        """Another attempt's time; recent ones count most."""
-        self._seconds = 0.75 * self._seconds + 0.25 * max(seconds, 1e-5)
-
-    @property
-    def ahead(self) -> int:
-        """Attempts that a worker may have, the current one included."""
-        return max(1, min(self._most, int(self.AHEAD / self._seconds)))
-
-
-def read_exit(code: int) -> Evidence:
-    """What a worker's exit by itself says about the attempt that it was at."""
-    if code == -signal.SIGKILL:
-        return Evidence(
-            vanished="its worker was killed by SIGKILL from outside (the kernel does so when memory runs out)"
-        )
-    return Evidence(exit_code=code)
 
 
 async def within(waiting: Coroutine[Any, Any, object], seconds: float) -> None:

@@ -51,7 +51,7 @@ class WorkerProcess:
         self._loop = loop
         self._heard = heard
         self._gone = gone
-        self._inbox = m.Inbox()
+        self._inbox = m.FrameReader()
         self._outgoing = bytearray()
         self._writing = False
         self._exited = False

@@ -8,14 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any, Protocol
 
 from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
-from flyteish.engines.processes.worker_pool import Attempt, Member
-from flyteish.interfaces import Outcome
+from flyteish.interfaces import Link, Order, Outcome
 
 _GIVEN_UP = "attempt {} was given up: it may not call tasks or commit checkpoints any more"
+
+
+class AskingAttempt(Protocol):
+    """An attempt, as far as its requests go."""
+
+    key: AttemptKey
+    order: Order
+    link: Link
+    calls: dict[int, int]
+    """Child calls without an answer: the worker's number -> the link's."""
+
+
+class AskingWorker(Protocol):
+    """A worker, as far as its attempt's requests go."""
+
+    @property
+    def current(self) -> AskingAttempt | None:
+        """The attempt that it is at."""
+
+    def send(self, message: m.ToWorker) -> None:
+        """Tell it."""
 
 
 class Requests:
@@ -26,65 +47,66 @@ class Requests:
         waits: called when a worker's attempt begins to wait for calls, and when it no longer does.
     """
 
-    def __init__(self, feed: LoopFeed, waits: Callable[[Member], None]) -> None:
+    def __init__(self, feed: LoopFeed, waits: Callable[[Any], None]) -> None:
         self._feed = feed
         self._waits = waits
 
-    def take(self, member: Member, message: m.FromWorker) -> None:
+    def take(self, worker: AskingWorker, message: m.FromWorker) -> None:
         """Serve one request; anything else is ignored."""
         match message:
             case m.Called(key, token, number, call):
-                attempt = self.entitled(member, key, token)
+                attempt = self.entitled(worker, key, token)
                 if attempt is None:
-                    member.process.send(m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key))))
+                    why = _GIVEN_UP.format(key)
+                    refused = Outcome.refused(key.run, key.action, "flyteish.errors.StaleAttemptError", why)
+                    worker.send(m.Answer(number, refused))
                     return
                 attempt.calls[number] = -1
-                done = partial(self._feed.put, self._answered, member, attempt, number)
+                done = partial(self._feed.put, self._answered, worker, attempt, number)
                 attempt.calls[number] = attempt.link.call(call, done)
                 if len(attempt.calls) == 1:
-                    self._waits(member)
+                    self._waits(worker)
             case m.Checkpointed(key, token, number, record):
-                attempt = self.entitled(member, key, token)
+                attempt = self.entitled(worker, key, token)
                 if attempt is None:
-                    member.process.send(m.CheckpointAck(number, _GIVEN_UP.format(key)))
+                    worker.send(m.CheckpointAck(number, _GIVEN_UP.format(key)))
                     return
-                committed = partial(self._feed.put, self._committed, member, number)
+                committed = partial(self._feed.put, self._committed, worker, number)
                 attempt.link.commit_checkpoint(record, committed)
             case m.CallCancelled(key, token, number, reason):
-                attempt = self.entitled(member, key, token)
+                attempt = self.entitled(worker, key, token)
                 if attempt is not None and number in attempt.calls:
                     attempt.link.cancel(attempt.calls[number], reason)
             case m.Skipped(key, token, event):
-                attempt = self.entitled(member, key, token)
+                attempt = self.entitled(worker, key, token)
                 if attempt is not None:
                     attempt.link.checkpoint_skipped(event)
             case m.Traced(key, token, name, result):
-                attempt = self.entitled(member, key, token)
+                attempt = self.entitled(worker, key, token)
                 if attempt is not None:
                     attempt.link.traced(name, result)
 
     @staticmethod
-    def entitled(member: Member, key: AttemptKey, token: str) -> Attempt | None:
+    def entitled(worker: AskingWorker, key: AttemptKey, token: str) -> AskingAttempt | None:
         """The attempt that may speak through this worker now; None for one that was given up."""
-        current = member.current
+        current = worker.current
         if current is None or current.key != key or current.order.token != token:
             return None
         return current
 
     def _answered(
         self,
-        member: Member,
-        attempt: Attempt,
+        worker: AskingWorker,
+        attempt: AskingAttempt,
         number: int,
         outcome: Outcome,
-        live: BaseException | None = None,
     ) -> None:
         attempt.calls.pop(number, None)
-        if member.current is attempt:
-            member.process.send(m.Answer(number, outcome))
+        if worker.current is attempt:
+            worker.send(m.Answer(number, outcome))
             if not attempt.calls:
-                self._waits(member)
+                self._waits(worker)
 
-    def _committed(self, member: Member, number: int, why: str | None) -> None:
+    def _committed(self, worker: AskingWorker, number: int, why: str | None) -> None:
         # Also to an attempt that has ended meanwhile: a thread of it may still wait for the answer.
-        member.process.send(m.CheckpointAck(number, why))
+        worker.send(m.CheckpointAck(number, why))
