@@ -324,7 +324,7 @@ def _class_in(namespace: Any, path: list[str]) -> type[BaseException] | None:
     return found if is_subclass(found, BaseException) else None
 
 
-_BUILTIN: Final[dict[int, Any]] = {id(kind): kind for kind in vars(builtins).values() if is_subclass(kind, BaseException)}
+_BUILTIN: dict[int, Any] = {id(kind): kind for kind in vars(builtins).values() if is_subclass(kind, BaseException)}
 _ARGS: Any = declared(BaseException, "args")
 _CAUSE: Any = declared(BaseException, "__cause__")
 _CONTEXT: Any = declared(BaseException, "__context__")
