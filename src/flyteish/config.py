@@ -246,7 +246,8 @@ class Config:
     max_value_size: int
     """Larger inputs and results are refused. Default 1 GiB."""
     allow_pickle: bool
-    """Whether values that nothing else can encode may be pickled. Default True."""
+    """Whether values that nothing else can encode may be pickled. False: what is read imports nothing either.
+    Default True."""
     max_threads: int
     """For ``def`` tasks of inline pools. Default: cores + 4, at most 32."""
     max_workers: int
