@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from flyteish.interfaces.blobs import BlobStore
 from flyteish.interfaces.engines import (
+    CallSite,
     Engine,
     EngineFactory,
     InlineLink,
@@ -27,7 +28,6 @@ from flyteish.interfaces.engines import (
     Limits,
     Link,
     Opening,
-    Origin,
     Report,
     Reports,
     Unfinished,
@@ -40,6 +40,7 @@ __all__ = [
     "Batch",
     "BlobStore",
     "Call",
+    "CallSite",
     "Clock",
     "Command",
     "Engine",
@@ -55,7 +56,6 @@ __all__ = [
     "OnOutcome",
     "Opening",
     "Order",
-    "Origin",
     "Outcome",
     "PriceSource",
     "Report",
