@@ -11,7 +11,6 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from flyteish._core.model.ids import ROOT_ACTION, AttemptKey
-from flyteish._core.model.values import ErrorDocument
 from flyteish.interfaces import CallSite, OnOutcome, Outcome
 
 if TYPE_CHECKING:
@@ -140,4 +139,4 @@ class Callers:
 def _gone(caller: Caller, waiting: Waiting) -> Outcome:
     name = "flyteish.errors.StaleAttemptError"
     message = f"attempt {caller.key} is over; it no longer waits for {waiting.action}"
-    return Outcome(caller.key.run, waiting.action, "refused", error=ErrorDocument(type=name, message=message))
+    return Outcome.refused(caller.key.run, waiting.action, name, message)

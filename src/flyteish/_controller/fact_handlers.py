@@ -23,7 +23,7 @@ from flyteish._controller.facts import (
     RunStarted,
     RunTakenUp,
 )
-from flyteish._controller.outcomes import refused, row_of, type_name
+from flyteish._controller.outcomes import row_of, type_name
 from flyteish._controller.performer import Performer
 from flyteish._controller.result_cache import ResultCache
 from flyteish._core import lifecycle
@@ -38,7 +38,7 @@ from flyteish._core.model.events import (
 from flyteish._core.model.ids import ROOT_ACTION, ActionKey, AttemptKey
 from flyteish._core.model.records import TERMINAL, End, Phase
 from flyteish._learning.machine_lifetimes import Lifetimes
-from flyteish.interfaces import Call, Clock, OnJournalled
+from flyteish.interfaces import Call, Clock, OnJournalled, Outcome
 from flyteish.markets.followed import Markets
 
 
@@ -90,7 +90,7 @@ class FactHandlers:
             refusal = self._submit(event.run, None, 0, fact.call, waiting)
         if refusal is not None:
             self._core.burst.forget(event.run)
-            waiting.tell(refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
+            waiting.tell(Outcome.refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
             return
         self._core.glance(event.run)
 
@@ -111,14 +111,14 @@ class FactHandlers:
         caller, waiting, call = fact.caller, fact.waiting, fact.call
         key = caller.key
         if key.run not in self._core.state.runs:
-            waiting.tell(refused(key.run, "", "flyteish.errors.StaleAttemptError", f"run {key.run} is over"))
+            waiting.tell(Outcome.refused(key.run, "", "flyteish.errors.StaleAttemptError", f"run {key.run} is over"))
             return
         waiting.action = lifecycle.child_identity(
             self._core.state, key.run, key.action, call.profile.task, call.digest, call.occurrence
         )
         refusal = self._submit(key.run, key.action, key.generation, call, waiting)
         if refusal is not None:
-            waiting.tell(refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
+            waiting.tell(Outcome.refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
         else:
             self._calling.setdefault(key, caller)
 
@@ -154,7 +154,7 @@ class FactHandlers:
         waiting = caller.calls.pop(fact.number, None) if caller.calls is not None else None
         if waiting is not None:
             why = f"the event loop of its program ends: {fact.reason}"
-            waiting.tell(refused(caller.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
+            waiting.tell(Outcome.refused(caller.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class FactHandlers:
         """The controller ends: nobody is left waiting."""
         name, error = type_name(why), str(why)
         for run, action, waiting in self._callers.everyone():
-            waiting.tell(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
+            waiting.tell(Outcome.refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
         unconfirmed = list(self._unconfirmed)
         self._unconfirmed.clear()
         for each in unconfirmed:

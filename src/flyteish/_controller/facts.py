@@ -14,11 +14,11 @@ import msgspec
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.callers import Caller, Waiting
-from flyteish._controller.outcomes import refused, type_name
+from flyteish._controller.outcomes import type_name
 from flyteish._core.model.events import Event, RunSubmitted
 from flyteish._core.model.records import RunRecord
 from flyteish._core.state import State
-from flyteish.interfaces import Call, Clock, OnJournalled, Report
+from flyteish.interfaces import Call, Clock, OnJournalled, Outcome, Report
 
 
 class Fact(msgspec.Struct, gc=False):
@@ -140,4 +140,4 @@ class Recipient(Protocol):
 
 
 def _turn_away(waiting: Waiting, run: str, why: BaseException) -> None:
-    waiting.tell(refused(run, waiting.action, type_name(why), str(why)))
+    waiting.tell(Outcome.refused(run, waiting.action, type_name(why), str(why)))

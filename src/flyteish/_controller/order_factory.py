@@ -14,6 +14,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import Action, Attempt
 from flyteish._core.model.settings import Scope, Secret
 from flyteish._learning.machine_lifetimes import Lifetimes
+from flyteish.blobs import sweeping
 from flyteish.errors import BlobError
 from flyteish.interfaces import BlobStore, Clock, Order
 
@@ -92,6 +93,6 @@ class OrderFactory:
         now = self._clock.now()
         for space in {record.space for record in action.checkpoints} - {""}:
             try:
-                self._blobs.space(space).sweep(lambda _: False, now)
+                sweeping.sweep(self._blobs.blocking.space(space), lambda _: False, now)
             except BlobError as error:  # `flyteish gc` tries again
                 _log.warning("the checkpoints of %s could not be removed: %s", action.key, error)

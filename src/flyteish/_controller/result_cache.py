@@ -32,8 +32,8 @@ class ResultCache:
         if profile.cache_version is None or profile.settings.cache.behavior != "auto":
             return None
         try:
-            data = self._blobs.get_ref(_ref(profile, digest))
-            return None if data is None else msgspec.msgpack.decode(data, type=Payload)
+            found = self._blobs.blocking.get_ref(_ref(profile, digest))
+            return None if found is None else msgspec.msgpack.decode(found.data, type=Payload)
         except (BlobError, msgspec.MsgspecError) as error:
             _log.warning("the cached result of %s cannot be read, so it is computed anew: %s", profile.task, error)
             return None
@@ -44,7 +44,7 @@ class ResultCache:
         if profile.cache_version is None or profile.settings.cache.behavior == "disable" or action.result is None:
             return
         try:
-            self._blobs.set_ref(_ref(profile, digest), msgspec.msgpack.encode(action.result))
+            self._blobs.blocking.set_ref(_ref(profile, digest), msgspec.msgpack.encode(action.result))
         except BlobError as error:
             action.warnings += (f"the result could not be cached: {error}",)
 
