@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyteish._async.feeds import Feeds
-from flyteish._controller.commands import Mailman
+from flyteish._controller.commands import Commands
 from flyteish._controller.engines import Engines
 from flyteish._controller.loop import Controller
-from flyteish._controller.order_factory import OrderDesk, SecretLookup
+from flyteish._controller.order_factory import OrderFactory, SecretLookup
+from flyteish._controller.result_cache import ResultCache
 from flyteish._core.model.events import Configured
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
@@ -86,7 +87,7 @@ class Machinery:
             )  # fmt: skip
             lifetimes = Lifetimes(config.pools)
             self.keeper = Keeper(self._mailbox, lifetimes, clock)
-            orders = OrderDesk(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
+            orders = OrderFactory(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
             pools = _sized(config)
             made = _made(config, pools, {**engines, "inline": lambda: self._inline})
             limits = Limits(config.inline_limit, config.max_value_size)
@@ -97,14 +98,16 @@ class Machinery:
                 store=self.store,
                 clock=clock,
                 orders=orders,
+                cache=ResultCache(self.blobs),
                 keeper=self.keeper,
+                lifetimes=lifetimes,
                 stop_grace=config.stop_grace,
                 log_path=self._log_path,
                 loop_ends=loop_ends,
                 on_change=on_change,
-                on_drained=lambda queue: self.mailman.keep(queue, "drained"),
+                on_drained=lambda queue: self.commands.keep(queue, "drained"),
             )
-            self.mailman = Mailman(self.controller, self._mailbox)
+            self.commands = Commands(self.controller, self._mailbox, [queue.name for queue in config.queues])
             self._begin()
         except BaseException:
             self.store.close()
@@ -125,13 +128,13 @@ class Machinery:
         try:
             self.keeper.open(self.controller)
             await self.controller.open()
-            self.mailman.open()
+            self.commands.open()
         except BaseException:
             await self._shut()
             raise
 
     async def _shut(self) -> None:
-        self.mailman.close()
+        self.commands.close()
         try:
             await self.controller.close()
         finally:
@@ -148,7 +151,7 @@ class Machinery:
             self._portal.call(self._shut)
         finally:
             self._exit_portal.__exit__(None, None, None)
-            self.controller.refuse_rest()
+            self.controller.reject_rest()
             self._clear_scratch()  # while the store is claimed: the next session may be waiting to open
             self.store.close()
 

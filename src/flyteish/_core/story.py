@@ -99,15 +99,26 @@ def _attempt(number: int, attempt: Attempt) -> str:
         verb = "ran" if attempt.ended_at else "is" if attempt.running_at else "starts"
         where = f"{verb} {'on ' if attempt.medium == 'spot' else ''}{attempt.medium} in pool {attempt.pool!r}"
         told = f"{name} {where}, user attempt {attempt.user_attempt}: {attempt.why}; {_ending(attempt)}"
-    facts = [f"rule {attempt.rule}"] if attempt.pool else []
+    facts = [f"rule {attempt.rule}", *_machine(attempt)] if attempt.pool else []
     return f"{told} [{', '.join([*facts, *_times_of(attempt)])}]"
+
+
+def _machine(attempt: Attempt) -> list[str]:
+    """Which machine it has, as far as its engine has said."""
+    facts = attempt.engine_facts
+    if facts is None:
+        return []
+    named = (("node", facts.node), ("zone", facts.zone), ("", facts.instance_type))
+    return [f"{what} {name}".strip() for what, name in named if name]
 
 
 def _ending(attempt: Attempt) -> str:
     if attempt.end is None:
         told = f" (told to stop: {attempt.stop.replace('_', ' ')})" if attempt.stop else ""
         noticed = f" (got a {attempt.notice} notice)" if attempt.notice else ""
-        return f"not over{told}{noticed}"
+        facts = attempt.engine_facts
+        pending = f" (has no machine yet: {facts.pending})" if facts is not None and facts.pending else ""
+        return f"not over{pending}{told}{noticed}"
     if attempt.end is End.SUCCEEDED:
         return "succeeded"
     paid = _PAID.get(attempt.charged, "no budget pays")
