@@ -140,7 +140,7 @@ def root_task(record: RunRecord, blobs: BlobStore) -> Any:
         found = reduce(lambda thing, name: getattr(thing, name, None), reference.name.split("."), main)
         if getattr(type(found), "__flyteish_task__", False):
             return found
-    return Loader(lambda: blobs).load(reference, profile.task)
+    return Loader(lambda: blobs.blocking).load(reference, profile.task)
 
 
 def _same_file(one: str, other: str | None) -> bool:
