@@ -150,7 +150,8 @@ def test_references_that_nobody_wrote_for_long_go_first(blobs: BlockingBlobs) ->
     between = after(time.time())
     blobs.set_ref("new", new.encode())
     assert sweep(blobs, lambda _: False, LATER).size == 0
-    assert sweep(blobs, lambda _: False, LATER, unused_since=between).size == 3
+    for dry_run in (True, False):
+        assert sweep(blobs, lambda _: False, LATER, unused_since=between, dry_run=dry_run).size == 3
     assert (said(blobs, "old"), said(blobs, "new")) == (None, new.encode())
 
 
