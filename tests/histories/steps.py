@@ -535,7 +535,7 @@ STEPS: Final[dict[str, Kind]] = {
     "trace": Kind(3, _draw_trace, _trace),
     "zombie": Kind(8, _draw_zombie, _zombie),
     "cancel": Kind(3, _draw_cancel, _cancel),
-    "capacity": Kind(3, _draw_capacity, _capacity),
+    "capacity": Kind(5, _draw_capacity, _capacity),
     "price": Kind(2, _draw_price, _price),
     "queue": Kind(2, _draw_queue, _queue),
     "configure": Kind(1, _draw_configure, _configure),
