@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -17,18 +17,20 @@ import msgspec
 
 from flyteish._async.feeds import Feeds
 from flyteish._controller.commands import Mailman
+from flyteish._controller.engines import Engines
 from flyteish._controller.loop import Controller
 from flyteish._controller.order_factory import OrderDesk, SecretLookup
 from flyteish._core.model.events import Configured
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
 from flyteish._core.model.settings import Scope
+from flyteish._engine_kinds import by_engine
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish._learning.recorder import Keeper
 from flyteish.config import Config
 from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
-from flyteish.interfaces import BlobStore, Clock, Engine, Mailbox, RunStore
+from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, Mailbox, RunStore
 from flyteish.markets.followed import Markets
 from flyteish.markets.price_feed import PriceFeed
 from flyteish.markets.reclaimer import Reclaimer
@@ -50,6 +52,7 @@ class Machinery:
         on_change: told which runs' journals have grown; on the controller's thread.
         loop_ends: whether the event loop that a run was started on is being shut down; any thread.
         print_to_log: keep what inline tasks print.
+        engines: those that the program brings: each is made anew for every cluster that its pools name.
 
     Raises:
         ConfigurationError, StoreLockedError, StoreVersionError, StoreCorruptError, StoreError.
@@ -65,6 +68,7 @@ class Machinery:
         on_change: Callable[[str], None],
         loop_ends: Callable[[str], bool],
         print_to_log: bool,
+        engines: Mapping[str, EngineFactory],
     ) -> None:
         self._config = config
         self._logs = ("", config.paths.logs)
@@ -79,18 +83,20 @@ class Machinery:
             self.blobs = _blobs(config)
             self.feeds = Feeds(lambda callback, arguments: self._inline.dropped(callback, arguments))
             self._inline = InlineEngine(
-                feeds=self.feeds, clock=clock, max_threads=config.max_threads, inline_limit=config.inline_limit,
-                max_result=config.max_value_size, print_to_log=print_to_log, scratch=self._scratch,
+                feeds=self.feeds, clock=clock, inline=lambda: self.controller, max_threads=config.max_threads,
+                print_to_log=print_to_log,
             )  # fmt: skip
             lifetimes = Lifetimes(config.pools)
             self.keeper = Keeper(self._mailbox, lifetimes, clock)
             orders = OrderDesk(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
+            pools = _sized(config)
+            made = _made(config, pools, {**engines, "inline": lambda: self._inline})
+            limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
-                configured=Configured(config.queues, _sized(config)),
-                engines=_engines(config, self._inline, self._scratch),
+                configured=Configured(config.queues, pools),
+                engines=Engines(made, self.blobs, limits, self._scratch),
                 markets=_markets(config),
                 store=self.store,
-                blobs=self.blobs,
                 clock=clock,
                 orders=orders,
                 keeper=self.keeper,
@@ -203,20 +209,25 @@ def _scratch(config: Config) -> Path | None:
     return None
 
 
-def _engines(config: Config, inline: InlineEngine, scratch: Path | None) -> dict[str, Engine]:
-    engines: dict[str, Engine] = {"inline": inline}
-    kinds = {pool.engine for pool in config.pools}
-    if "processes" in kinds:
+def _made(
+    config: Config, pools: tuple[Pool, ...], factories: Mapping[str, EngineFactory]
+) -> Iterator[tuple[Engine, dict[str, Pool]]]:
+    """An engine for each kind and cluster, with its pools."""
+
+    def processes() -> Engine:
         from flyteish.engines.processes.engine import ProcessesEngine
 
-        engines["processes"] = ProcessesEngine(
-            max_workers=config.max_workers,
-            max_result=config.max_value_size,
-            scratch=None if scratch is None else str(scratch),
-        )
-    if "kubernetes" in kinds:
-        raise ConfigurationError("engine='kubernetes' of a Pool needs the Kubernetes engine, which is not installed")
-    return engines
+        return ProcessesEngine(max_workers=config.max_workers)
+
+    known = {**factories, "processes": processes}
+    for (kind, _), those in by_engine(pools).items():
+        if kind not in known:
+            raise ConfigurationError(
+                f"engine={kind!r} of a Pool needs the Kubernetes engine, which is not installed"
+                if kind == "kubernetes"
+                else f"engine={kind!r} of a Pool is not among Session(engines=...)"
+            )
+        yield known[kind](), those
 
 
 def _sized(config: Config) -> tuple[Pool, ...]:

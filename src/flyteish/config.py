@@ -16,7 +16,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +32,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Level, Opinions, Scope, opinions
+from flyteish._engine_kinds import checked
 from flyteish.config_values import (
     SETTINGS,
     TIMES,
@@ -83,7 +84,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     def said(self, source: str, key: str) -> dict[str, Any]:
-        names = [name for name in type(self).model_fields if name in self.model_fields_set]
+        names = (name for name in type(self).model_fields if name in self.model_fields_set)
         return {name: spelt(source, f"{key}.{name}", getattr(self, name)) for name in names}
 
 
@@ -102,6 +103,7 @@ class _Pool(_Table):
     market: dict[str, Any] = {}
     half_life: Seconds = 3600.0
     startup: Seconds = 1.0
+    on_close: str = "stop"
 
 
 class _Queue(_Table):
@@ -301,6 +303,7 @@ def load_config(
     defaults: Mapping[str, Any] | UnsetType = UNSET,
     queues: Sequence[Queue] | UnsetType = UNSET,
     pools: Sequence[Pool] | UnsetType = UNSET,
+    engines: Collection[str] = (),
 ) -> Config:
     """The configuration as it holds here and now. Reads files; creates none.
 
@@ -310,7 +313,7 @@ def load_config(
         file: one more configuration file; takes the place of ``FLYTEISH_CONFIG``.
         home, ..., keep_logs: as the fields of ``Config``; what is given here wins over every other source.
         defaults: settings for tasks, by name (``{"retries": 2}``); each wins by itself.
-        queues, pools: all of them; those of files are not used.
+        queues, pools: all of them; those of files are not used. engines: more names of engines, for pools to use.
 
     Raises:
         ConfigurationError: names file or variable, key, value and what is accepted, or the nearest known key.
@@ -340,7 +343,7 @@ def load_config(
             values |= _objects(ARGUMENT, section, items)
         if not any(key[0] == section for key in values):
             values |= _objects(BUILT_IN, section, otherwise)
-    return _config(values)
+    return _config(values, engines)
 
 
 def environment_secret(variable: str) -> str | None:
@@ -354,8 +357,8 @@ def _files(here: Path, extra: str | Path | None) -> list[FoundFile]:
     return [read_file(path) for path in paths if path is not None]
 
 
-def _config(values: _Values) -> Config:
-    pools = _build_pools(values)
+def _config(values: _Values, engines: Collection[str]) -> Config:
+    pools = _build_pools(values, engines)
     queues = _build_queues(values, [pool.name for pool in pools])
     settings = {key[1]: value for key, (value, _) in values.items() if key[0] == "defaults"}
     if "queue" in settings and settings["queue"] not in (names := [queue.name for queue in queues]):
@@ -375,14 +378,14 @@ def _tables(values: _Values, section: str) -> dict[str, dict[str, Any]]:
     return tables
 
 
-def _build_pools(values: _Values) -> tuple[Pool, ...]:
+def _build_pools(values: _Values, engines: Collection[str]) -> tuple[Pool, ...]:
     pools = []
     for name, table in _tables(values, "pools").items():
         for key, built in built_tables(table).items():
             values["pools", name, key] = (built, values["pools", name, key][1])
             table[key] = built
         with blame(values["pools", name, "name"][1], f"pools.{name}"):
-            pools.append(Pool(**table))
+            pools.append(checked(Pool(**table), engines))
     return tuple(pools)
 
 

@@ -33,10 +33,11 @@ from flyteish._core.model.events import RunSubmitted
 from flyteish._core.model.ids import inputs_digest, run_name
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
+from flyteish._engine_kinds import BUILT_IN
 from flyteish._worker.runner import StoreAccess
 from flyteish.config import Config, environment_secret, load_config
 from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
-from flyteish.interfaces import Call, Clock
+from flyteish.interfaces import Call, Clock, EngineFactory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,6 +67,8 @@ class Session:
         config: a whole configuration, in place of all of the above but ``secrets``.
         clock: time and chance, for tests.
         print_to_log: also keep what inline tasks print in the attempts' logs.
+        engines: engines that the program brings, by the names with which pools ask for them; each is called for every
+            cluster that such pools name, without arguments, and gives an engine that is not open yet.
 
     Raises:
         ConfigurationError: a setting is wrong; says which and where.
@@ -84,9 +87,13 @@ class Session:
         config: Config | None = None,
         clock: Clock | None = None,
         print_to_log: bool = False,
+        engines: Mapping[str, EngineFactory] | None = None,
     ) -> None:
+        self._engines = dict(engines or {})
+        if taken := sorted(self._engines.keys() & set(BUILT_IN)):
+            raise ConfigurationError(f"engines={taken} of a Session is not accepted: expected other names than {taken}")
         self.config = config or load_config(
-            queues=queues, pools=pools, home=home, durability=durability, defaults=defaults
+            queues=queues, pools=pools, home=home, durability=durability, defaults=defaults, engines=self._engines
         )
         self._secrets = dict(secrets or {})
         self._clock = clock or SystemClock()
@@ -130,6 +137,7 @@ class Session:
                     on_change=self._changed,
                     loop_ends=self._loop_ends,
                     print_to_log=self._print_to_log,
+                    engines=self._engines,
                 )
             return self._machinery
 

@@ -22,7 +22,7 @@ from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
 from flyteish._worker.runner import StoreAccess
 from flyteish.blobs.memory import MemoryBlobStore
 from flyteish.errors import StaleAttemptError
-from flyteish.interfaces import BlobStore, Call, Market, Notice, OnOutcome, Order
+from flyteish.interfaces import BlobStore, Call, Market, Notice, OnJournalled, OnOutcome, Order
 from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
 from flyteish.session import Session
 
@@ -129,7 +129,7 @@ def attempt(
 
 
 class _Link:
-    """``interfaces.Link`` without a controller: keeps what it is given, and runs no children."""
+    """``interfaces.InlineLink`` without a controller: keeps what it is given, and runs no children."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -153,5 +153,7 @@ class _Link:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._attempt.skipped.append(event)
 
-    def traced(self, key: str, result: Payload) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
         self._attempt.traced[key] = result
+        if done is not None:
+            done(None)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -134,8 +134,12 @@ def test_a_wrong_value_is_refused_where_it_is_written(level: Any, said: dict[str
         (lambda: Backoff(base=-1), r"Backoff\.base=-1"),
         (lambda: Queue("q", depth=-1), r"Queue\('q'\): depth=-1"),
         (lambda: Queue(""), r"name=''"),
-        (lambda: Pool("p", engine="cloud"), r"Pool\('p'\): engine='cloud'.*'inline'"),
+        (lambda: Session(pools=[Pool("p", engine="cloud")]), r"Pool\('p'\): engine='cloud'.*'inline'"),
         (lambda: Resources(cpu=-1), r"cpu=-1"),
+        (lambda: Pool("p", engine=""), r"Pool\('p'\): engine=''"),
+        (lambda: Pool("p", on_close=cast("Any", "leave")), r"Pool\('p'\): on_close='leave'.*'stop' or 'detach'"),
+        (lambda: Session(pools=[Pool("p", on_close="detach")]), r"Pool\('p'\): on_close='detach'.*'stop' for"),
+        (lambda: Session(engines={"inline": cast("Any", list)}), r"engines=\['inline'\]"),
         (lambda: Session(queues=[Queue("q", pools=("nowhere",))]), r"'nowhere'"),
         (lambda: Session(queues=[Queue("q"), Queue("q")]), r"different names"),
         (lambda: Session(durability="sometimes"), r"durability.*'sometimes'"),

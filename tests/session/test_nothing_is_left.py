@@ -84,7 +84,7 @@ def holdings(session: Session) -> dict[str, int]:
         "scopes": session._scopes,
         "callers": controller._desk._waiting,
         "links": controller._links,
-        "exceptions": controller._performer.live,
+        "exceptions": controller._desk._raised,
         "digests": controller._performer.to_remember,
         "checkpoints": controller._unconfirmed,
         "unwritten": controller._unwritten,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING
 
-from flyteish._core.model.events import CheckpointSkipped, ValueTraced
+from flyteish._core.model.events import CheckpointCommitted, CheckpointSkipped, ValueTraced
 from flyteish._core.model.ids import ROOT_ACTION, AttemptKey
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
-from flyteish.interfaces import Call, OnOutcome, Origin, Outcome
+from flyteish.interfaces import Call, OnJournalled, OnOutcome, Origin, Outcome
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class AttemptLink:
-    """``interfaces.Link`` for one attempt; what it asks is fenced by the attempt's generation.
+    """``interfaces.InlineLink`` for one attempt; what it asks is fenced by the attempt's generation.
 
     A link is made for every attempt, so it is small; the controller learns of it with its first request.
     """
@@ -50,18 +50,41 @@ class AttemptLink:
         take = controller.take_farewell if controller.loop_ends(self.key.run) else controller.take_cancel
         controller.post(take, self, number, reason)
 
-    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
-        self._controller.post(self._controller.take_checkpoint, self.key, record, done)
+    def commit_checkpoint(self, record: CheckpointRecord, done: OnJournalled) -> None:
+        event = CheckpointCommitted(self.key.run, self.key.action, self.key.generation, record)
+        self._controller.post(self._controller.take_to_confirm, event, done)
 
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._controller.post(self._controller.take_fact, event)
 
-    def traced(self, key: str, result: Payload) -> None:
-        fact = ValueTraced(self.key.run, self.key.action, self.key.generation, key, result)
-        self._controller.post(self._controller.take_fact, fact)
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+        event = ValueTraced(self.key.run, self.key.action, self.key.generation, key, result)
+        if done is None:
+            self._controller.post(self._controller.take_fact, event)
+        else:
+            self._controller.post(self._controller.take_to_confirm, event, done)
 
     def __repr__(self) -> str:
         return f"<AttemptLink {self.key} {len(self.calls or ())} calls waiting>"
+
+
+class RemoteLink:
+    """``interfaces.Link`` for one attempt: the same for an engine that speaks for an attempt elsewhere."""
+
+    __slots__ = ("_link", "cancel", "checkpoint_skipped", "commit_checkpoint", "traced")
+
+    def __init__(self, link: AttemptLink) -> None:
+        self._link = link
+        self.cancel = link.cancel
+        self.commit_checkpoint = link.commit_checkpoint
+        self.checkpoint_skipped = link.checkpoint_skipped
+        self.traced = link.traced
+
+    def call(self, call: Call, done: Callable[[Outcome], None]) -> int:
+        return self._link.call(call, lambda outcome, _: done(outcome))
+
+    def __repr__(self) -> str:
+        return f"<RemoteLink of {self._link!r}>"
 
 
 class Waiting:
@@ -92,10 +115,12 @@ class Waiting:
 class Desk:
     """The callers by what they wait for. Used on the controller's thread only."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_raised", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str], Waiting] = {}
+        self._raised: dict[AttemptKey, BaseException] = {}
+        """Exceptions as they were raised in this process, until it is known whether their actions end by them."""
 
     def wait(self, run: str, waiting: Waiting) -> None:
         """A caller waits for an action."""
@@ -117,14 +142,26 @@ class Desk:
         if waiting.link is not None and waiting.link.calls is not None:
             waiting.link.calls.pop(waiting.number, None)
 
-    def origin(self, run: str, action: str) -> Origin | None:
+    def origin(self, key: AttemptKey) -> Origin | None:
         """Where the action was last called."""
-        waiting = self._waiting.get((run, action))
+        waiting = self._waiting.get((key.run, key.action))
         return Origin(waiting.loop, waiting.context, waiting.task) if waiting is not None else None
 
-    def answer(self, outcome: Outcome, live: BaseException | None) -> None:
-        """The action has ended: everybody who waits hears of it."""
+    def raised(self, key: AttemptKey, error: BaseException) -> None:
+        """The exception with which an attempt in this process ends. Any thread, before the end is reported."""
+        self._raised[key] = error
+
+    def spare(self, key: AttemptKey) -> None:
+        """The attempt's exception is not its action's end: nobody will get it."""
+        if self._raised:
+            self._raised.pop(key, None)
+
+    def answer(self, outcome: Outcome, generation: int) -> None:
+        """The action has ended, with the attempt of this generation: everybody who waits hears of it."""
         waiting = self._waiting.pop((outcome.run, outcome.action), None)
+        live = None
+        if self._raised:
+            live = self._raised.pop(AttemptKey(outcome.run, outcome.action, generation), None)
         while waiting is not None:
             if waiting.link is not None and waiting.link.calls is not None:
                 waiting.link.calls.pop(waiting.number, None)

@@ -11,14 +11,15 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flyteish._controller.burst import Burst
-from flyteish._controller.callers import AttemptLink, Desk, Waiting
+from flyteish._controller.callers import AttemptLink, Desk, RemoteLink, Waiting
 from flyteish._controller.clock import Alarm
+from flyteish._controller.engines import Engines
 from flyteish._controller.inbox import Inbox
 from flyteish._controller.order_factory import OrderDesk
 from flyteish._controller.outcomes import refused, row_of, type_name
@@ -28,10 +29,7 @@ from flyteish._core.model.effects import Deliver, Record, Refuse, RunEnded, Star
 from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
-    AttemptNoticed,
-    AttemptRunning,
     CancelRequested,
-    CheckpointCommitted,
     Configured,
     ControllerRestarted,
     Event,
@@ -41,11 +39,10 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.ids import ROOT_ACTION, ActionKey, AttemptKey
 from flyteish._core.model.records import TERMINAL, End, Phase, RunRecord
-from flyteish._core.model.values import CheckpointRecord
 from flyteish._core.state import State
 from flyteish._learning.recorder import Keeper
 from flyteish.errors import SessionClosedError
-from flyteish.interfaces import BlobStore, Call, Clock, Engine, Order, Origin, RunStore
+from flyteish.interfaces import Call, Clock, OnJournalled, Report, RunStore
 from flyteish.markets.followed import Markets
 
 _log = logging.getLogger(__name__)
@@ -58,10 +55,9 @@ class Controller:
         self,
         *,
         configured: Configured,
-        engines: Mapping[str, Engine],
+        engines: Engines,
         markets: Markets,
         store: RunStore,
-        blobs: BlobStore,
         clock: Clock,
         orders: OrderDesk,
         keeper: Keeper,
@@ -77,7 +73,6 @@ class Controller:
         self._engines = engines
         self._markets = markets
         self._store = store
-        self._blobs = blobs
         self._orders = orders
         self._keeper = keeper
         self.log_path = log_path
@@ -88,13 +83,11 @@ class Controller:
         self.refuse_rest = self._inbox.refuse_all  # once its loop has ended: answers what came too late to be taken
         self._desk = Desk()
         self._links: dict[AttemptKey, AttemptLink] = {}
-        self._unconfirmed: set[Callable[[str | None], None]] = set()  # who waits for a checkpoint to be durable
+        self._unconfirmed: set[OnJournalled] = set()  # who waits for a fact to be durable
+        self.origin, self.raised = self._desk.origin, self._desk.raised  # InlineReports
         self._performer = Performer(
-            pools={pool.name: pool for pool in configured.pools}, engines=engines, markets=markets,
-            desk=self._desk, orders=orders, clock=clock, stop_grace=stop_grace,
-            report=lambda event: self.post(self.take_report, event, None),
-            on_change=on_change, on_ended=self._run_over, on_drained=on_drained,
-        )  # fmt: skip
+            engines=engines, markets=markets, desk=self._desk, orders=orders, clock=clock, stop_grace=stop_grace,
+            report=self.report, on_change=on_change, on_ended=self._run_over, on_drained=on_drained)  # fmt: skip
         self._burst = Burst()
         self._unwritten: deque[Burst] = deque()
         self._alarm = Alarm(self._turn)
@@ -106,8 +99,7 @@ class Controller:
     async def open(self) -> None:
         """Open engines and markets. Called once, on the controller's loop."""
         self._loop = asyncio.get_running_loop()
-        for engine in self._engines.values():
-            await engine.open(self, self._blobs)
+        await self._engines.open(self)
         now = self.clock.now()
         self._markets.open(now)
         self._follow_markets(now)
@@ -132,7 +124,7 @@ class Controller:
         self._unwritten.clear()
         self._alarm.set(None, None)
         assert self._loop is not None
-        self._closing = [asyncio.ensure_future(engine.close()) for engine in self._engines.values()]
+        self._closing = self._engines.close()
         # After the engines' first step, so that attempts are told to end before their calls are answered: a parent
         # must not take the end of the session for a failure of its child.
         self._loop.call_soon(self._answer_everybody)
@@ -158,10 +150,10 @@ class Controller:
         """A fact that came after the end: whoever waits for an answer gets one, everything else is too late."""
         error = self.over or SessionClosedError("the session was closed")
         if take in (self.take_run, self.take_resume, self.take_call):
-            (waiting,) = (fact for fact in facts if isinstance(fact, Waiting))
+            waiting = next(fact for fact in facts if isinstance(fact, Waiting))
             run = waiting.link.key.run if waiting.link is not None else ""
             waiting.tell(refused(run, waiting.action, type_name(error), str(error)))
-        elif take == self.take_checkpoint:
+        elif take == self.take_to_confirm or (take == self.take_report and facts[-1] is not None):
             facts[-1](str(error))
         elif take == self.take_question:
             facts[-1](None, error)
@@ -330,25 +322,31 @@ class Controller:
             why = f"the event loop of its program ends: {reason}"
             waiting.tell(refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
 
-    def take_report(self, event: AttemptRunning | AttemptNoticed | AttemptEnded, live: BaseException | None) -> None:
+    def take_report(self, event: Report, done: OnJournalled | None) -> None:
         """An engine tells how an attempt goes."""
         if type(event) is not AttemptEnded:
             self._apply(event)
-            return
+        else:
+            self._take_end(event)
+        if done is not None:
+            self._when_durable(done)
+
+    def _take_end(self, event: AttemptEnded) -> None:
         key = AttemptKey(event.run, event.action, event.generation)
         self._markets.ended(key)
         if key in self._links:
             self._hang_up(self._links.pop(key))
         action = self.state.action(ActionKey(event.run, event.action))
         if action is None:
+            self._desk.spare(key)
             return
         attempt = action.attempts[-1] if action.attempts else None
         self._apply(event)
         if attempt is not None and attempt.generation == event.generation:
             over = attempt.ended_at or self.clock.now()
             self._orders.lifetimes.saw(attempt.pool, over - attempt.admitted_at, reclaimed=attempt.end is End.PREEMPTED)
-        if live is not None and action.phase is Phase.FAILED and action.generation == event.generation:
-            self._performer.live[event.run, event.action] = live
+        if action.phase is not Phase.FAILED or action.generation != event.generation:
+            self._desk.spare(key)
 
     def _hang_up(self, link: AttemptLink) -> None:
         for name in self._desk.hang_up(link):
@@ -357,16 +355,19 @@ class Controller:
                 # The core held its outcome back until the caller had its place again, which now never happens.
                 self._performer.deliver(action)
 
-    def take_checkpoint(self, key: AttemptKey, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
-        """A checkpoint is stored; it counts once it is journalled."""
-        refusal = self._apply(CheckpointCommitted(key.run, key.action, key.generation, record))
+    def take_to_confirm(self, event: Event, done: OnJournalled) -> None:
+        """A fact that counts once it is journalled, which somebody waits for: a checkpoint, a traced value."""
+        refusal = self._apply(event)
         if refusal is not None:
             done(refusal.message)
         else:
-            self._unconfirmed.add(done)
-            self._burst.orders.append(partial(self._confirm, done))
+            self._when_durable(done)
 
-    def _confirm(self, done: Callable[[str | None], None]) -> None:
+    def _when_durable(self, done: OnJournalled) -> None:
+        self._unconfirmed.add(done)
+        self._burst.orders.append(partial(self._confirm, done))
+
+    def _confirm(self, done: OnJournalled) -> None:
         self._unconfirmed.remove(done)
         done(None)
 
@@ -389,11 +390,11 @@ class Controller:
 
     # -- Reports, for the engines --------------------------------------------------------------------------------
 
-    def report(self, event: AttemptRunning | AttemptNoticed | AttemptEnded, live: BaseException | None = None) -> None:
-        self.post(self.take_report, event, live)
+    def report(self, event: Report, done: OnJournalled | None = None) -> None:
+        self.post(self.take_report, event, done)
 
-    def link(self, order: Order) -> AttemptLink:
-        return AttemptLink(self, order.key)
+    def link(self, key: AttemptKey) -> RemoteLink:
+        return RemoteLink(AttemptLink(self, key))
 
-    def origin(self, key: AttemptKey) -> Origin | None:
-        return self._desk.origin(key.run, key.action)
+    def inline_link(self, key: AttemptKey) -> AttemptLink:
+        return AttemptLink(self, key)

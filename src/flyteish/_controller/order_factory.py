@@ -45,7 +45,7 @@ class OrderDesk:
         self.lifetimes = lifetimes
         self._lookup = lookup
 
-    def order(self, action: Action, attempt: Attempt, trusted: bool) -> Order | AttemptEnded:
+    def order(self, action: Action, attempt: Attempt, with_token: bool) -> Order | AttemptEnded:
         """The order; or, where a secret is missing, the attempt's end, which names the cure."""
         profile, settings = action.profile, action.profile.settings
         key = AttemptKey(action.run, action.id, attempt.generation)
@@ -76,7 +76,7 @@ class OrderDesk:
             pool_lifetime=self.lifetimes.of(attempt.pool),
             traced=action.traced or {},
             group=action.group,
-            token="" if trusted else secrets.token_urlsafe(16),
+            token=secrets.token_urlsafe(16) if with_token else "",
             secrets=found,
         )
 

@@ -6,21 +6,22 @@ In the order in which the core gave them. Must not decide anything, nor touch th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.callers import Desk
+from flyteish._controller.engines import Engines
 from flyteish._controller.order_factory import OrderDesk
 from flyteish._controller.outcomes import outcome_of
 from flyteish._core.model.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
 from flyteish._core.model.events import AttemptEnded
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.queues import Pool
 from flyteish._core.model.records import Action, Phase
 from flyteish.interfaces import Clock, Engine, Notice, Order
 from flyteish.markets.followed import Markets
 
 _ActionName = tuple[str, str]
+_Starts = dict[Engine, list[Order]]
 
 
 class Performer:
@@ -36,8 +37,7 @@ class Performer:
     def __init__(
         self,
         *,
-        pools: Mapping[str, Pool],
-        engines: Mapping[str, Engine],
+        engines: Engines,
         markets: Markets,
         desk: Desk,
         orders: OrderDesk,
@@ -48,7 +48,6 @@ class Performer:
         on_ended: Callable[[str], None],
         on_drained: Callable[[str], None],
     ) -> None:
-        self._pools = pools
         self._engines = engines
         self._markets = markets
         self._desk = desk
@@ -59,14 +58,12 @@ class Performer:
         self._on_change = on_change
         self._on_ended = on_ended
         self._on_drained = on_drained
-        self.live: dict[_ActionName, BaseException] = {}
-        """Exceptions of failed actions as they were raised in this process, until they are delivered."""
         self.to_remember: dict[_ActionName, bytes] = {}
         """Digests by which the results of cached tasks are kept, until they are delivered."""
 
     def carry_out(self, burst: Burst) -> None:
         """All orders of a durable burst."""
-        starts: dict[str, list[Order]] = {}
+        starts: _Starts = {}
         for order in burst.orders:
             kind = type(order)
             if kind is StartAttempt:
@@ -75,7 +72,7 @@ class Performer:
                 self.deliver(order.action)
             elif kind is StopAttempt:
                 self._start(starts)  # an engine takes no notice of a stop of what it does not know yet
-                self._engine(order.pool).stop(order.key, order.reason, self._stop_grace)
+                self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
             elif kind is RelocateAttempt:
                 self._start(starts)
                 notice = Notice(kind="relocate", seconds=order.seconds, source="placement")
@@ -90,19 +87,19 @@ class Performer:
         for run in burst.runs():
             self._on_change(run)
 
-    def _start(self, starts: dict[str, list[Order]]) -> None:
+    def _start(self, starts: _Starts) -> None:
         """Hand over what was gathered: many at once, for engines send them on in one go."""
         for engine, orders in starts.items():
-            self._engines[engine].start(orders)
+            engine.start(orders)
         starts.clear()
 
-    def _prepare(self, start: StartAttempt, starts: dict[str, list[Order]]) -> None:
+    def _prepare(self, start: StartAttempt, starts: _Starts) -> None:
         action = start.action
         attempt = action.attempts[-1] if action.attempts else None
         if attempt is None or attempt.generation != start.generation:
             return
-        engine = self._pools[start.pool].engine
-        order = self._orders.order(action, attempt, trusted=engine == "inline")
+        engine = self._engines.of(start.pool)
+        order = self._orders.order(action, attempt, with_token=engine.connects)
         if isinstance(order, AttemptEnded):
             self._report(order)
             return
@@ -113,21 +110,17 @@ class Performer:
         """The action is over: who waits for it hears of it, and a cached result is kept."""
         name = (action.run, action.id)
         digest = self.to_remember.pop(name, None) if self.to_remember else None
-        live = self.live.pop(name, None) if self.live else None
         if action.checkpoints and action.phase is Phase.SUCCEEDED:  # nobody restores them any more
             asyncio.get_running_loop().run_in_executor(None, self._orders.forget_checkpoints, action)
         if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
             # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
             loop = asyncio.get_running_loop()
             loop.run_in_executor(None, self._orders.remember, action, digest).add_done_callback(
-                lambda _: self._desk.answer(outcome_of(action), None)
+                lambda _: self._desk.answer(outcome_of(action), action.generation)
             )
             return
-        self._desk.answer(outcome_of(action), live)
+        self._desk.answer(outcome_of(action), action.generation)
 
     def reclaim(self, pool: str, key: AttemptKey, notice: Notice) -> None:
         """The pool's market takes the machine under an attempt away."""
-        self._engine(pool).reclaim(key, notice)
-
-    def _engine(self, pool: str) -> Engine:
-        return self._engines[self._pools[pool].engine]
+        self._engines.of(pool).reclaim(key, notice)

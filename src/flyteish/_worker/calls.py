@@ -23,7 +23,7 @@ from flyteish._worker.messages import (
     Skipped,
     Traced,
 )
-from flyteish.interfaces import Call, OnOutcome, Order
+from flyteish.interfaces import Call, OnJournalled, OnOutcome, Order
 
 
 class Callbacks:
@@ -54,7 +54,7 @@ class Callbacks:
 
 
 class WorkerLink:
-    """``interfaces.Link`` for one attempt in a worker process.
+    """``interfaces.InlineLink`` for one attempt in a worker process.
 
     Args:
         order: the attempt's.
@@ -88,5 +88,7 @@ class WorkerLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._send(Skipped(self._key, self._token, event))
 
-    def traced(self, key: str, result: Payload) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
         self._send(Traced(self._key, self._token, key, result))
+        if done is not None:
+            done(None)

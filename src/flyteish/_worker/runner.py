@@ -20,7 +20,7 @@ from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import Evidence
 from flyteish._core.model.values import Payload
 from flyteish.errors import BlobError, SerializationError
-from flyteish.interfaces import BlobStore, Link, Order
+from flyteish.interfaces import BlobStore, InlineLink, Order
 
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
@@ -79,7 +79,7 @@ Ending = tuple[Evidence, BaseException | None]
 def perform_sync(
     order: Order,
     task: Loadable,
-    link: Link,
+    link: InlineLink,
     blobs: BlobStore,
     feeds: Feeds,
     context: AttemptContext | None = None,
@@ -135,7 +135,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
 async def perform_async(
     order: Order,
     task: Loadable,
-    link: Link,
+    link: InlineLink,
     blobs: BlobStore,
     feeds: Feeds,
     context: AttemptContext | None = None,

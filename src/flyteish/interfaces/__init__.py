@@ -6,6 +6,8 @@ in ``tests/contracts``. Must not know any implementation.
     Engine      runs attempts                      inline, processes, (kubernetes)
     Reports     what an engine tells the controller, from any thread
     Link        what a running attempt asks of the controller: child calls, checkpoints
+    InlineReports, InlineLink
+                what only who shares the controller's process may have: loops, objects, exceptions
     RunStore    the journal                        memory, sqlite
     Mailbox     commands and notes between processes that share a store
     BlobStore   values, checkpoints, files         memory, files
@@ -17,8 +19,20 @@ in ``tests/contracts``. Must not know any implementation.
 from __future__ import annotations
 
 from flyteish.interfaces.blobs import BlobStore
-from flyteish.interfaces.engines import Engine, Link, Origin, Reports
-from flyteish.interfaces.orders import Call, Notice, OnOutcome, Order, Outcome
+from flyteish.interfaces.engines import (
+    Engine,
+    EngineFactory,
+    InlineLink,
+    InlineReports,
+    Limits,
+    Link,
+    Opening,
+    Origin,
+    Report,
+    Reports,
+    Unfinished,
+)
+from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
 from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
 from flyteish.interfaces.world import Clock, Market, PriceSource
 
@@ -29,16 +43,24 @@ __all__ = [
     "Clock",
     "Command",
     "Engine",
+    "EngineFactory",
+    "InlineLink",
+    "InlineReports",
+    "Limits",
     "Link",
     "Mailbox",
     "Market",
     "Notice",
+    "OnJournalled",
     "OnOutcome",
+    "Opening",
     "Order",
     "Origin",
     "Outcome",
     "PriceSource",
+    "Report",
     "Reports",
     "RunRow",
     "RunStore",
+    "Unfinished",
 ]

@@ -1,48 +1,98 @@
 """What the controller asks of an engine, and what engines and running attempts ask of the controller.
 
 Contracts only; tests/conformance runs over every engine. Must not know any implementation.
+
+An engine is opened with the pools that it runs, told to start attempts, and reports of each what happens to it; of
+every attempt that it was given, or adopted, exactly one end. Attempts reach the controller through a ``Link``, in their
+own process or through whatever connection the engine has to them. Who shares the controller's process gets more: its
+caller's loop, the task object, exceptions as they were raised. That is ``InlineReports`` and ``InlineLink``, and no
+engine needs them to pass the conformance suite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, CheckpointSkipped
+from flyteish._core.model.events import (
+    AttemptEnded,
+    AttemptNoticed,
+    AttemptRunning,
+    CheckpointSkipped,
+    PoolCapacityChanged,
+)
 from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.queues import Pool
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces.blobs import BlobStore
-from flyteish.interfaces.orders import Call, Notice, OnOutcome, Order
+from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
 
-class Link(Protocol):
-    """What a running attempt asks of the controller. Callable from any thread; never blocks.
+# -- for attempts ------------------------------------------------------------------------------------------------------
 
-    Callbacks run on a thread of the controller's (or of the worker's connection) and must be quick.
+
+class _Requests(Protocol):
+    """What every attempt may ask. Callable from any thread; never blocks.
+
+    Callbacks run on a thread of the controller's (or of the worker's connection) and must be quick. What an attempt is
+    told was journalled before.
     """
-
-    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
-        """Submit a child; returns a number to cancel it by. ``done`` is called exactly once.
-
-        ``task`` is the object that was called, for a controller in this process; a remote link ignores it.
-        """
 
     def cancel(self, number: int, reason: str) -> None:
         """The caller no longer waits: its action is cancelled. ``done`` is still called."""
 
-    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
+    def commit_checkpoint(self, record: CheckpointRecord, done: OnJournalled) -> None:
         """Add to the chain; ``done(None)`` once it is journalled, ``done(why)`` if it was refused."""
 
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         """Restore passed over a torn or corrupt checkpoint."""
 
-    def traced(self, key: str, result: Payload) -> None:
-        """Remember a traced helper's value for later attempts."""
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+        """Remember a traced helper's value for later attempts; ``done`` as for checkpoints."""
+
+
+class Link(_Requests, Protocol):
+    """The way of one attempt to the controller, for the engine that speaks for it."""
+
+    def call(self, call: Call, done: Callable[[Outcome], None]) -> int:
+        """Submit a child; returns a number to cancel it by. ``done`` is called exactly once."""
+
+
+class InlineLink(_Requests, Protocol):
+    """The same for an attempt's own code, in its own process."""
+
+    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+        """Submit a child; returns a number to cancel it by. ``done`` is called exactly once.
+
+        ``task`` is the object that was called, for a controller in this process; in a worker it is of no use.
+        """
+
+
+# -- for engines -------------------------------------------------------------------------------------------------------
+
+Report: TypeAlias = AttemptRunning | AttemptNoticed | AttemptEnded | PoolCapacityChanged
+
+
+class Reports(Protocol):
+    """What an engine tells the controller. Callable from any thread; never blocks."""
+
+    def report(self, event: Report, done: OnJournalled | None = None) -> None:
+        """An attempt went on, or a pool changed.
+
+        ``done(None)`` is called once that is journalled, ``done(why)`` if it was refused or the session ends first: who
+        must not forget an end before it is on record waits for it.
+        """
+
+    def link(self, key: AttemptKey) -> Link:
+        """The connection for this attempt; requests through it are fenced by the attempt's generation."""
+
+    def log_path(self, key: AttemptKey) -> Path | None:
+        """Where the attempt's output belongs; None where logs are not kept."""
 
 
 class Origin(NamedTuple):
@@ -56,31 +106,71 @@ class Origin(NamedTuple):
     """The task object that was called: closures and notebook functions are run as they are."""
 
 
-class Reports(Protocol):
-    """What an engine tells the controller. Callable from any thread; never blocks."""
-
-    def report(self, event: AttemptRunning | AttemptNoticed | AttemptEnded, live: BaseException | None = None) -> None:
-        """An attempt went on. ``live`` is the exception object where the attempt ran in this process."""
-
-    def link(self, order: Order) -> Link:
-        """The connection for this attempt; requests through it are fenced by the attempt's generation."""
+class InlineReports(Protocol):
+    """What an engine that shares the controller's process needs besides."""
 
     def origin(self, key: AttemptKey) -> Origin | None:
         """Where the action was called; None if that was in another process. Asked on the controller's thread."""
 
-    def log_path(self, key: AttemptKey) -> Path | None:
-        """Where the attempt's output belongs; None where logs are not kept."""
+    def raised(self, key: AttemptKey, error: BaseException) -> None:
+        """The exception with which the attempt ends, for callers in this process. Before its end is reported."""
+
+    def inline_link(self, key: AttemptKey) -> InlineLink:
+        """The connection for this attempt, as ``Reports.link``."""
+
+
+class Limits(NamedTuple):
+    """Bytes: how large values may be."""
+
+    inline: int
+    """Larger ones go by the blob store, smaller ones within messages and the journal."""
+    value: int
+    """Larger ones are refused."""
+
+
+class Opening(NamedTuple):
+    """What an engine gets to know when it is opened."""
+
+    pools: Mapping[str, Pool]
+    """Those that it runs, by name: there is an engine for each kind and cluster."""
+    reports: Reports
+    blobs: BlobStore
+    limits: Limits
+    scratch: Path | None = None
+    """Below it attempts have their private files; None: wherever the system has a place for such."""
+
+
+class Unfinished(NamedTuple):
+    """An attempt that is on record as going on, of a controller that is no more."""
+
+    order: Order
+    """As it would be given today. Its token is not known any more, only that token's digest."""
+    token_digest: bytes
+    """``tokens.digest_of`` its token; empty where none is on record, so that nobody can speak for it."""
 
 
 class Engine(Protocol):
-    """Runs attempts. All methods are called on the controller's thread and return at once.
+    """Runs attempts. All methods are called on the controller's thread, and those that are not async return at once.
 
-    Every started attempt is reported ended exactly once, whatever becomes of it. ``stop`` and ``reclaim`` of
-    an attempt that is already over do nothing.
+    Every attempt that was started or adopted is reported ended exactly once, whatever becomes of it. ``stop`` and
+    ``reclaim`` of an attempt that is already over do nothing.
     """
 
-    async def open(self, reports: Reports, blobs: BlobStore) -> None:
+    @property
+    def connects(self) -> bool:
+        """Whether its attempts speak from other processes, and so need a token each to be known by."""
+
+    @property
+    def outlives(self) -> bool:
+        """Whether its attempts can go on without this controller, for a later one to adopt."""
+
+    async def open(self, opening: Opening) -> None:
         """Get ready. Starts nothing that ``close`` does not end."""
+
+    async def adopt(self, unfinished: Sequence[Unfinished]) -> frozenset[AttemptKey]:
+        """Take over, from an earlier controller, those of these attempts that still live or whose end is still to be
+        told. Returns them; what is not returned never speaks again.
+        """
 
     def start(self, orders: Sequence[Order]) -> None:
         """Begin these attempts, in order."""
@@ -92,4 +182,9 @@ class Engine(Protocol):
         """Take the machine away: notice, ``notice.seconds`` of grace, then the end. Ends as ``reclaimed``."""
 
     async def close(self) -> None:
-        """End every attempt and free everything; bounded in time."""
+        """End the attempts of pools with ``on_close="stop"``, let those of the others go on without us, and free
+        everything that is ours; bounded in time. Nothing is reported of what goes on.
+        """
+
+
+EngineFactory: TypeAlias = Callable[[], Engine]

@@ -89,3 +89,5 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
 #: Receives an action's outcome, and the exception object itself where it was raised in this very process.
 OnOutcome = Callable[[Outcome, BaseException | None], None]
+#: Told None once something is journalled, else why it was refused, or never will be.
+OnJournalled = Callable[[str | None], None]

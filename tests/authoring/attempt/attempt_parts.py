@@ -16,7 +16,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
 from flyteish.blobs.memory import MemoryBlobStore
-from flyteish.interfaces import BlobStore, Call, OnOutcome, Order
+from flyteish.interfaces import BlobStore, Call, OnJournalled, OnOutcome, Order
 
 
 class ManualClock:
@@ -62,7 +62,7 @@ class RecordingLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self.skipped.append(event)
 
-    def traced(self, key: str, result: Payload) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
         raise AssertionError("nothing is traced in these tests")
 
 

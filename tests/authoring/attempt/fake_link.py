@@ -21,7 +21,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Scope, Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, TaskReference
 from flyteish.blobs.memory import MemoryBlobStore
-from flyteish.interfaces import Call, OnOutcome, Order, Outcome
+from flyteish.interfaces import Call, OnJournalled, OnOutcome, Order, Outcome
 
 RUN = "r0"
 
@@ -111,8 +111,10 @@ class FakeLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         raise AssertionError(f"nothing here has checkpoints: {event}")
 
-    def traced(self, key: str, result: Payload) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
         self.remembered[key] = result
+        if done is not None:
+            done(None)
 
     # -- what tests do with it -------------------------------------------------------------------------------------
 

@@ -20,11 +20,12 @@ from flyteish._core.model.events import (
     AttemptRunning,
     CheckpointSkipped,
     Evidence,
+    PoolCapacityChanged,
 )
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._worker.loader import Loadable
-from flyteish.interfaces import Call, Link, OnOutcome, Order, Origin, Outcome
+from flyteish.interfaces import Call, Link, OnJournalled, Order, Outcome, Report
 
 Event = AttemptRunning | AttemptNoticed | AttemptEnded
 
@@ -32,17 +33,17 @@ Event = AttemptRunning | AttemptNoticed | AttemptEnded
 class RecordingLink:
     """Keeps what an attempt asked for. ``answer`` decides calls; None leaves them open, for ``finish``."""
 
-    def __init__(self, recorder: Recorder, order: Order) -> None:
-        self.order = order
+    def __init__(self, recorder: Recorder, key: AttemptKey) -> None:
+        self.key = key
         self.calls: list[Call] = []
         self.cancelled: list[tuple[int, str]] = []
         self.checkpoints: list[CheckpointRecord] = []
         self.skipped: list[CheckpointSkipped] = []
         self.values: dict[str, Payload] = {}
-        self._waiting: list[OnOutcome | None] = []
+        self._waiting: list[Callable[[Outcome], None] | None] = []
         self._recorder = recorder
 
-    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
+    def call(self, call: Call, done: Callable[[Outcome], None]) -> int:
         self.calls.append(call)
         self._waiting.append(done)
         number = len(self.calls) - 1
@@ -54,11 +55,11 @@ class RecordingLink:
     def finish(self, number: int, outcome: Outcome) -> None:
         done, self._waiting[number] = self._waiting[number], None
         if done is not None:
-            done(outcome, None)
+            done(outcome)
 
     def cancel(self, number: int, reason: str) -> None:
         self.cancelled.append((number, reason))
-        self.finish(number, Outcome(self.order.key.run, "child", "aborted"))
+        self.finish(number, Outcome(self.key.run, "child", "aborted"))
         self._recorder.changed()
 
     def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
@@ -69,8 +70,10 @@ class RecordingLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self.skipped.append(event)
 
-    def traced(self, key: str, result: Payload) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
         self.values[key] = result
+        if done is not None:
+            done(None)
 
 
 class Recorder:
@@ -81,7 +84,6 @@ class Recorder:
 
     def __init__(self, logs: Path | None = None) -> None:
         self.events: list[Event] = []
-        self.live: dict[AttemptKey, BaseException | None] = {}
         self.links: dict[AttemptKey, RecordingLink] = {}
         self.answer: Callable[[RecordingLink, int, Call], None] | None = None
         self._logs = logs
@@ -90,18 +92,16 @@ class Recorder:
 
     # -- interfaces.Reports
 
-    def report(self, event: Event, live: BaseException | None = None) -> None:
+    def report(self, event: Report, done: OnJournalled | None = None) -> None:
+        assert not isinstance(event, PoolCapacityChanged)
         with self._lock:
             self.events.append(event)
-            if isinstance(event, AttemptEnded):
-                self.live[AttemptKey(event.run, event.action, event.generation)] = live
+        if done is not None:
+            done(None)
         self.changed()
 
-    def link(self, order: Order) -> Link:
-        return self.links.setdefault(order.key, RecordingLink(self, order))
-
-    def origin(self, key: AttemptKey) -> Origin | None:
-        return None
+    def link(self, key: AttemptKey) -> Link:
+        return self.links.setdefault(key, RecordingLink(self, key))
 
     def log_path(self, key: AttemptKey) -> Path | None:
         return None if self._logs is None else self._logs / f"{key.run}-{key.action}-{key.generation}.log"
@@ -127,6 +127,10 @@ class Recorder:
             raise AssertionError(f"not within {seconds} s; so far: {self.events}") from None
         finally:
             self._watchers.remove(watcher)
+
+    def ended(self) -> list[AttemptEnded]:
+        with self._lock:
+            return [e for e in self.events if isinstance(e, AttemptEnded)]
 
     def ends(self, key: AttemptKey) -> list[AttemptEnded]:
         with self._lock:

@@ -23,12 +23,13 @@ import pytest
 
 from flyteish._authoring.values.errors import rebuild
 from flyteish._core.model.events import AttemptEnded
+from flyteish._core.model.queues import Pool
 from flyteish._core.model.settings import Level, merge, opinions
 from flyteish._core.model.values import TaskReference
 from flyteish.blobs import open_blobs
 from flyteish.engines.processes.engine import ProcessesEngine
 from flyteish.errors import ConfigurationError, SessionClosedError
-from flyteish.interfaces import Notice, Outcome
+from flyteish.interfaces import Limits, Notice, Opening, Outcome
 from tests.engines.processes import jobs
 from tests.engines.processes.recording import Orders, Recorder, success, value
 
@@ -36,12 +37,13 @@ from tests.engines.processes.recording import Orders, Recorder, success, value
 class Bench:
     """One engine with a recorder, and the orders for it."""
 
-    def __init__(self, folder: Path, engine: ProcessesEngine) -> None:
+    def __init__(self, folder: Path, engine: ProcessesEngine, max_result: int = 1 << 30) -> None:
         self.folder = folder
         self.engine = engine
         self.recorder = Recorder(folder / "logs")
         self.orders = Orders()
         self.blobs = open_blobs((folder / "blobs").as_uri())
+        self.opening = Opening({"local": Pool("local")}, self.recorder, self.blobs, Limits(1 << 18, max_result))
 
     async def result(self, task: Any, *args: Any, **more: Any) -> Any:
         order = self.orders(task, *args, **more)
@@ -54,7 +56,7 @@ class Bench:
         return await self.recorder.end(order)
 
     def done(self, count: int) -> bool:
-        return len(self.recorder.live) >= count
+        return len(self.recorder.ended()) >= count
 
     def path(self, name: str) -> str:
         return str(self.folder / name)
@@ -72,7 +74,7 @@ class Bench:
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     """An open engine with two places."""
     made = Bench(tmp_path, ProcessesEngine(max_workers=2))
-    await made.engine.open(made.recorder, made.blobs)
+    await made.engine.open(made.opening)
     yield made
     await made.engine.close()
     assert not made.pids()
@@ -83,7 +85,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def narrow(tmp_path: Path) -> AsyncIterator[Bench]:
     """An open engine with one place."""
     made = Bench(tmp_path, ProcessesEngine(max_workers=1))
-    await made.engine.open(made.recorder, made.blobs)
+    await made.engine.open(made.opening)
     yield made
     await made.engine.close()
     assert no_children()
@@ -118,7 +120,7 @@ async def test_a_thousand_attempts_each_end_once_and_on_both_workers(bench: Benc
     """Every attempt of a burst is reported ended exactly once, with its own result."""
     orders = [bench.orders(jobs.double, n) for n in range(1000)]
     bench.engine.start(orders)
-    await bench.recorder.until(lambda: len(bench.recorder.live) == 1000)
+    await bench.recorder.until(lambda: len(bench.recorder.ended()) == 1000)
     assert [value(jobs.double, await bench.recorder.end(order)) for order in orders] == [2 * n for n in range(1000)]
     assert sum(isinstance(event, AttemptEnded) for event in bench.recorder.events) == 1000
 
@@ -132,8 +134,8 @@ async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:
 
 async def test_a_result_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     """The error names the task, the size and the limit, and is final."""
-    bench = Bench(tmp_path, ProcessesEngine(max_workers=1, max_result=2048))
-    await bench.engine.open(bench.recorder, bench.blobs)
+    bench = Bench(tmp_path, ProcessesEngine(max_workers=1), max_result=2048)
+    await bench.engine.open(bench.opening)
     evidence = await bench.end(jobs.big, 5000)
     await bench.engine.close()
     assert "jobs.big(): result of 4.9 KiB is larger than the 2.0 KiB accepted" in evidence.error.message
@@ -505,7 +507,7 @@ async def test_close_ends_every_attempt_in_bounded_time(tmp_path: Path) -> None:
     """Running, ignoring and waiting attempts are all reported stopped, and no process, thread or file is left."""
     before = set(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else set()
     bench = Bench(tmp_path, ProcessesEngine(max_workers=2))
-    await bench.engine.open(bench.recorder, bench.blobs)
+    await bench.engine.open(bench.opening)
     running = [
         bench.orders(jobs.stubborn, bench.path("a")),
         bench.orders(jobs.asleep, bench.path("b"), bench.path("tidied")),
@@ -539,13 +541,16 @@ async def test_no_worker_and_no_grandchild_outlives_a_killed_controller(tmp_path
         import asyncio
         from pathlib import Path
         from flyteish.blobs import open_blobs
+        from flyteish._core.model.queues import Pool
         from flyteish.engines.processes.engine import ProcessesEngine
+        from flyteish.interfaces import Limits, Opening
         from tests.engines.processes import jobs
         from tests.engines.processes.recording import Orders, Recorder
 
         async def main():
             engine = ProcessesEngine(max_workers=1)
-            await engine.open(Recorder(), open_blobs({(tmp_path / "blobs").as_uri()!r}))
+            blobs = open_blobs({(tmp_path / "blobs").as_uri()!r})
+            await engine.open(Opening({{"local": Pool("local")}}, Recorder(), blobs, Limits(1 << 18, 1 << 30)))
             engine.start([Orders()(jobs.start_child, {str(told)!r})])
             await asyncio.sleep(60)
 
@@ -577,7 +582,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("name", ["max_workers", "batch", "max_result"])
+@pytest.mark.parametrize("name", ["max_workers", "batch"])
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "2"])
 def test_bad_numbers_are_refused_by_name(name: str, bad: Any) -> None:
     """The error names the parameter, the value and what is accepted."""
@@ -588,4 +593,4 @@ def test_bad_numbers_are_refused_by_name(name: str, bad: Any) -> None:
 async def test_blobs_that_only_this_process_has_are_refused() -> None:
     """Values could not travel: the error says what to use instead."""
     with pytest.raises(ConfigurationError, match="keep blobs in files"):
-        await ProcessesEngine().open(Recorder(), open_blobs("memory:"))
+        await ProcessesEngine().open(Opening({}, Recorder(), open_blobs("memory:"), Limits(1 << 18, 1 << 30)))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.attempt.checkpoint import Checkpoint
     from flyteish._authoring.attempt.interruption import Interruption
-    from flyteish.interfaces import BlobStore, Link, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Order
 
 
 class AttemptContext(AttemptState):
@@ -44,7 +44,7 @@ class AttemptContext(AttemptState):
     def __init__(
         self,
         order: Order,
-        link: Link,
+        link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
         *,

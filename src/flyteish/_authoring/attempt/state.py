@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import logging
 
     from flyteish._async.feeds import Feeds
-    from flyteish.interfaces import BlobStore, Link, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Order
 
 
 class AttemptState:
@@ -33,7 +33,7 @@ class AttemptState:
     def __init__(
         self,
         order: Order,
-        link: Link,
+        link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
         *,

@@ -19,8 +19,6 @@ from flyteish.errors import ConfigurationError
 Medium = Literal["spot", "on-demand"]
 SPOT: Final[Medium] = "spot"
 ON_DEMAND: Final[Medium] = "on-demand"
-ENGINES: Final = ("inline", "processes", "kubernetes")
-KUBERNETES_STARTUP: Final = 180.0
 """Seconds assumed for a node and an image, until a start was measured."""
 LOCAL_STARTUP: Final = 1.0
 
@@ -90,7 +88,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     Args:
         name: what queues call it.
         medium: ``"spot"`` or ``"on-demand"``.
-        engine: ``"inline"`` (in this process), ``"processes"`` (warm worker processes) or ``"kubernetes"``.
+        engine: ``"inline"`` (in this process), ``"processes"`` (warm worker processes), ``"kubernetes"``, or one that
+            the program brings (``Session(engines=...)``).
         capacity: most attempts at once; 0 = unlimited.
         resources: most cpu, memory, gpu at once, summed over attempts; 0 = unlimited.
         price_per_hour: $ for one attempt's hour; used for costs, ``spend_limit`` and reports. A number, ``"market"``
@@ -102,6 +101,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         grace: seconds between an interruption notice and the kill. Default 120 (the EC2 notice).
         startup: seconds from an attempt's admission until its code begins, assumed until it was measured; the
             deadline rule and the simulator go by it. Default None: 180 on Kubernetes, 1 elsewhere.
+        on_close: what becomes of attempts when the session closes: ``"stop"`` ends them, ``"detach"`` lets them go on,
+            for a later session to take up; engines on this machine know ``"stop"`` only.
         market: who reclaims spot attempts of a local pool: a market object, or None for nobody.
 
     Raises:
@@ -123,12 +124,14 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     market: Any = None
     startup: float | None = None
     half_life: float = 3600.0
+    on_close: Literal["stop", "detach"] = "stop"
 
     def __post_init__(self) -> None:
         say = _Checker(f"Pool({self.name!r})")
         say.name("name", self.name)
         say.one_of("medium", self.medium, (SPOT, ON_DEMAND))
-        say.one_of("engine", self.engine, ENGINES)
+        say.name("engine", self.engine)
+        say.one_of("on_close", self.on_close, ("stop", "detach"))
         say.whole("capacity", self.capacity)
         say.kind("resources", self.resources, Resources)
         self._check_price(say)
@@ -164,9 +167,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     @property
     def assumed_startup(self) -> float:
         """Seconds until an attempt's code begins, as long as nobody has measured it."""
-        if self.startup is not None:
-            return self.startup
-        return KUBERNETES_STARTUP if self.engine == "kubernetes" else LOCAL_STARTUP
+        return LOCAL_STARTUP if self.startup is None else self.startup
 
     @property
     def amounts(self) -> Amounts:

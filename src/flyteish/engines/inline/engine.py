@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
@@ -16,17 +15,24 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flyteish._authoring.attempt.context import AttemptContext
 from flyteish._authoring.values.errors import document
-from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, CheckpointSkipped, Evidence
+from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._worker.loader import Loader
-from flyteish._worker.runner import INLINE_LIMIT, MAX_RESULT, Stopping, perform_async, perform_sync
+from flyteish._worker.runner import Stopping, perform_async, perform_sync
 from flyteish.engines.inline.output import SPEAKER, Output, Speaker
 from flyteish.engines.inline.scoped_environ import scoped
 from flyteish.engines.inline.task_loops import TaskLoops
+from flyteish.engines.inline.thread_link import ThreadLink
 from flyteish.engines.inline.threads import Threads
 from flyteish.errors import TaskNotImportableError
-from flyteish.interfaces import BlobStore, Call, Clock, Link, Notice, OnOutcome, Order, Reports
+from flyteish.interfaces import (
+    Clock,
+    InlineReports,
+    Notice,
+    Opening,
+    Order,
+    Unfinished,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,24 +50,27 @@ session meanwhile: then nothing is recorded, and nobody pays."""
 
 
 class InlineEngine:
-    """The embedded default. ``max_threads`` bounds busy ``def`` tasks, and nothing the ``async def`` ones."""
+    """The embedded default. ``max_threads`` bounds busy ``def`` tasks, and nothing the ``async def`` ones.
+
+    ``inline`` gives the controller, when the engine is opened, as only who shares its process knows it.
+    """
+
+    connects = False
+    outlives = False
 
     def __init__(
         self,
         *,
         feeds: Feeds,
         clock: Clock,
+        inline: Callable[[], InlineReports],
         max_threads: int,
-        inline_limit: int = INLINE_LIMIT,
-        max_result: int = MAX_RESULT,
         print_to_log: bool = False,
-        scratch: Path | None = None,
     ) -> None:
         self._output = Output(prints=print_to_log)
         self._feeds = feeds
-        self._scratch = scratch
         self._clock = clock
-        self._limits = (inline_limit, max_result)
+        self._find_inline = inline
         self._threads = Threads(max_threads, "flyteish-def")
         self._attempts: dict[AttemptKey, _Attempt] = {}
         self._loops: TaskLoops | None = None
@@ -69,17 +78,21 @@ class InlineEngine:
         self._sweeper: asyncio.TimerHandle | None = None
         self._blocked: asyncio.AbstractEventLoop | None = None
 
-    async def open(self, reports: Reports, blobs: BlobStore) -> None:
-        self._reports = reports
-        self._blobs = blobs
+    async def open(self, opening: Opening) -> None:
+        blobs = opening.blobs
+        self._reports, self._inline = opening.reports, self._find_inline()
+        self._blobs, self._limits, self._scratch = blobs, opening.limits, opening.scratch
         self._loop = asyncio.get_running_loop()
         self._loops = TaskLoops(self._loop)
         self._loader = Loader(lambda: blobs)
         self._output.open()
 
+    async def adopt(self, unfinished: Sequence[Unfinished]) -> frozenset[AttemptKey]:
+        return frozenset()  # what ran in another process died with it
+
     def start(self, orders: Sequence[Order]) -> None:
         for order in orders:
-            origin = self._reports.origin(order.key)
+            origin = self._inline.origin(order.key)
             try:
                 task = cast("Loadable", origin.task) if origin and origin.task else self._load(order)
             except TaskNotImportableError as error:
@@ -184,8 +197,10 @@ class InlineEngine:
 
     def _report(self, key: AttemptKey, evidence: Evidence, live: BaseException | None, running_at: float) -> None:
         self._attempts.pop(key, None)
+        if live is not None:
+            self._inline.raised(key, live)
         chance = self._clock.chance()
-        self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, chance, running_at), live)
+        self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, chance, running_at))
 
 
 class _Attempt(Stopping):
@@ -225,8 +240,8 @@ class _Attempt(Stopping):
     def context(self) -> AttemptContext:
         if self._context is None:
             engine, order = self._engine, self.order
-            link = engine._reports.link(order)
-            used = link if order.is_async else _ThreadLink(link, engine._threads)
+            link = engine._inline.inline_link(order.key)
+            used = link if order.is_async else ThreadLink(link, engine._threads)
             self._context = AttemptContext(order, used, engine._blobs, engine._feeds, scratch=engine._scratch)
         return self._context
 
@@ -357,42 +372,3 @@ def _with_error(ours: Evidence, theirs: Evidence) -> Evidence:
 
 def _variables(order: Order) -> dict[str, str]:
     return {**order.settings.env_vars, **order.secrets} if order.settings.env_vars or order.secrets else {}
-
-
-class _ThreadLink:
-    """The link of a ``def`` task: while a call is outstanding, its thread does not count."""
-
-    __slots__ = ("_link", "_lock", "_outstanding", "_threads")
-
-    def __init__(self, link: Link, threads: Threads) -> None:
-        self._link = link
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._outstanding = 0
-
-    def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
-        self._change(1)
-
-        def answered(outcome: Any, live: BaseException | None) -> None:
-            self._change(-1)
-            done(outcome, live)
-
-        return self._link.call(call, answered, task)
-
-    def _change(self, change: int) -> None:
-        with self._lock:
-            before, self._outstanding = self._outstanding, self._outstanding + change
-        if (before == 0) != (self._outstanding == 0):
-            self._threads.parked(change)
-
-    def cancel(self, number: int, reason: str) -> None:
-        self._link.cancel(number, reason)
-
-    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
-        self._link.commit_checkpoint(record, done)
-
-    def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
-        self._link.checkpoint_skipped(event)
-
-    def traced(self, key: str, result: Payload) -> None:
-        self._link.traced(key, result)

@@ -20,7 +20,6 @@ from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRun
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
-from flyteish._worker.runner import MAX_RESULT
 from flyteish.engines.processes.backlog import Backlog, Pace
 from flyteish.engines.processes.exit_codes import read_exit_code
 from flyteish.engines.processes.start_failures import StartFailures
@@ -28,7 +27,7 @@ from flyteish.engines.processes.worker_pool import PooledAttempt, PooledWorker, 
 from flyteish.engines.processes.worker_process import WorkerProcess, processors
 from flyteish.engines.workers.requests import Requests
 from flyteish.errors import ConfigurationError, SessionClosedError
-from flyteish.interfaces import BlobStore, Notice, Order, Reports
+from flyteish.interfaces import Notice, Opening, Order, Unfinished
 
 #: Seconds that attempts get when the engine closes; then again as long for the processes to end.
 CLOSE_GRACE = 1.0
@@ -48,25 +47,20 @@ class ProcessesEngine:
             Default None: the number of processors.
         batch: attempts that a worker may have waiting at most. Default 32; how many it gets
             follows from how long they take.
-        max_result: bytes of a result beyond which it is refused. Default 5 GiB.
-        scratch: folder for the attempts' private files. Default None: the system's place for such.
 
     Raises:
         ConfigurationError: a number is out of range; names it.
     """
 
-    def __init__(
-        self, max_workers: int | None = None, batch: int = 32, max_result: int = MAX_RESULT, scratch: str | None = None
-    ) -> None:
-        for name, value in (("max_workers", max_workers), ("batch", batch), ("max_result", max_result)):
-            if value is None and name == "max_workers":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    connects = True
+    outlives = False
+
+    def __init__(self, max_workers: int | None = None, batch: int = 32) -> None:
+        for name, value in (("max_workers", 1 if max_workers is None else max_workers), ("batch", batch)):
+            if type(value) is not int or value < 1:
                 raise ConfigurationError(f"ProcessesEngine({name}={value!r}) is not accepted: expected an int >= 1")
         self._places = max_workers or processors()
         self._pace = Pace(batch)
-        self._max_result = max_result
-        self._scratch = scratch
         self._open = False
         self._waiting = Backlog()
         self._attempts: dict[AttemptKey, PooledAttempt] = {}
@@ -81,25 +75,31 @@ class ProcessesEngine:
 
     # -- the contract --------------------------------------------------------------------------------------
 
-    async def open(self, reports: Reports, blobs: BlobStore) -> None:
+    async def open(self, opening: Opening) -> None:
+        blobs, scratch = opening.blobs, opening.scratch
         if not blobs.url.startswith("file:"):
             raise ConfigurationError(
                 f"engine='processes' cannot use the blob store at {blobs.url!r}, which no other process can "
                 "open: keep blobs in files, or use engine='inline'"
             )
-        self._reports = reports
+        self._reports = opening.reports
         self._loop = asyncio.get_running_loop()
         self._requests = Requests(LoopFeed(self._loop), self._waits)
-        self._hello = m.Hello(list(sys.path), list(sys.argv), blobs.url, self._max_result, self._scratch)
+        self._hello = m.Hello(
+            list(sys.path), list(sys.argv), blobs.url, opening.limits.value, str(scratch) if scratch else None
+        )
         self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
+
+    async def adopt(self, unfinished: Sequence[Unfinished]) -> frozenset[AttemptKey]:
+        return frozenset()  # a worker that loses its controller ends at once
 
     def start(self, orders: Sequence[Order]) -> None:
         if not self._open:
             raise SessionClosedError(f"the processes engine is not open; it was given {len(orders)} orders")
         for order in orders:
             log = self._reports.log_path(order.key)
-            attempt = PooledAttempt(order, self._reports.link(order), None if log is None else str(log))
+            attempt = PooledAttempt(order, self._reports.link(order.key), None if log is None else str(log))
             self._attempts[order.key] = attempt
             self._waiting.append(attempt)
         self._dispatch()

@@ -98,7 +98,6 @@ class Requests:
         attempt: AskingAttempt,
         number: int,
         outcome: Outcome,
-        live: BaseException | None = None,
     ) -> None:
         attempt.calls.pop(number, None)
         if worker.current is attempt:
