@@ -57,12 +57,9 @@ class AttemptLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._controller.post(self._controller.take_fact, event)
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         event = ValueTraced(self.key.run, self.key.action, self.key.generation, key, result)
-        if done is None:
-            self._controller.post(self._controller.take_fact, event)
-        else:
-            self._controller.post(self._controller.take_to_confirm, event, done)
+        self._controller.post(self._controller.take_to_confirm, event, done)
 
     def __repr__(self) -> str:
         return f"<AttemptLink {self.key} {len(self.calls or ())} calls waiting>"

@@ -376,7 +376,7 @@ class Controller:
         self.state.forget(run)
 
     def take_fact(self, event: Event) -> None:
-        """Any other fact, as it is: an order to cancel, a queue's state, a traced value."""
+        """Any other fact, as it is: an order to cancel, a queue's state, a checkpoint that was passed over."""
         self._apply(event)
 
     def take_question(self, ask: Callable[[State, float], Any], answer: Callable[[Any, Any], None]) -> None:

@@ -74,7 +74,7 @@ class OrderDesk:
             deadline=action.deadline_at,
             checkpoints=action.checkpoints,
             pool_lifetime=self.lifetimes.of(attempt.pool),
-            traced=action.traced or {},
+            traced=dict(action.traced) if action.traced else {},
             group=action.group,
             token=secrets.token_urlsafe(16) if with_token else "",
             secrets=found,

@@ -296,7 +296,7 @@ class Worker:
                 with self._arrived:
                     self._orders.extend(zip(orders, logs, strict=True))
                     self._arrived.notify()
-            case m.Answer() | m.CheckpointAck():
+            case m.Answer() | m.Recorded():
                 self._callbacks.answer(message)
             case m.Recall(keys):
                 with self._arrived:

@@ -17,9 +17,9 @@ from flyteish._worker.messages import (
     Answer,
     CallCancelled,
     Called,
-    CheckpointAck,
     Checkpointed,
     FromWorker,
+    Recorded,
     Skipped,
     Traced,
 )
@@ -42,7 +42,7 @@ class Callbacks:
         self._waiting[number] = done
         return number
 
-    def answer(self, message: Answer | CheckpointAck) -> None:
+    def answer(self, message: Answer | Recorded) -> None:
         """Hand an answer to whoever waits for it; one that nobody waits for is dropped."""
         done = self._waiting.pop(message.number, None)
         if done is None:
@@ -81,14 +81,13 @@ class WorkerLink:
     def cancel(self, number: int, reason: str) -> None:
         self._send(CallCancelled(self._key, self._token, number, reason))
 
-    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
+    def commit_checkpoint(self, record: CheckpointRecord, done: OnJournalled) -> None:
         number = self._callbacks.add(done)
         self._send(Checkpointed(self._key, self._token, number, record))
 
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._send(Skipped(self._key, self._token, event))
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        self._send(Traced(self._key, self._token, key, result))
-        if done is not None:
-            done(None)
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        number = self._callbacks.add(done)
+        self._send(Traced(self._key, self._token, number, key, result))

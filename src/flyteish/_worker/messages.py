@@ -73,8 +73,8 @@ class Answer(_Message, frozen=True):
     outcome: Outcome
 
 
-class CheckpointAck(_Message, frozen=True):
-    """The checkpoint of that number is journalled, or was refused (``why``)."""
+class Recorded(_Message, frozen=True):
+    """The checkpoint or traced value of that number is on record, or was refused (``why``)."""
 
     number: int
     why: str | None = None
@@ -84,7 +84,7 @@ class Exit(_Message, frozen=True):
     """Finish: there is no more work."""
 
 
-ToWorker = Hello | Run | Notify | Stop | Recall | Answer | CheckpointAck | Exit
+ToWorker = Hello | Run | Notify | Stop | Recall | Answer | Recorded | Exit
 
 
 # -- from the worker ---------------------------------------------------------------------------------------
@@ -163,6 +163,7 @@ class Traced(_Message, frozen=True):
 
     key: AttemptKey
     token: str
+    number: int
     name: str
     result: Payload
 

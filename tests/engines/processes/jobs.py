@@ -233,8 +233,31 @@ def forge() -> list[str]:
     assert answered.acquire(timeout=10)
     link.call(call, done)
     assert answered.acquire(timeout=10)
-    why, outcome = answers
-    return [str(why), outcome.error.message]
+    link.traced("key", ctx().order.inputs, done)
+    assert answered.acquire(timeout=10)
+    why, outcome, refused = answers
+    return [str(why), outcome.error.message, str(refused)]
+
+
+@flyteish.trace
+def draw(number: int) -> int:
+    return number
+
+
+@flyteish.trace
+async def draw_async(number: int) -> int:
+    return number
+
+
+@env.task
+def draws() -> list[float]:
+    """When the value was drawn, and when it was seen, on the machine's clock."""
+    return [time.monotonic(), draw(1), time.monotonic()]
+
+
+@env.task
+async def draws_async() -> list[float]:
+    return [time.monotonic(), await draw_async(1), time.monotonic()]
 
 
 @env.task

@@ -45,7 +45,8 @@ def trace(function: F) -> F:
     record before the task sees it, so not even a crash of the whole program lets a later attempt see another. Works
     on ``def`` and ``async def``. An exception is not remembered. Outside an attempt it is the plain function.
 
-    Tasks cannot be called inside it (``.forward()`` can).
+    Tasks cannot be called inside it (``.forward()`` can). Where the attempt was given up and replaced, the call raises
+    ``StaleAttemptError``.
 
     Raises:
         TaskDefinitionError: it cannot be traced; says why.

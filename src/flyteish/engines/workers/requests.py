@@ -15,7 +15,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish.interfaces import Link, Order, Outcome
 
-_GIVEN_UP = "attempt {} was given up: it may not call tasks or commit checkpoints any more"
+_GIVEN_UP = "attempt {} was given up: it may not call tasks or put anything on record any more"
 
 
 class AskingAttempt(Protocol):
@@ -67,10 +67,9 @@ class Requests:
             case m.Checkpointed(key, token, number, record):
                 attempt = self.entitled(worker, key, token)
                 if attempt is None:
-                    worker.send(m.CheckpointAck(number, _GIVEN_UP.format(key)))
+                    worker.send(m.Recorded(number, _GIVEN_UP.format(key)))
                     return
-                committed = partial(self._feed.put, self._committed, worker, number)
-                attempt.link.commit_checkpoint(record, committed)
+                attempt.link.commit_checkpoint(record, partial(self._feed.put, self._recorded, worker, number))
             case m.CallCancelled(key, token, number, reason):
                 attempt = self.entitled(worker, key, token)
                 if attempt is not None and number in attempt.calls:
@@ -79,10 +78,12 @@ class Requests:
                 attempt = self.entitled(worker, key, token)
                 if attempt is not None:
                     attempt.link.checkpoint_skipped(event)
-            case m.Traced(key, token, name, result):
+            case m.Traced(key, token, number, name, result):
                 attempt = self.entitled(worker, key, token)
-                if attempt is not None:
-                    attempt.link.traced(name, result)
+                if attempt is None:
+                    worker.send(m.Recorded(number, _GIVEN_UP.format(key)))
+                    return
+                attempt.link.traced(name, result, partial(self._feed.put, self._recorded, worker, number))
 
     @staticmethod
     def entitled(worker: AskingWorker, key: AttemptKey, token: str) -> AskingAttempt | None:
@@ -105,6 +106,6 @@ class Requests:
             if not attempt.calls:
                 self._waits(worker)
 
-    def _committed(self, worker: AskingWorker, number: int, why: str | None) -> None:
+    def _recorded(self, worker: AskingWorker, number: int, why: str | None) -> None:
         # Also to an attempt that has ended meanwhile: a thread of it may still wait for the answer.
-        worker.send(m.CheckpointAck(number, why))
+        worker.send(m.Recorded(number, why))
