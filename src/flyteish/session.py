@@ -11,7 +11,7 @@ import itertools
 import secrets as chance
 import threading
 from collections.abc import Mapping, Sequence
-from contextvars import Token, copy_context
+from contextvars import Token
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
@@ -24,8 +24,8 @@ from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._authoring.values.payloads import pack
 from flyteish._controller import recovery
-from flyteish._controller.callers import Waiting
 from flyteish._controller.clock import SystemClock
+from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
 from flyteish._controller.run_handle import Inside, Run
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.cost_summary import on_demand_price
@@ -34,7 +34,6 @@ from flyteish._core.model.ids import inputs_digest, run_name
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
 from flyteish._engine_kinds import BUILT_IN
-from flyteish._worker.runner import StoreAccess
 from flyteish.config import Config, environment_secret, load_config
 from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
 from flyteish.interfaces import Call, Clock, EngineFactory
@@ -253,14 +252,14 @@ class Session:
                 f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
             )
         machinery = self._open()
-        with at_hand(StoreAccess(machinery.blobs)), pickling(self._scope.allow_pickle):
+        with at_hand(machinery.blobs.blocking), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
         recovery.check_size(task, data, self.config.max_value_size)
         scope = self.scope_of(said)
-        profile = task.profile(scope, machinery.blobs)
+        profile = task.profile(scope, machinery.blobs.blocking)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
+        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
         event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))
@@ -271,8 +270,7 @@ class Session:
                 )
             self._runs[run_id] = handle
             self._scopes[run_id] = scope
-        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), task)
-        controller.post(controller.take_run, event, call, waiting)
+        controller.post(RunStarted(event, call, controller.links.waiting(self._finisher(handle), task)))
         return handle
 
     def resume(self, run: str, task: Task[..., R] | None = None) -> Run[R]:
@@ -298,7 +296,7 @@ class Session:
         found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._runs)
         handle: Run[R] = Run(run, found.task, self._inside(machinery))
         if found.outcome is not None:
-            controller.post(controller.take_ended, found.state.runs[run])
+            controller.post(RunFoundEnded(found.state.runs[run]))
             handle.finish(found.outcome, None)
             return handle
         recovery.check_queues(found.state.runs[run], [queue.name for queue in self.config.queues])
@@ -307,8 +305,8 @@ class Session:
                 return self._runs[run]
             self._runs[run] = handle
             self._scopes[run] = self.scope_of(found.said)
-        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), found.task)
-        controller.post(controller.take_resume, found.state, run, waiting)
+        waiting = controller.links.waiting(self._finisher(handle), found.task)
+        controller.post(RunTakenUp(found.state.runs[run], waiting))
         return handle
 
     def scope_of(self, said: Opinions) -> Scope:
@@ -373,7 +371,7 @@ class Session:
         machinery = self._open()
         if machinery.controller.over is not None:
             raise machinery.controller.over
-        machinery.mailman.set_queue_state(queue, state)
+        machinery.commands.set_queue_state(queue, state)
 
 
 class Runner:

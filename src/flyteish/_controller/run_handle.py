@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from flyteish._authoring.tasks.calling import conclude
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._authoring.values.payloads import unpack, unpack_beside
+from flyteish._controller.facts import Happened, Recipient
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.bills import BY, Billed, CostRow, billed, rows, total, with_descendants
 from flyteish._core.billing.cost_summary import CostSummary
@@ -24,14 +25,12 @@ from flyteish._core.model.events import CancelRequested
 from flyteish._core.model.ids import ROOT_ACTION
 from flyteish._core.model.values import Payload
 from flyteish._learning.forecasts import Comparison, Forecast, compared
-from flyteish._worker.runner import StoreAccess
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import BlobStore, Outcome
 
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.tasks.task import Task
-    from flyteish._controller.loop import Controller
     from flyteish._core.model.events import Entry
     from flyteish._core.model.records import Action, RunRecord
     from flyteish._learning.recorder import Keeper
@@ -57,7 +56,7 @@ class Event(NamedTuple):
 class Inside(NamedTuple):
     """What a handle needs of its session."""
 
-    controller: Controller
+    controller: Recipient
     store: RunStore
     blobs: BlobStore
     feeds: Feeds
@@ -115,7 +114,7 @@ class Run(Generic[R]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         assert self._outcome is not None
-        data = await unpack_beside(self._outcome.result or Payload(), self._inside.blobs, feeds)
+        data = await unpack_beside(self._outcome.result or Payload(), self._inside.blobs)
         return self._conclude(data)
 
     def wait(self, timeout: float | None = None) -> Run[R]:
@@ -138,7 +137,7 @@ class Run(Generic[R]):
         """Block until the run is over; its result, or its error raised with the story of its attempts."""
         self.wait(timeout)
         assert self._outcome is not None
-        return self._conclude(unpack(self._outcome.result or Payload(), self._inside.blobs))
+        return self._conclude(unpack(self._outcome.result or Payload(), self._inside.blobs.blocking))
 
     def outputs(self) -> tuple[Any, ...]:
         """Block until the run is over; its result in Flyte's shape: a tuple, also of one."""
@@ -160,8 +159,7 @@ class Run(Generic[R]):
 
     def abort(self, reason: str = "aborted by the program") -> None:
         """Ask for the run to be ended: its attempts are stopped, what waits is dropped. Returns at once."""
-        controller = self._inside.controller
-        controller.post(controller.take_fact, CancelRequested(self.name, ROOT_ACTION, reason))
+        self._inside.controller.post(Happened(CancelRequested(self.name, ROOT_ACTION, reason)))
 
     # -- looking into it ------------------------------------------------------------------------------------------
 
@@ -298,9 +296,9 @@ class Run(Generic[R]):
         for listener in listeners:
             listener()
 
-    def _conclude(self, data: bytes) -> R:
+    def _conclude(self, data: bytes | memoryview) -> R:
         assert self._outcome is not None
-        with at_hand(StoreAccess(self._inside.blobs)):
+        with at_hand(self._inside.blobs.blocking):
             value: R = conclude(self._task, self._outcome, self._live, data)
         return value
 

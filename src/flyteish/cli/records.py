@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
-from flyteish.cli.parser import near
+from flyteish._core.wording import did_you_mean
 from flyteish.config import Config, load_config
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import RunRow
 from flyteish.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from flyteish._controller.commands import Picture
+    from flyteish._controller.snapshot import Snapshot
     from flyteish._core.model.records import Action, RunRecord
 
 _NAMES = 10_000
@@ -65,7 +65,7 @@ class Records:
         where = f"no run {name!r} in {self.config.paths.store}"
         if self.config.durability == "memory":
             raise RunNotFoundError(f"{where}: durability='memory' keeps no runs")
-        raise RunNotFoundError(f"{where}{near(name, (row.run for row in rows))}")
+        raise RunNotFoundError(f"{where}{did_you_mean(name, (row.run for row in rows))}")
 
     def record(self, run: str) -> RunRecord:
         """The journal of a run, replayed. Raises RunNotFoundError where there is none."""
@@ -90,17 +90,18 @@ class Records:
             return row.phase
         return "interrupted" if self.owner is None else "active"
 
-    def picture(self) -> Picture | None:
+    def picture(self) -> Snapshot | None:
         """What the live controller last said of itself; None where there is none, or it says nothing."""
-        from flyteish._controller.commands import PICTURE, Picture
+        from flyteish._controller.commands import SNAPSHOT
+        from flyteish._controller.snapshot import Snapshot
 
         if self.owner is None:
             return None
-        note, deadline = self.store.get_note(PICTURE), time.monotonic() + _FIRST_PICTURE
+        note, deadline = self.store.get_note(SNAPSHOT), time.monotonic() + _FIRST_PICTURE
         while note is None and time.monotonic() < deadline:  # it has just begun
             time.sleep(0.05)
-            note = self.store.get_note(PICTURE)
-        return None if note is None else msgspec.json.decode(note, type=Picture)
+            note = self.store.get_note(SNAPSHOT)
+        return None if note is None else msgspec.json.decode(note, type=Snapshot)
 
     def queue_states(self) -> dict[str, str]:
         """The states of queues that outlive their session."""
@@ -114,7 +115,9 @@ class Records:
         picture = self.picture()
         known: list[Any] = [queue.name for queue in (picture.queues if picture else self.config.queues)]
         if name not in known:
-            raise ConfigurationError(f"there is no queue {name!r}{near(name, known)}; known: {', '.join(known)}")
+            raise ConfigurationError(
+                f"there is no queue {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+            )
         return name
 
 

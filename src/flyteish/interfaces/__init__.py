@@ -18,8 +18,9 @@ in ``tests/contracts``. Must not know any implementation.
 
 from __future__ import annotations
 
-from flyteish.interfaces.blobs import BlobStore
+from flyteish.interfaces.blobs import BlobStore, BlockingBlobs, BlockingContent, Reference, Stored
 from flyteish.interfaces.engines import (
+    CallSite,
     Engine,
     EngineFactory,
     InlineLink,
@@ -27,7 +28,6 @@ from flyteish.interfaces.engines import (
     Limits,
     Link,
     Opening,
-    Origin,
     Report,
     Reports,
     Unfinished,
@@ -39,7 +39,10 @@ from flyteish.interfaces.world import Clock, Market, PriceSource
 __all__ = [
     "Batch",
     "BlobStore",
+    "BlockingBlobs",
+    "BlockingContent",
     "Call",
+    "CallSite",
     "Clock",
     "Command",
     "Engine",
@@ -55,12 +58,13 @@ __all__ = [
     "OnOutcome",
     "Opening",
     "Order",
-    "Origin",
     "Outcome",
     "PriceSource",
+    "Reference",
     "Report",
     "Reports",
     "RunRow",
     "RunStore",
+    "Stored",
     "Unfinished",
 ]

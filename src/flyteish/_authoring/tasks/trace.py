@@ -149,7 +149,7 @@ class _Helper:
         key = self.key(context, args, kwargs)
         known = context.order.traced.get(key)
         if known is not None:
-            data = yield _wait(partial(unpack, known, blobs), partial(unpack_beside, known, blobs, feeds))
+            data = yield _wait(partial(unpack, known, blobs.blocking), partial(unpack_beside, known, blobs))
             return self.signature.decode_result(data)
         body = partial(self._function, *args, **kwargs)
         token = _scope.set(_Scope(context, key))
@@ -158,7 +158,7 @@ class _Helper:
         finally:
             _scope.reset(token)
         data = self.signature.encode_result(value)
-        packed = yield _wait(partial(pack, data, blobs), partial(pack_beside, data, blobs, feeds))
+        packed = yield _wait(partial(pack, data, blobs.blocking), partial(pack_beside, data, blobs))
         record = partial(context.link.traced, key, packed)
         (refused,) = yield _wait(partial(through_thread, record), partial(through_loop, feeds, record))
         if refused is not None:

@@ -11,6 +11,7 @@ import importlib
 import io
 from typing import Any
 
+from flyteish._authoring.values import kind_checks as check
 from flyteish._authoring.values.current_blobs import shelve, unshelve
 from flyteish._authoring.values.kinds import NoEncoding
 
@@ -41,7 +42,9 @@ def pack(frame: Any) -> list[Any]:
 
 def unpack(state: Any) -> Any:
     """A fresh frame of the recorded library and class."""
-    library, name, notes, content = state
+    library, name, notes, content = check.listed(state, 4)
+    if check.exactly(str, name) not in _FRAMES.get(check.exactly(str, library), ()):
+        raise ValueError(f"{library}.{name} is no data frame that is known here")
     return _DECODERS[library](unshelve(content), name, notes)
 
 
@@ -91,7 +94,7 @@ def _arrow_bytes(table: Any) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _arrow_table(data: bytes) -> Any:
+def _arrow_table(data: bytes | memoryview) -> Any:
     return importlib.import_module("pyarrow").ipc.open_stream(data).read_all()
 
 
@@ -99,7 +102,7 @@ def _encode_arrow(frame: Any, name: str) -> tuple[Any, bytes]:
     return None, _arrow_bytes(frame)
 
 
-def _decode_arrow(data: bytes, name: str, notes: Any) -> Any:
+def _decode_arrow(data: bytes | memoryview, name: str, notes: Any) -> Any:
     if name == "Table":
         return _arrow_table(data)
     return importlib.import_module("pyarrow").ipc.open_stream(data).read_next_batch()
@@ -114,7 +117,7 @@ def _encode_polars(frame: Any, name: str) -> tuple[Any, bytes]:
     return None, buffer.getvalue()
 
 
-def _decode_polars(data: bytes, name: str, notes: Any) -> Any:
+def _decode_polars(data: bytes | memoryview, name: str, notes: Any) -> Any:
     frame = importlib.import_module("polars").read_ipc_stream(io.BytesIO(data))
     return frame if name == "DataFrame" else frame.to_series()
 
@@ -140,15 +143,16 @@ def _encode_pandas(frame: Any, name: str) -> tuple[Any, bytes]:
     return notes, data
 
 
-def _decode_pandas(data: bytes, name: str, notes: Any) -> Any:
+def _decode_pandas(data: bytes | memoryview, name: str, notes: Any) -> Any:
+    label, frequency = check.listed(notes, 2)
     frame = _arrow_table(data).to_pandas()
     # Arrow may hand out views of its read-only buffer; a frame that one gets as an argument is one's own.
     frame = frame.copy()
     if name == "Series":
         frame = frame["values"]
-        (frame.name,) = notes[0]
-    if notes[1] is not None:
-        frame.index.freq = notes[1]
+        (frame.name,) = check.listed(label, 1)
+    if frequency is not None:
+        frame.index.freq = check.exactly(str, frequency)
     return frame
 
 

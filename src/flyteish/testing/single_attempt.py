@@ -1,67 +1,25 @@
-"""For testing your own tasks: a session whose spot machines are taken away on cue, and a single attempt without one.
+"""A single attempt without a session: what ``ctx()`` is within ``with attempt(...)``, and what the task did with it.
 
-The markets are the ones that pools use in earnest, so a test sees what production sees: a notice, a grace period, the
-end, and the next attempt. Nothing here decides anything; it only builds what tests need.
+Keeps what the task says and answers at once. Must not know sessions, engines, nor the controller's rules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from flyteish._async.feeds import Feeds
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.values.current_blobs import current_blobs
-from flyteish._controller.clock import HandClock
 from flyteish._core.model.events import CheckpointSkipped
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
-from flyteish._worker.runner import StoreAccess
 from flyteish.blobs.memory import MemoryBlobStore
 from flyteish.errors import StaleAttemptError
-from flyteish.interfaces import BlobStore, Call, Market, Notice, OnJournalled, OnOutcome, Order
-from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
-from flyteish.session import Session
+from flyteish.interfaces import BlobStore, Call, Notice, OnJournalled, OnOutcome, Order
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["Attempt", "HandClock", "RandomMarket", "ScriptedMarket", "TraceMarket", "attempt", "spot_session"]
-
-
-def spot_session(
-    reclaims: Sequence[float | None] = (),
-    *,
-    market: Market | None = None,
-    notice_seconds: float = 0.05,
-    engine: str = "inline",
-    spot_price: float = 0.3,
-    on_demand_price: float = 1.0,
-    home: str | Path | None = None,
-) -> Session:
-    """A session with one queue over a spot pool that takes machines away, and an on-demand pool that doesn't.
-
-    Args:
-        reclaims: seconds after its start at which the first, second, ... spot attempt gets its notice; None, or
-            beyond the end: it is left alone.
-        market: any other market, in place of ``reclaims``.
-        notice_seconds: between the notice and the end, for ``reclaims``.
-        engine: ``"inline"``, or ``"processes"`` for attempts that are really killed.
-        spot_price, on_demand_price: $ per hour.
-        home: folder for store, blobs and logs. Default: nothing is kept.
-    """
-    from msgspec import UNSET
-
-    market = market or ScriptedMarket(reclaims=list(reclaims), notice_seconds=notice_seconds)
-    pools = [
-        Pool("spot", medium="spot", engine=engine, market=market, price_per_hour=spot_price),
-        Pool("on-demand", engine=engine, price_per_hour=on_demand_price),
-    ]
-    kept: dict[str, Any] = {"home": home} if home is not None else {"durability": "memory"}
-    return Session([Queue("default")], pools, defaults=UNSET, **kept)
+__all__ = ["Attempt", "attempt"]
 
 
 class Attempt:
@@ -119,7 +77,7 @@ def attempt(
         checkpoints=tuple(checkpoints.checkpoints) if checkpoints is not None else (),
     )
     made = Attempt(order, checkpoints.blobs if checkpoints is not None else MemoryBlobStore())
-    tokens = CURRENT.set(made.context), current_blobs.set(StoreAccess(made.blobs))
+    tokens = CURRENT.set(made.context), current_blobs.set(made.blobs.blocking)
     try:
         yield made
     finally:
