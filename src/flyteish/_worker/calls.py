@@ -1,7 +1,7 @@
 """What a running attempt asks of the controller, sent over the worker's connection.
 
-Each request carries the attempt's key and token, so that the engine can refuse one of an attempt that was
-given up. Must not know what an answer means: it hands it to whoever asked.
+Each request carries the attempt's key, so that the engine can refuse one of an attempt that was given up. Must not
+know what an answer means: it hands it to whoever asked.
 """
 
 from __future__ import annotations
@@ -62,11 +62,10 @@ class WorkerLink:
         callbacks: the process's.
     """
 
-    __slots__ = ("_callbacks", "_key", "_send", "_token")
+    __slots__ = ("_callbacks", "_key", "_send")
 
     def __init__(self, order: Order, send: Callable[[FromWorker], None], callbacks: Callbacks) -> None:
         self._key: AttemptKey = order.key
-        self._token = order.token
         self._send = send
         self._callbacks = callbacks
 
@@ -75,19 +74,19 @@ class WorkerLink:
 
     def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
         number = self._callbacks.add(done)
-        self._send(Called(self._key, self._token, number, call))
+        self._send(Called(self._key, number, call))
         return number
 
     def cancel(self, number: int, reason: str) -> None:
-        self._send(CallCancelled(self._key, self._token, number, reason))
+        self._send(CallCancelled(self._key, number, reason))
 
-    def commit_checkpoint(self, record: CheckpointRecord, done: OnJournalled) -> None:
+    def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
         number = self._callbacks.add(done)
-        self._send(Checkpointed(self._key, self._token, number, record))
+        self._send(Checkpointed(self._key, number, record))
 
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
-        self._send(Skipped(self._key, self._token, event))
+        self._send(Skipped(self._key, event))
 
     def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         number = self._callbacks.add(done)
-        self._send(Traced(self._key, self._token, number, key, result))
+        self._send(Traced(self._key, number, key, result))
