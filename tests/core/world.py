@@ -108,7 +108,8 @@ class World:
                 if effect.medium == SPOT:
                     names.add(f"spot of {effect.action.profile.settings.queue}")
                 assert not names & after.keys(), f"started over a limit: {after}"
-        if type(event) is Configured:
+        lived_through = type(event) is RunRecovered and event.living and self.reconfigured
+        if type(event) is Configured or lived_through:
             self.exempt |= {f"pool {name}" for name in books.pools}
             self.exempt |= {f"{what} {name}" for name in books.queues for what in ("queue", "runs of", "spot of")}
         if type(event) is RunRecovered:  # what lives has its places, whatever the limits are now

@@ -366,8 +366,7 @@ def _check_stop(world: Watched, stop: StopAttempt) -> None:
         assert world.now >= attempt.running_at + float(limit.max_runtime) - _HAIR, "stopped too early"  # type: ignore[arg-type]
     elif stop.reason == "max_queued_time":
         assert limit.max_queued_time is not None
-        assert not attempt.placed_at or attempt.ended_at, "stopped for waiting, though it has its machine"
-        waited = world.now - attempt.queued_at
+        waited = (world.now if attempt.ended_at else attempt.placed_at or world.now) - attempt.queued_at
         assert waited >= float(limit.max_queued_time) - _HAIR, "stopped too early"  # type: ignore[arg-type]
     elif stop.reason == "deadline":
         assert action.deadline_at is not None

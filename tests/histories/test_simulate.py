@@ -27,7 +27,7 @@ from tests.histories.history import History, as_python
 from tests.histories.player import attempt, draw, play
 from tests.histories.steps import STEPS
 
-SEEDS = range(500)
+SEEDS = range(700)
 MOST_SEEDS = 400
 """A planted defect is found within so many."""
 
