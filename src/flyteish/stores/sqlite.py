@@ -16,7 +16,7 @@ other. After a failed commit nothing is committed any more, everybody gets that 
 what comes after a gap would say what never happened.
 
 *Segments.* What one burst has for one run is a row: a MessagePack list of entries (256 KiB at most), the number of
-its first, how many they are, a CRC-32. A row for each event would cost more than the event, in time and in space. Numbers
+its first, how many they are, a CRC-32. A row for each event would cost more than the event, in time and space. Numbers
 run from 1 without gaps, and so a reader notices what is missing; SQLite checks the pages of its file and not what is
 in them, and so the checksum notices what was changed. A damaged segment is an error at that entry, and nothing before
 it is lost.
