@@ -34,7 +34,7 @@ TAGS = {
     "RunSubmitted", "TaskDeclared", "ValueTraced",
 }  # fmt: skip
 """Every kind of entry that a journal could hold when the home was written, as it is called on disk."""
-RUNS = 51
+RUNS = 52
 WITHOUT_ATTEMPTS = {"cached-again", "cached-again-by-source", "stopped-in-line"}
 WRITTEN_BY = (3, 11)
 """Python reads pickled code in the minor version that wrote it, and in no other."""
@@ -216,6 +216,18 @@ async def test_pickled_closures_and_local_classes_do_what_they_did(session: Sess
         assert await call(found[name]) == (2 if name == "over a task" else 15), name
     local = found["instance of a local class"]
     assert type(local).__name__ == found["local class"].__name__ == "Local"
+
+
+@carries_code
+def test_answers_of_sessions_come_back_as_values(session: Session) -> None:
+    """Forecasts, comparisons, costs and checkpoints, which tasks took and returned."""
+    *known, saved, closure = result(session, "answers")
+    done: Run[int] = session.resume("foretold")
+    assert known[1:] == [
+        done.forecast, done.comparison, done.cost(), done.costs(), flyteish.Calibration.of(session.forecasts()),
+    ]  # fmt: skip
+    assert (known[0].task, saved.sequence, saved.size) == ("golden.flaky", 1, 1)
+    assert closure() == known
 
 
 ERRORS: dict[str, tuple[type[BaseException], tuple[Any, ...] | str]] = {

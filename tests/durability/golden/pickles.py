@@ -13,20 +13,27 @@ import flyteish
 from flyteish import (
     Backoff,
     Cache,
+    Forecast,
     Image,
+    Notice,
     Pool,
     Queue,
     Resources,
     RetryStrategy,
     Secret,
+    Session,
     SpotPolicy,
     TaskEnvironment,
     Timeout,
     ctx,
     errors,
+    group,
+    map,
+    run,
+    trace,
 )
 from flyteish.simulation import Scenario, Workload, WorkModel
-from flyteish.testing import RandomMarket, ScriptedMarket
+from flyteish.testing import HandClock, RandomMarket, ScriptedMarket
 from tests.durability.golden.values import Layer, Opaque
 
 env = TaskEnvironment("pickled", retries=1, resources=Resources(cpu=1), image=Image("img:1"), env_vars={"A": "b"})
@@ -60,6 +67,7 @@ def _closures() -> dict[str, Any]:
     policy, pool = SpotPolicy(fallback="never"), Pool("p", "spot", market=ScriptedMarket([3.0]))
     retries, timeout = RetryStrategy(3, backoff=Backoff(2.0)), Timeout(deadline=9)
     queue, secret, overridden = Queue("q"), Secret("K"), add.override(retries=7, cache="auto")
+    settings, plan = add.settings(), add.plan()
     market, failure = RandomMarket(seed=3), errors.PreemptedError("gone", 3)
     failure.__cause__ = errors.NonRecoverableError("cause")
 
@@ -74,7 +82,8 @@ def _closures() -> dict[str, Any]:
         "over the module": lambda: flyteish.errors.OOMError,
         "over ctx": lambda: flyteish.ctx() is ctx(),
         "over a traced function": lambda x: traced(x),
-        "over run and map": lambda: (flyteish.map, flyteish.run, flyteish.group, flyteish.current),
+        "over names": lambda: (map, run, group, trace, Session, TaskEnvironment, Notice, Forecast, HandClock),
+        "over resolved settings": lambda: (settings, plan.attempts),
         "over a scenario": lambda: Scenario,
     }
 
@@ -143,7 +152,8 @@ def told(things: dict[str, Any]) -> dict[str, Any]:
         "local error": [type(local).__mro__[1].__name__, local.args],
         "module": things["over the module"]().__name__,
         "scenario": things["over a scenario"]().__name__,
-        "public": [getattr(each, "__name__", "?") for each in things["over run and map"]()[:3]],
+        "names": [repr(things["over names"]()[0]), *things["over names"]()[1:]],
+        "resolved": things["over resolved settings"](),
         "models": (things["work model"], things["image"]),
         "workload": things["workload"].task.name,
         "opaque": things["opaque"].text,

@@ -83,6 +83,12 @@ async def makes_pickles() -> dict[str, Any]:
     return things
 
 
+@env.task
+async def keeps(known: list[Any]) -> list[Any]:
+    """What sessions answer, as values, and in a closure; and what a checkpoint says of itself."""
+    return [*known, await ctx().checkpoint.save(b"x"), lambda: known]
+
+
 @env.task(cache=Cache("auto", version_override="1", ignored_inputs=("hint",)))
 async def cached(x: int, hint: str = "") -> int:
     mark("cached", x)

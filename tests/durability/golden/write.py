@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flyteish import Pool, Queue, Resources, Session
+from flyteish import Calibration, Pool, Queue, Resources, Run, Session
 from flyteish.cli import main as cli
 from flyteish.errors import RunNotFoundError
 from flyteish.simulation.prices import ScriptedPrices
@@ -180,7 +180,10 @@ def forecasts(live: Session) -> None:
     tasks.grouped.forecast(rounds=20)
     start(live, "foretold", tasks.leaf, 5).result(PATIENCE)
     start(live, "foretold-parent", tasks.grouped, 1).result(PATIENCE)
-    tasks.flaky.forecast(rounds=20, work=100.0)
+    other = tasks.flaky.forecast(rounds=20, work=100.0)
+    done: Run[int] = live.resume("foretold")
+    known = [other, done.forecast, done.comparison, done.cost(), done.costs(), Calibration.of(live.forecasts())]
+    start(live, "answers", tasks.keeps, known).result(PATIENCE)
 
 
 def stopped(home: Path) -> None:
