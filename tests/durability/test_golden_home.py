@@ -11,6 +11,7 @@ import json
 import sqlite3
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,7 @@ from tests.durability.golden.values import Colour, Layer, Model, Opaque, Pair, T
 
 GOLDEN = Path(__file__).parent / "golden"
 PATIENCE = 30.0
+YEAR = 365 * 86400.0
 TAGS = {
     "ActionSubmitted", "AttemptAdmitted", "AttemptEnded", "AttemptNoticed", "AttemptRunning", "CancelRequested",
     "CheckpointCommitted", "CheckpointSkipped", "ControllerRestarted", "LimitReached", "RelocationOrdered",
@@ -356,8 +358,23 @@ def test_the_cache_is_still_good(session: Session, tmp_path: Path) -> None:
     assert marks(tmp_path) == []
 
 
-def test_what_was_learned_is_still_known(session: Session) -> None:
+class Later:
+    """A clock that is after the home was written, also on a machine whose own is not."""
+
+    def now(self) -> float:
+        return time.time() + 10 * YEAR
+
+    def chance(self) -> float:
+        return 0.5
+
+
+def test_what_was_learned_is_still_known(home: Path) -> None:
     """Forecasts go by the runs of then, and runs are compared with forecasts of then."""
+    with Session(clock=Later()) as session:
+        compare_with_then(session)
+
+
+def compare_with_then(session: Session) -> None:
     found = flyteish.forecasts()
     assert [(each.run, each.phase) for each in found] == [("foretold", "succeeded"), ("foretold-parent", "succeeded")]
     forecast = session.resume("foretold").forecast
