@@ -23,7 +23,7 @@ from typing import Any
 from flyteish import Calibration, Pool, Queue, Resources, Run, Session
 from flyteish.cli import main as cli
 from flyteish.errors import RunNotFoundError
-from flyteish.simulation.prices import ScriptedPrices
+from flyteish.markets.price_sources import ScriptedPrices
 from flyteish.testing import ScriptedMarket
 from tests.durability.golden import failures, script, tasks
 from tests.durability.golden.pickles import pickles
