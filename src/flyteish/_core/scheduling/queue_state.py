@@ -96,8 +96,8 @@ class PoolBook:
         """
         if not self.running:
             return None
-        capacity = self.config.capacity
-        if self.ahead and capacity and self.running - self.ahead >= capacity:
+        config = self.config
+        if config.ahead and config.capacity and self.running - self.ahead >= config.capacity:
             return Reason.POOL_FULL  # those sent ahead do not stand in its way, but every machine is taken
         return self._over(amounts)
 
