@@ -87,10 +87,6 @@ class WorkerLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._send(Skipped(self._key, event))
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        number = self._callbacks.add(done or _ignore)
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        number = self._callbacks.add(done)
         self._send(Traced(self._key, number, key, result))
-
-
-def _ignore(why: str | None) -> None:
-    """Nobody waits for it."""
