@@ -34,13 +34,7 @@ STORES: dict[str, Made] = {
     "memory": lambda folder, loop: MemoryBlobStore(),
     "objects": lambda folder, loop: ObjectBlobStore(Objects(), loop),
 }
-FACES = [
-    ("files", "blocking"),
-    ("files", "awaited"),
-    ("memory", "blocking"),
-    ("memory", "awaited"),
-    ("objects", "awaited"),
-]
+FACES = ["files blocking", "files awaited", "memory blocking", "memory awaited", "objects awaited"]
 
 
 @pytest.fixture(params=FACES)
