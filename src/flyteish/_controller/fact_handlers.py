@@ -218,9 +218,9 @@ class FactHandlers:
             return
         attempt = action.attempts[-1] if action.attempts else None
         self._core.apply(event)
-        if attempt is not None and attempt.generation == event.generation:
+        if attempt is not None and attempt.generation == event.generation and attempt.placed_at:
             over = attempt.ended_at or self._clock.now()
-            self._lifetimes.saw(attempt.pool, over - attempt.admitted_at, reclaimed=attempt.end is End.PREEMPTED)
+            self._lifetimes.saw(attempt.pool, over - attempt.placed_at, reclaimed=attempt.end is End.PREEMPTED)
         if action.phase is not Phase.FAILED or action.generation != event.generation:
             self._callers.spare(key)
 
