@@ -83,7 +83,7 @@ class Controller:
         )  # fmt: skip
         self._handlers = FactHandlers(
             core=self._core, callers=self._callers, performer=self._performer, cache=cache, markets=markets,
-            lifetimes=lifetimes, clock=clock,
+            lifetimes=lifetimes, clock=clock, post=self.post,
         )  # fmt: skip
         self._take: dict[type[Fact], Callable[[Any], None]] = {
             **self._handlers.table(),
