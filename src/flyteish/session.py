@@ -12,6 +12,7 @@ import secrets as chance
 import threading
 from collections.abc import Mapping, Sequence
 from contextvars import Token
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
@@ -19,19 +20,19 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._authoring.tasks.calling import cache_digest_of
+from flyteish._async.in_order import InOrder
 from flyteish._authoring.tasks.options import RunOptions, refuse_strangers, takes
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import pack
 from flyteish._controller import recovery
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
+from flyteish._controller.root_call import RootCall
 from flyteish._controller.run_handle import Inside, Run
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.cost_summary import on_demand_price
 from flyteish._core.model.events import RunSubmitted
-from flyteish._core.model.ids import inputs_digest, run_name
+from flyteish._core.model.ids import run_name
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
 from flyteish._engine_kinds import BUILT_IN
@@ -107,6 +108,7 @@ class Session:
         self._machinery: Machinery | None = None
         self._closed = False
         self._tokens: list[Token[Any]] = []
+        self._packing = InOrder("flyteish: packing values")
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._machinery is not None else "not open"
@@ -248,26 +250,35 @@ class Session:
                 f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
             )
         machinery = self._open()
-        with at_hand(machinery.blobs.blocking), pickling(self._scope.allow_pickle):
-            data = task.signature.encode_inputs(args, kwargs)
-        recovery.check_size(task, data, self.config.max_value_size)
-        scope = self.scope_of(said)
-        profile = task.profile(scope, machinery.blobs.blocking)
+        controller, blobs = machinery.controller, machinery.blobs.blocking
         run_id = name or run_name(self._clock.now(), next(self._noise))
-        digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
-        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
-        controller = machinery.controller
+        scope, entry = self.scope_of(said), recovery.entry_of(task)
         handle: Run[R] = Run(run_id, task, self._inside(machinery))
-        with self._lock:
-            if name is not None and (name in self._runs or machinery.store.run(name) is not None):
-                raise ConfigurationError(
-                    f"name={name!r} in with_runcontext() is not accepted: there is such a run already"
-                )
-            self._runs[run_id] = handle
-            self._scopes[run_id] = scope
-        controller.post(RunStarted(event, call, controller.links.waiting(self._finisher(handle), task)))
+        finish = self._finisher(handle)
+        waiting = controller.links.waiting(finish, task)
+
+        def submit(call: Call) -> None:
+            event = RunSubmitted(run_id, task.name, call.profile.settings.queue, command, entry, said)
+            controller.post(RunStarted(event, call, waiting))
+
+        with at_hand(blobs), pickling(self._scope.allow_pickle):
+            root = RootCall.taken_down(task, args, kwargs, scope, blobs, self.config.max_value_size)
+            call = root.packed() if root.may_be_packed_here() else None
+            self._register(handle, scope, named=name is not None)
+            if call is not None:
+                submit(call)
+            else:
+                self._packing.put(partial(root.pack_for, run_id, submit, finish), root.size)
         return handle
+
+    def _register(self, handle: Run[Any], scope: Scope, *, named: bool) -> None:
+        with self._lock:
+            if named and (handle.name in self._runs or self._open().store.run(handle.name) is not None):
+                raise ConfigurationError(
+                    f"name={handle.name!r} in with_runcontext() is not accepted: there is such a run already"
+                )
+            self._runs[handle.name] = handle
+            self._scopes[handle.name] = scope
 
     def resume(self, run: str, task: Task[..., R] | None = None) -> Run[R]:
         """Take up a run whose controller died: the root runs again, finished children return their results.
@@ -320,7 +331,8 @@ class Session:
 
     def _inside(self, machinery: Machinery) -> Inside:
         price = on_demand_price(self.config.pools)
-        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price, machinery.keeper)
+        of = machinery
+        return Inside(of.controller, of.store, of.blobs, of.feeds, price, of.keeper, self._scope.allow_pickle)
 
     # -- forecasts -----------------------------------------------------------------------------------------------
 

@@ -7,24 +7,28 @@ know which thread or process it is on, nor who asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
+from flyteish._authoring.values.drafts import Draft
 from flyteish._authoring.values.errors import document
-from flyteish._authoring.values.payloads import INLINE_BYTES
+from flyteish._authoring.values.payloads import INLINE_BYTES, is_light
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
 from flyteish._core.wording import size
 from flyteish.errors import BlobError, SerializationError
-from flyteish.interfaces import BlobStore, InlineLink, Order
+from flyteish.interfaces import BlobStore, BlockingContent, InlineLink, Order
 
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._worker.loader import Loadable
+
+T = TypeVar("T")
 
 #: Bytes. A larger result goes to the blob store, a smaller one travels in the message.
 INLINE_LIMIT: Final = INLINE_BYTES
@@ -104,9 +108,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
             raise AttemptStopped("stopped before it began")
         value = task.function(*args, **kwargs)
         user_code = stop.inside = False
-        result = _encoded(task, value, limits[1])
-        address = blobs.put(result) if len(result) > limits[0] else None
-        return WorkerEvidence(result=Payload(result if address is None else None, address, len(result))), None
+        return WorkerEvidence(result=_packed(task, task.signature.encode_result(value), blobs, limits)), None
     except BaseException as exc:
         stop.inside = False
         return _failed(exc, user_code, stop, AttemptStopped)
@@ -142,14 +144,21 @@ async def perform_async(
     try:
         inputs = order.inputs
         data = inputs.data if inputs.data is not None else await blobs.get(_address(inputs))
-        args, kwargs = task.signature.decode_inputs(data)
+        if is_light(data):
+            args, kwargs = task.signature.decode_inputs(data)
+        else:
+            args, kwargs = await _beside(feeds, lambda: task.signature.decode_inputs(data), "inputs")
         user_code = True
         value = await Bridged(task.function(*args, **kwargs), feeds.of(get_running_loop()).steppers)
         user_code = False
-        result = _encoded(task, value, max_result)
-        if len(result) <= inline_limit:
-            return WorkerEvidence(result=Payload(result, None, len(result))), None
-        return WorkerEvidence(result=Payload(None, await blobs.put(result), len(result))), None
+        # Taken down here: others may change the value before it is packed.
+        draft = task.signature.draft_result(value)
+        del value
+        if isinstance(draft, bytes) and len(draft) <= INLINE_BYTES:
+            return WorkerEvidence(result=Payload(_checked(task, draft, max_result), None, len(draft))), None
+        limits = (inline_limit, max_result)
+        result = await _beside(feeds, lambda: _packed(task, draft, blobs.blocking, limits), "result")
+        return WorkerEvidence(result=result), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -166,8 +175,20 @@ def _address(inputs: Payload) -> str:
     return inputs.blob
 
 
-def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
-    data = task.signature.encode_result(value)
+def _packed(task: Loadable, result: bytes | Draft, blobs: BlockingContent, limits: tuple[int, int]) -> Payload:
+    data = _checked(task, result.finish() if isinstance(result, Draft) else result, limits[1])
+    if len(data) <= limits[0]:
+        return Payload(data, None, len(data))
+    return Payload(None, blobs.put(data), len(data))
+
+
+async def _beside(feeds: Feeds, work: Callable[[], T], what: str) -> T:
+    from flyteish._async.feeds import beside_loop
+
+    return await beside_loop(feeds, work, f"flyteish {what}")
+
+
+def _checked(task: Loadable, data: bytes, max_result: int) -> bytes:
     if len(data) > max_result:
         raise SerializationError(
             f"{task.name}(): result of {size(len(data))} is larger than the {size(max_result)} "
