@@ -54,6 +54,7 @@ from flyteish.config_values import (
 from flyteish.errors import ConfigurationError
 
 Durability = Literal["full", "process", "memory"]
+Recover = Literal["none", "all"]
 BUILT_IN: Final = "built-in default"
 ARGUMENT: Final = "argument"
 _Key = tuple[str, ...]
@@ -134,6 +135,7 @@ class _File(_Table):
     stop_grace: Seconds = 10.0
     keep_days: float = Checked(default=30.0, ge=0, allow_inf_nan=False)
     keep_logs: bool = True
+    recover: Recover = "none"
     defaults: dict[str, Any] = {}
     queues: dict[str, _Queue] = {}
     pools: dict[str, _Pool] = {}
@@ -257,6 +259,8 @@ class Config:
     """Ended runs older than this may be removed. Default 30."""
     keep_logs: bool
     """Whether the output of attempts is kept. Default True."""
+    recover: Recover
+    """Which unfinished runs an opening session takes up: ``all``, or ``none`` (default)."""
     defaults: Opinions
     """Settings that tasks get when nobody more specific says otherwise."""
     queues: tuple[Queue, ...]
@@ -300,6 +304,7 @@ def load_config(
     stop_grace: float | str | timedelta | UnsetType = UNSET,
     keep_days: float | UnsetType = UNSET,
     keep_logs: bool | UnsetType = UNSET,
+    recover: Recover | UnsetType = UNSET,
     defaults: Mapping[str, Any] | UnsetType = UNSET,
     queues: Sequence[Queue] | UnsetType = UNSET,
     pools: Sequence[Pool] | UnsetType = UNSET,
@@ -311,7 +316,7 @@ def load_config(
         cwd: where the search for a project file starts. Default: the working directory.
         environ: the variables. Default: the process's, which also says where the user's folders are.
         file: one more configuration file; takes the place of ``FLYTEISH_CONFIG``.
-        home, ..., keep_logs: as the fields of ``Config``; what is given here wins over every other source.
+        home, ..., recover: as the fields of ``Config``; what is given here wins over every other source.
         defaults: settings for tasks, by name (``{"retries": 2}``); each wins by itself.
         queues, pools: all of them; those of files are not used. engines: more names of engines, for pools to use.
 
@@ -324,7 +329,7 @@ def load_config(
         "home": str(home) if isinstance(home, Path) else home, "durability": durability,
         "inline_limit": inline_limit, "max_value_size": max_value_size, "allow_pickle": allow_pickle,
         "max_threads": max_threads, "max_workers": max_workers, "stop_grace": stop_grace,
-        "keep_days": keep_days, "keep_logs": keep_logs,
+        "keep_days": keep_days, "keep_logs": keep_logs, "recover": recover,
         "defaults": dict(defaults) if isinstance(defaults, Mapping) else defaults,
     }  # fmt: skip
     built_in = _File().model_dump(include={*_PLAIN})

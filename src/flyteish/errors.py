@@ -120,6 +120,10 @@ class ResourceExhaustedError(FlyteishError):
     """A queue holds as much work as its ``depth`` allows, or is draining, and refuses more."""
 
 
+class SecretMissingError(FlyteishError):
+    """Nobody has the value of a secret that a task wants; the message says where it is looked up."""
+
+
 class RunSkippedError(FlyteishError):
     """The run was not started: the queue's ``overlap="skip"`` found an earlier run of the task active."""
 

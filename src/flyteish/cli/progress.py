@@ -22,13 +22,14 @@ from flyteish._core.model.events import (
     Entry,
     LimitReached,
     RunEvent,
+    RunRecovered,
 )
 from flyteish._core.model.records import TERMINAL, Action, End, Phase
 from flyteish._core.replay import describe
 from flyteish._core.state import State
 
 _ORDINARY: Final = (AttemptAdmitted, CheckpointCommitted)
-_UNUSUAL: Final = (AttemptNoticed, CheckpointSkipped, LimitReached, CancelRequested, ControllerRestarted)
+_UNUSUAL: Final = (AttemptNoticed, CheckpointSkipped, LimitReached, CancelRequested, ControllerRestarted, RunRecovered)
 
 
 class News(NamedTuple):
@@ -70,7 +71,7 @@ class Progress:
             self._state = replay(self._state, event, entry.at)
             action = self._action(event)
             if action is None:
-                if isinstance(event, ControllerRestarted):
+                if isinstance(event, ControllerRestarted | RunRecovered):
                     news.append(News(entry.at, "", "", describe(event)[1], "interrupted", True))
                 continue
             if isinstance(event, AttemptAdmitted):

@@ -191,7 +191,8 @@ class ProcessesEngine:
         for attempt in batch:
             attempt.worker = worker
             worker.attempts[attempt.key] = attempt
-        worker.process.send(m.Run([attempt.order for attempt in batch], [attempt.log for attempt in batch]))
+        secret = [(each.key, dict(self._reports.secrets(each.order.secrets))) for each in batch if each.order.secrets]
+        worker.process.send(m.Run([attempt.order for attempt in batch], [attempt.log for attempt in batch], secret))
 
     def _has_no_work(self, worker: PooledWorker) -> None:
         """The worker has nothing to do: it takes work from a queue behind a busier one, or leaves."""
