@@ -38,7 +38,6 @@ from flyteish.config_values import (
     TIMES,
     FoundFile,
     Origin,
-    Paths,
     blame,
     built_tables,
     by_name,
@@ -52,6 +51,7 @@ from flyteish.config_values import (
     wrong,
 )
 from flyteish.errors import ConfigurationError
+from flyteish.paths import Paths
 
 Durability = Literal["full", "process", "memory"]
 Recover = Literal["none", "all"]
@@ -85,8 +85,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     def said(self, source: str, key: str) -> dict[str, Any]:
-        names = (name for name in type(self).model_fields if name in self.model_fields_set)
-        return {name: spelt(source, f"{key}.{name}", getattr(self, name)) for name in names}
+        said = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return {name: spelt(source, f"{key}.{name}", getattr(self, name)) for name in said}
 
 
 class _Pool(_Table):
@@ -149,8 +149,7 @@ def _mistake(source: str, error: ErrorDetails) -> ConfigurationError:
     key = ".".join(where)
     if error["type"] != "extra_forbidden":
         return wrong(source, key, error["input"], error["msg"].removeprefix("Input should be "))
-    tables: dict[str, type[_Table]] = {"pools": _Pool, "queues": _Queue}
-    table = tables[where[0]] if len(where) == 3 else _File
+    table: type[_Table] = _File if len(where) != 3 else _Pool if where[0] == "pools" else _Queue
     return unknown(source, key, where[-1], table.model_fields)
 
 
@@ -323,8 +322,7 @@ def load_config(
     Raises:
         ConfigurationError: names file or variable, key, value and what is accepted, or the nearest known key.
     """
-    here = (Path.cwd() if cwd is None else cwd).absolute()
-    variables = os.environ if environ is None else environ
+    here, variables = (cwd or Path.cwd()).absolute(), os.environ if environ is None else environ
     said = {
         "home": str(home) if isinstance(home, Path) else home, "durability": durability,
         "inline_limit": inline_limit, "max_value_size": max_value_size, "allow_pickle": allow_pickle,
@@ -332,8 +330,7 @@ def load_config(
         "keep_days": keep_days, "keep_logs": keep_logs, "recover": recover,
         "defaults": dict(defaults) if isinstance(defaults, Mapping) else defaults,
     }  # fmt: skip
-    built_in = _File().model_dump(include={*_PLAIN})
-    values: _Values = {(name,): (value, BUILT_IN) for name, value in built_in.items()}
+    values: _Values = {(name,): (v, BUILT_IN) for name, v in _File().model_dump(include={*_PLAIN}).items()}
     values["home",] = (platformdirs.user_state_path("flyteish"), BUILT_IN)
     for found in _files(here, file if file is not None else variables.get("FLYTEISH_CONFIG")):
         values |= _layer(found.source, found.folder, found.table)
@@ -367,8 +364,7 @@ def _config(values: _Values, engines: Collection[str]) -> Config:
     queues = _build_queues(values, [pool.name for pool in pools])
     settings = {key[1]: value for key, (value, _) in values.items() if key[0] == "defaults"}
     if "queue" in settings and settings["queue"] not in (names := [queue.name for queue in queues]):
-        source = values["defaults", "queue"][1]
-        raise unknown(source, "defaults.queue", settings["queue"], names, what="queue")
+        raise unknown(values["defaults", "queue"][1], "defaults.queue", settings["queue"], names, what="queue")
     plain = {key[0]: value for key, (value, _) in values.items() if len(key) == 1}
     origins = tuple(Origin.of(key, value, source) for key, (value, source) in values.items())
     return Config(**plain, defaults=Opinions(**settings), queues=queues, pools=pools, origins=origins)
@@ -399,7 +395,6 @@ def _build_queues(values: _Values, pools: list[str]) -> tuple[Queue, ...]:
     for name, table in _tables(values, "queues").items():
         for pool in table.get("pools", ()):
             if pool not in pools:
-                source = values["queues", name, "pools"][1]
-                raise unknown(source, f"queues.{name}.pools", pool, pools, what="pool")
+                raise unknown(values["queues", name, "pools"][1], f"queues.{name}.pools", pool, pools, what="pool")
         queues.append(Queue(**{**table, "pools": tuple(table.get("pools", ())) or tuple(pools)}))
     return tuple(queues)

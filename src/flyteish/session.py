@@ -11,30 +11,22 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextvars import Token
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._authoring.tasks.calling import cache_digest_of
-from flyteish._authoring.values.codec import pickling
-from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import pack
 from flyteish._controller import recovery
 from flyteish._controller.clock import SystemClock
-from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
-from flyteish._controller.run_handle import Inside, Run
+from flyteish._controller.run_handle import Run
 from flyteish._controller.state_queries import ask
-from flyteish._core.billing.cost_summary import on_demand_price
-from flyteish._core.model.events import RunSubmitted
-from flyteish._core.model.ids import inputs_digest, run_name
 from flyteish._core.model.queues import Pool, Queue
-from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
+from flyteish._core.model.settings import Level, Opinions, Scope, Secret, opinions
 from flyteish._engine_kinds import BUILT_IN
+from flyteish._session_runs import SessionRuns
 from flyteish.config import Config, environment_secret, load_config
-from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
-from flyteish.interfaces import Call, Clock, EngineFactory
+from flyteish.errors import ConfigurationError, SessionClosedError
+from flyteish.interfaces import Clock, EngineFactory
 
 if TYPE_CHECKING:
     from types import TracebackType

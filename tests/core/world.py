@@ -386,8 +386,8 @@ def facts_of(action: Action) -> tuple[object, ...]:
         phase, [fields(attempt) for attempt in action.attempts], action.generation, action.user_attempt,
         action.system_used, action.preemptions_in_row, action.preemptions, action.denials, action.rejections,
         action.abandoned,
-        action.result, action.error, action.ended_at, action.cached, action.checkpoints, action.traced, action.warnings,
-        action.cancel_reason, action.submitted_at, action.parent, action.group,
+        action.result, action.error, action.ended_at, action.cached, action.checkpoints, dict(action.traced or {}),
+        action.warnings, action.cancel_reason, action.submitted_at, action.parent, action.group,
     )  # fmt: skip
 
 

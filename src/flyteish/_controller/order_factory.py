@@ -61,7 +61,7 @@ class OrderFactory:
             deadline=action.deadline_at,
             checkpoints=action.checkpoints,
             pool_lifetime=self._lifetimes.of(attempt.pool),
-            traced=action.traced or {},
+            traced=dict(action.traced) if action.traced else {},
             group=action.group,
             token=token,
         )

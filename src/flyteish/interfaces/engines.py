@@ -56,8 +56,8 @@ class _Requests(Protocol):
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         """Restore passed over a torn or corrupt checkpoint."""
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        """Remember a traced helper's value for later attempts; ``done`` as for checkpoints."""
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        """Remember a traced helper's value for later attempts; ``done`` as for a checkpoint."""
 
 
 class Link(_Requests, Protocol):

@@ -70,10 +70,9 @@ class RecordingLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self.skipped.append(event)
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         self.values[key] = result
-        if done is not None:
-            done(None)
+        self._recorder.confirm(done)
 
 
 class Recorder:
@@ -85,6 +84,8 @@ class Recorder:
     def __init__(self, logs: Path | None = None) -> None:
         self.events: list[Event] = []
         self.links: dict[AttemptKey, RecordingLink] = {}
+        self.confirm: Callable[[OnJournalled], object] = lambda done: done(None)
+        """Answers for traced values."""
         self.answer: Callable[[RecordingLink, int, Call], None] | None = None
         self._logs = logs
         self._lock = threading.Lock()

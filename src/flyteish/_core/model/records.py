@@ -161,6 +161,7 @@ class Action(msgspec.Struct, gc=False):
     checkpoints: tuple[CheckpointRecord, ...] = ()
     """The newest ``CHAIN_KEPT``, oldest first; the journal has them all."""
     traced: dict[str, Payload] | None = None
+    """Values of traced helpers. It grows in place: whoever hands it to another thread hands over a copy."""
     warnings: tuple[str, ...] = ()
 
     # -- waiting ----------------------------------------------------------------------------------------------

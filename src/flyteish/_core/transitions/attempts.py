@@ -291,9 +291,7 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     """A link of the chain: progress, so the count of preemptions without it begins anew."""
     live = live_attempt(state, event)
     if live is None:
-        key = ActionKey(event.run, event.action)
-        message = f"attempt {event.generation} of {key} was given up; its checkpoint is refused"
-        effects.append(Refuse(key, "StaleAttemptError", message))
+        effects.append(_given_up(event, "its checkpoint"))
         return
     action, attempt = live
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
@@ -309,6 +307,11 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
+
+
+def _given_up(event: CheckpointCommitted | ValueTraced, what: str) -> Refuse:
+    key = ActionKey(event.run, event.action)
+    return Refuse(key, "StaleAttemptError", f"attempt {event.generation} of {key} was given up; {what} is refused")
 
 
 def checkpoint_skipped(state: State, event: CheckpointSkipped, now: float, effects: Effects) -> None:
@@ -341,8 +344,11 @@ def _kept_by(action: Action, sequence: int) -> float:
 def value_traced(state: State, event: ValueTraced, now: float, effects: Effects) -> None:
     """A traced helper's value, for the attempts to come."""
     live = live_attempt(state, event)
-    if live is not None:
-        action = live[0]
-        # A new dict: the running attempt's order holds the old one, on another thread.
-        action.traced = {**(action.traced or {}), event.key: event.result}
-        effects.append(Record(now, event))
+    if live is None:
+        effects.append(_given_up(event, "the value of its traced helper"))
+        return
+    action = live[0]
+    if action.traced is None:
+        action.traced = {}
+    action.traced[event.key] = event.result
+    effects.append(Record(now, event))
