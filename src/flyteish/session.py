@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
+from flyteish._authoring.tasks.options import RunOptions, refuse_strangers, takes
 from flyteish._controller import recovery
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.run_handle import Run
@@ -191,38 +192,33 @@ class Session:
         """
         return self.with_runcontext().run(task, *args, **kwargs)
 
+    @takes(RunOptions)
     def with_runcontext(
         self,
         mode: str | None = None,
         *,
         name: str | None = None,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        interruptible: Any = UNSET,
-        queue: str | UnsetType = UNSET,
-        priority: Any = UNSET,
-        cache: Any = UNSET,
         overwrite_cache: bool = False,
         disable_run_cache: bool = False,
         command: str = "",
+        **options: Unpack[RunOptions],
     ) -> Runner:
         """Settings for one run and everything in it: above ``@env.task``, below ``.override()``.
 
         Args:
             mode: ``"local"`` or None, which mean the same here; there for programs written for Flyte 2.
             name: the run's name. Default: one that sorts by time.
-            env_vars, interruptible, queue, priority, cache: as on ``@env.task``.
             overwrite_cache: compute anew and store. disable_run_cache: neither read nor store.
             command: for people: how the run was started.
+            options: ``env_vars``, ``interruptible``, ``queue``, ``priority``, ``cache``: as on ``@env.task``.
         """
         if mode not in (None, "local"):
             raise ConfigurationError(f"mode={mode!r} in with_runcontext() is not accepted: expected 'local' or None")
         recovery.check_name(name)
+        refuse_strangers("with_runcontext", Session.with_runcontext, options)
         if overwrite_cache or disable_run_cache:
-            cache = "override" if overwrite_cache else "disable"
-        said = {
-            "env_vars": env_vars, "interruptible": interruptible, "queue": queue, "priority": priority, "cache": cache,
-        }  # fmt: skip
-        return Runner(self, opinions(Level.RUN, "with_runcontext()", said), name, command)
+            options["cache"] = "override" if overwrite_cache else "disable"
+        return Runner(self, opinions(Level.RUN, "with_runcontext()", options), name, command)
 
     def resume(self, run: str, task: Task[..., R] | None = None) -> Run[R]:
         """Take up a run whose controller died: the root runs again, finished children return their results.

@@ -85,6 +85,7 @@ def holdings(session: Session) -> dict[str, int]:
         "callers": controller._callers._waiting,
         "links": controller._handlers._calling,
         "exceptions": controller._callers._raised,
+        "look-ups": controller._handlers._look_ups.waiting,
         "digests": controller._handlers._cache.wanted,
         "checkpoints": controller._handlers._unconfirmed,
         "unwritten": controller._unwritten,

@@ -7,7 +7,7 @@ what follows from a fact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import msgspec
@@ -173,6 +173,12 @@ class Written(Fact, gc=False):
 
     burst: Burst
     error: BaseException | None
+
+
+class LookedUp(Fact, gc=False):
+    """The cache was asked for what this caller called; see ``look_ups``."""
+
+    who: Hashable
 
 
 class Recipient(Protocol):

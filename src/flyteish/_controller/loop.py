@@ -83,7 +83,7 @@ class Controller:
         )  # fmt: skip
         self._handlers = FactHandlers(
             core=self._core, callers=self._callers, performer=self._performer, cache=cache, markets=markets,
-            lifetimes=lifetimes, clock=clock,
+            lifetimes=lifetimes, clock=clock, post=self.post,
         )  # fmt: skip
         self._taking_up = TakingUp(
             core=self._core, engines=engines, orders=orders, callers=self._callers, post=self.post,

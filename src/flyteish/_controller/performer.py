@@ -12,6 +12,7 @@ from flyteish._controller.burst import Burst
 from flyteish._controller.callers import Callers
 from flyteish._controller.engines import Engines
 from flyteish._controller.facts import Fact, OrderMade, Reported
+from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
 from flyteish._controller.outcomes import outcome_of
 from flyteish._controller.result_cache import ResultCache
@@ -58,6 +59,7 @@ class Performer:
         self._callers = callers
         self._orders = orders
         self._cache = cache
+        self._beside = BesideLoop()
         self._clock = clock
         self._stop_grace = stop_grace
         self._post = post
@@ -134,12 +136,15 @@ class Performer:
             asyncio.get_running_loop().run_in_executor(None, self._orders.forget_checkpoints, action)
         if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
             # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
-            loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, self._cache.remember, action, digest).add_done_callback(
-                lambda _: self._callers.answer(outcome_of(action), action.generation)
-            )
+            self._beside.start(self._remember(action, digest), f"flyteish cache {action.key}")
             return
         self._callers.answer(outcome_of(action), action.generation)
+
+    async def _remember(self, action: Action, digest: bytes) -> None:
+        try:
+            await self._cache.remember(action, digest)
+        finally:
+            self._callers.answer(outcome_of(action), action.generation)
 
     def reclaim(self, pool: str, key: AttemptKey, notice: Notice) -> None:
         """The pool's market takes the machine under an attempt away."""

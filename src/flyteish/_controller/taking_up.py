@@ -21,6 +21,7 @@ from flyteish._controller.callers import Callers
 from flyteish._controller.core_driver import CoreDriver
 from flyteish._controller.engines import Engines
 from flyteish._controller.facts import Fact, RunAdopted, RunTakenUp
+from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
 from flyteish._core.model.events import RunLoaded, RunRecovered
 from flyteish._core.model.ids import AttemptKey
@@ -64,7 +65,7 @@ class TakingUp:
         """What is to be done with each kind of fact; changes while runs are on their way in."""
         self._held: dict[str, list[Fact]] = {}
         """By run that is on its way in: what was said of it meanwhile."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._beside = BesideLoop()
 
     def _unless_held(self, take: Callable[[Any], None], fact: Fact) -> None:
         held = self._held.get(fact.run)
@@ -85,10 +86,7 @@ class TakingUp:
             return
         self._held[run] = []
         self.table.update(self._guarded)
-        name = f"flyteish takes up {run}"
-        task = asyncio.get_running_loop().create_task(self._ask(record, asked, fact.last_at), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._beside.start(self._ask(record, asked, fact.last_at), f"flyteish takes up {run}")
 
     def _to_ask(self, record: RunRecord) -> dict[Engine, list[Unfinished]]:
         """The attempts that may live, by the engine that knows."""
@@ -138,8 +136,7 @@ class TakingUp:
 
     def close(self, why: BaseException) -> None:
         """The controller ends: nothing more is taken up, and what was held is rejected."""
-        for task in self._tasks:
-            task.cancel()
+        self._beside.cancel()
         held, self._held = self._held, {}
         for facts in held.values():
             for fact in facts:

@@ -106,10 +106,11 @@ def cancel_interrupted(records: Records, row: RunRow, reason: str) -> None:
 
 def cancelled(row: RunRow, entries: Iterable[Entry], reason: str, now: float) -> tuple[list[Entry], RunRow]:
     """What to journal for a run that is cancelled while nobody works on it, and its row from then on."""
-    entries = list(entries)
-    state, last_at = state_of(entries), max(entry.at for entry in entries)
+    known = list(entries)
+    state = state_of(known)
     added: list[Entry] = []
-    for event in (RunRecovered(row.run, (), last_at), CancelRequested(row.run, ROOT_ACTION, reason)):
+    last_at = max((entry.at for entry in known), default=now)
+    for event in (RunRecovered(row.run, last_at=last_at), CancelRequested(row.run, ROOT_ACTION, reason)):
         state, effects = lifecycle.apply(state, event, now)
         added += [Entry(effect.at, effect.event) for effect in effects if isinstance(effect, Record)]
     record = state.runs[row.run]

@@ -119,7 +119,7 @@ def _kind(action: Action) -> str:
     if action.phase in TERMINAL:
         return action.phase.value
     attempt = action.current
-    return "waiting" if attempt is None else attempt.medium
+    return "waiting" if attempt is None or not attempt.placed_at else attempt.medium
 
 
 def _happened(event: RunEvent) -> tuple[str, str, bool] | None:
