@@ -154,7 +154,7 @@ async def perform_async(
         # Taken down here: others may change the value before it is packed.
         draft = task.signature.draft_result(value)
         del value
-        if isinstance(draft, bytes) and len(draft) <= INLINE_BYTES:
+        if isinstance(draft, bytes) and len(draft) <= min(inline_limit, INLINE_BYTES):
             return WorkerEvidence(result=Payload(_checked(task, draft, max_result), None, len(draft))), None
         limits = (inline_limit, max_result)
         result = await _beside(feeds, lambda: _packed(task, draft, blobs.blocking, limits), "result")
