@@ -1,6 +1,6 @@
 """The simulation in small, and put to the test itself: it finds planted defects, shrinks them and tells them.
 
-The full number of histories is ``nox -s simulate``.
+The full number of histories is ``nox -s histories``.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def holdings(session: Session) -> dict[str, int]:
     controller, inline = machinery.controller, machinery._inline
     capacity = controller.state.capacity
     places: dict[str, Any] = {
-        "handles": session._runs,
-        "scopes": session._scopes,
+        "handles": session._runs._handles,
+        "scopes": session._runs._scopes,
         "callers": controller._callers._waiting,
         "links": controller._handlers._calling,
         "exceptions": controller._callers._raised,

@@ -64,10 +64,15 @@ class State:
         self._compact_at = _FEW
 
     @classmethod
-    def configured(cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> State:
-        """A live state with these queues and pools."""
+    def configured(
+        cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...], experience: Experience | None = None
+    ) -> State:
+        """A live state with these queues and pools, and what was learned before."""
         capacity = Capacity(queues, pools)
-        return cls(capacity, Admission(capacity))
+        state = cls(capacity, Admission(capacity))
+        if experience is not None:
+            state.experience = experience
+        return state
 
     def action(self, key: ActionKey) -> Action | None:
         run = self.runs.get(key.run)
