@@ -51,6 +51,7 @@ from flyteish.config_values import (
     wrong,
 )
 from flyteish.errors import ConfigurationError
+from flyteish.interfaces import Limits
 from flyteish.paths import Paths
 
 Durability = Literal["full", "process", "memory"]
@@ -126,8 +127,8 @@ class _Queue(_Table):
 class _File(_Table):
     home: str = ""
     durability: Durability = "process"
-    inline_limit: Size = 256 * 1024
-    max_value_size: Size = 1024**3
+    inline_limit: Size = Limits().inline
+    max_value_size: Size = Limits().value
     allow_pickle: bool = True
     max_threads: int = Checked(default_factory=lambda: min(32, (os.cpu_count() or 1) + 4), ge=1)
     max_workers: int = Checked(default_factory=lambda: os.cpu_count() or 1, ge=1)

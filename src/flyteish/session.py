@@ -23,7 +23,7 @@ from flyteish._authoring.tasks.calling import cache_digest_of
 from flyteish._authoring.tasks.options import RunOptions, refuse_strangers, takes
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import pack
+from flyteish._authoring.values.payloads import check_size, pack
 from flyteish._controller import recovery
 from flyteish._controller.clock import SystemClock
 from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
@@ -250,12 +250,13 @@ class Session:
         machinery = self._open()
         with at_hand(machinery.blobs.blocking), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
-        recovery.check_size(task, data, self.config.max_value_size)
+        check_size(task.name, "arguments", data, machinery.limits)
         scope = self.scope_of(said)
         profile = task.profile(scope, machinery.blobs.blocking)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
+        inputs = pack(data, machinery.limits.inline, machinery.blobs.blocking)
+        call = Call(profile, inputs, inputs_digest(data), cache_digest=digest)
         event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))

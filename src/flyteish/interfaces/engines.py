@@ -122,10 +122,10 @@ class InlineReports(Protocol):
 class Limits(NamedTuple):
     """Bytes: how large values may be."""
 
-    inline: int
+    inline: int = 256 * 1024
     """Larger ones go by the blob store, smaller ones within messages and the journal."""
-    value: int
-    """Larger ones are refused."""
+    value: int = 1024**3
+    """Larger inputs and results are refused."""
 
 
 class Opening(NamedTuple):
