@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import io
+import mmap
 import os
 import random
 import stat
@@ -59,7 +60,15 @@ BUFFERS: dict[str, Callable[[bytes], Any]] = {
     "every second": lambda data: memoryview(bytes(each for pair in zip(data, data, strict=True) for each in pair))[::2],
     "array": lambda data: array.array("H", data),
     "open file": io.BytesIO,
+    "mmap": lambda data: _map(data),
 }
+
+
+def _map(data: bytes) -> Any:
+    made = mmap.mmap(-1, max(1, len(data)))
+    made[: len(data)] = data
+    made.seek(len(data))  # where it stands says nothing of what it holds
+    return made if data else b""
 
 
 @pytest.mark.parametrize("made", BUFFERS.values(), ids=BUFFERS)

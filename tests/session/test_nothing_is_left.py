@@ -80,8 +80,8 @@ def holdings(session: Session) -> dict[str, int]:
     books = controller.state.books
     assert books is not None
     places: dict[str, Any] = {
-        "handles": session._runs,
-        "scopes": session._scopes,
+        "handles": session._runs._handles,
+        "scopes": session._runs._scopes,
         "callers": controller._callers._waiting,
         "links": controller._handlers._calling,
         "exceptions": controller._callers._raised,

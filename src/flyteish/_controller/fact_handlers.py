@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+import msgspec
+
 from flyteish._controller.callers import Caller, Callers, Waiting
 from flyteish._controller.core_driver import CoreDriver
 from flyteish._controller.facts import (
@@ -19,26 +21,28 @@ from flyteish._controller.facts import (
     Fact,
     Happened,
     LookedUp,
+    OrderMade,
     Reported,
     RunFoundEnded,
     RunStarted,
-    RunTakenUp,
 )
 from flyteish._controller.look_ups import LookUps
 from flyteish._controller.outcomes import row_of, type_name
 from flyteish._controller.performer import Performer
 from flyteish._controller.result_cache import ResultCache
+from flyteish._controller.tokens import digest_of
 from flyteish._core import lifecycle
 from flyteish._core.model.effects import Refuse
 from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
+    AttemptOrdered,
     CancelRequested,
-    ControllerRestarted,
+    Evidence,
     TaskDeclared,
 )
 from flyteish._core.model.ids import ROOT_ACTION, ActionKey, AttemptKey
-from flyteish._core.model.records import TERMINAL, End, Phase
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, End, Phase
 from flyteish._core.model.values import Payload
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish.interfaces import Call, Clock, OnJournalled, Outcome
@@ -76,11 +80,11 @@ class FactHandlers:
         """What is done with each kind."""
         return {
             RunStarted: self._run_started,
-            RunTakenUp: self._run_taken_up,
             RunFoundEnded: self._run_found_ended,
             CallMade: self._call_made,
             CallCancelled: self._call_cancelled,
             CallLeft: self._call_left,
+            OrderMade: self._order_made,
             Reported: self._reported,
             Happened: self._happened,
             Asked: self._asked,
@@ -103,13 +107,6 @@ class FactHandlers:
             waiting.tell(Outcome.refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
             return
         self._core.glance(event.run)
-
-    def _run_taken_up(self, fact: RunTakenUp) -> None:
-        run = fact.record.id
-        self._core.state.runs[run] = fact.record
-        self._callers.wait(run, fact.waiting)
-        self._core.apply(ControllerRestarted(run))
-        self._core.glance(run)
 
     def _run_found_ended(self, fact: RunFoundEnded) -> None:
         if fact.record.id not in self._core.state.runs:
@@ -198,6 +195,21 @@ class FactHandlers:
 
     # -- attempts ----------------------------------------------------------------------------------------------------
 
+    def _order_made(self, fact: OrderMade) -> None:
+        order = fact.order
+        key = order.key
+        action = self._core.state.action(ActionKey(key.run, key.action))
+        attempt = action.attempts[-1] if action is not None and action.attempts else None
+        if action is None or attempt is None or action.generation != key.generation:
+            return
+        if attempt.stop or attempt.moving or action.phase not in WITH_ATTEMPT:
+            # It was told to end before its engine knew it, so that the engine will never speak of it.
+            why = Evidence(reclaimed="moved before it began") if attempt.moving else Evidence(stopped=True)
+            self._ended(AttemptEnded(*key, why))
+            return
+        self._core.apply(AttemptOrdered(*key, digest_of(order.token)))
+        self._core.burst.orders.append(order)
+
     def _reported(self, fact: Reported) -> None:
         event = fact.event
         if type(event) is AttemptEnded:
@@ -217,6 +229,8 @@ class FactHandlers:
             self._callers.spare(key)
             return
         attempt = action.attempts[-1] if action.attempts else None
+        if event.evidence.result is None:  # what failed may have to wait, and what failed together not as long
+            event = msgspec.structs.replace(event, chance=self._clock.chance())
         self._core.apply(event)
         if attempt is not None and attempt.generation == event.generation and attempt.placed_at:
             over = attempt.ended_at or self._clock.now()

@@ -6,19 +6,23 @@ In the order in which the core gave them. Must not decide anything, nor touch th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.callers import Callers
 from flyteish._controller.engines import Engines
+from flyteish._controller.facts import Fact, OrderMade, Reported
 from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
 from flyteish._controller.outcomes import outcome_of
 from flyteish._controller.result_cache import ResultCache
+from flyteish._controller.tokens import new_token
 from flyteish._core.model.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
-from flyteish._core.model.events import AttemptEnded
+from flyteish._core.model.events import AttemptEnded, Evidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import Action, Phase
+from flyteish._core.model.settings import Secret
+from flyteish.errors import SecretMissingError
 from flyteish.interfaces import Clock, Engine, Notice, Order
 from flyteish.markets.followed import Markets
 
@@ -29,7 +33,7 @@ class Performer:
     """The hands of one controller; lives on its loop.
 
     Args:
-        report: takes the end of an attempt that could not even be ordered.
+        post: takes facts about attempts that are ordered, or cannot be.
         on_change: told which runs' journals have grown.
         on_ended: told which runs are over, descendants included.
         on_drained: told which queues are drained.
@@ -45,7 +49,7 @@ class Performer:
         cache: ResultCache,
         clock: Clock,
         stop_grace: float,
-        report: Callable[[AttemptEnded], None],
+        post: Callable[[Fact], None],
         on_change: Callable[[str], None],
         on_ended: Callable[[str], None],
         on_drained: Callable[[str], None],
@@ -58,7 +62,7 @@ class Performer:
         self._beside = BesideLoop()
         self._clock = clock
         self._stop_grace = stop_grace
-        self._report = report
+        self._post = post
         self._on_change = on_change
         self._on_ended = on_ended
         self._on_drained = on_drained
@@ -72,6 +76,8 @@ class Performer:
                 self._prepare(order, starts)
             elif kind is Deliver:
                 self.deliver(order.action)
+            elif kind is Order:
+                self._begin(order, starts)
             elif kind is StopAttempt:
                 self._start(starts)  # an engine takes no notice of a stop of what it does not know yet
                 self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
@@ -100,13 +106,27 @@ class Performer:
         attempt = action.attempts[-1] if action.attempts else None
         if attempt is None or attempt.generation != start.generation:
             return
-        engine = self._engines.of(start.pool)
-        order = self._orders.order(action, attempt, with_token=engine.connects)
-        if isinstance(order, AttemptEnded):
-            self._report(order)
+        wanted = action.profile.settings.secrets
+        if wanted and not self._can_be_had(wanted, start.key):
             return
-        self._markets.started(start.pool, order.key, self._clock.now())
-        starts.setdefault(engine, []).append(order)
+        engine = self._engines.of(start.pool)
+        order = self._orders.order(action, attempt, new_token() if engine.connects else "")
+        if engine.outlives:
+            self._post(OrderMade(order))
+        else:
+            self._begin(order, starts)
+
+    def _can_be_had(self, wanted: Sequence[Secret], key: AttemptKey) -> bool:
+        try:
+            self._orders.secrets(wanted)
+        except SecretMissingError as error:
+            self._post(Reported(AttemptEnded(*key, Evidence(unmendable=str(error))), None))
+            return False
+        return True
+
+    def _begin(self, order: Order, starts: _Starts) -> None:
+        self._markets.started(order.pool, order.key, self._clock.now())
+        starts.setdefault(self._engines.of(order.pool), []).append(order)
 
     def deliver(self, action: Action) -> None:
         """The action is over: who waits for it hears of it, and a cached result is kept."""

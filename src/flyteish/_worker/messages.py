@@ -115,6 +115,11 @@ class Run(_Message, frozen=True):
 
     orders: list[Order]
     logs: list[str | None]
+    secrets: list[tuple[AttemptKey, dict[str, str]]] = []
+    """Of those that have any: environment variables with values that must never be shown."""
+
+    def __repr__(self) -> str:
+        return f"Run({self.orders!r}, {self.logs!r}, secrets of {len(self.secrets)})"
 
 
 class Notify(_Message, frozen=True):

@@ -92,6 +92,7 @@ class Worker:
         self._loader = Loader(lambda: self._blobs.blocking)
         self._feeds = Feeds()
         self._variables = Variables()
+        self._secrets: dict[AttemptKey, dict[str, str]] = {}
         self._output = Output()
         faulthandler.enable()
         signal.signal(signal.SIGINT, _ignore)  # a handler, not SIG_IGN, which children would inherit
@@ -123,7 +124,7 @@ class Worker:
         current = Current(order, context)
         self._current = current
         self._output.begin(log)
-        self._variables.begin(order)
+        self._variables.begin(order, self._secrets.pop(order.key, {}))
         try:
             evidence = self._evidence(order, current)
         except AttemptStopped:
@@ -213,7 +214,8 @@ class Worker:
 
     def _handle(self, message: m.ToWorker) -> None:
         match message:
-            case m.Run(orders, logs):
+            case m.Run(orders, logs, secrets):
+                self._secrets.update(secrets)
                 with self._arrived:
                     self._orders.extend(zip(orders, logs, strict=True))
                     self._arrived.notify()
@@ -222,6 +224,7 @@ class Worker:
             case m.Recall(keys):
                 with self._arrived:
                     back = [order.key for order, _ in self._orders if order.key in keys]
+                    self._secrets = {key: values for key, values in self._secrets.items() if key not in back}
                     self._orders = deque(job for job in self._orders if job[0].key not in back)
                 self._connection.send(m.Recalled(back), wait=False)
             case m.Notify(key, notice):

@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
+    AttemptPending,
+    AttemptPlaced,
     AttemptRunning,
     CheckpointSkipped,
+    NoticeWithdrawn,
     PoolCapacityChanged,
 )
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
+from flyteish._core.model.settings import Secret
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces.blobs import BlobStore
 from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
@@ -75,7 +79,15 @@ class InlineLink(_Requests, Protocol):
 
 # -- for engines -------------------------------------------------------------------------------------------------------
 
-Report: TypeAlias = AttemptRunning | AttemptNoticed | AttemptEnded | PoolCapacityChanged
+Report: TypeAlias = (
+    AttemptPending
+    | AttemptPlaced
+    | AttemptRunning
+    | AttemptNoticed
+    | NoticeWithdrawn
+    | AttemptEnded
+    | PoolCapacityChanged
+)
 
 
 class Reports(Protocol):
@@ -90,6 +102,14 @@ class Reports(Protocol):
 
     def link(self, key: AttemptKey) -> Link:
         """The connection for this attempt; requests through it are fenced by the attempt's generation."""
+
+    def secrets(self, wanted: Sequence[Secret]) -> Mapping[str, str]:
+        """The values of an order's secrets, by the environment variables that the attempt is to see. They are for the
+        attempt alone: nobody keeps, logs or shows them.
+
+        Raises:
+            SecretMissingError: nobody has one of them. The attempt ends as unmendable, in these words.
+        """
 
     def log_path(self, key: AttemptKey) -> Path | None:
         """Where the attempt's output belongs; None where logs are not kept."""
@@ -125,7 +145,7 @@ class Limits(NamedTuple):
     inline: int = 256 * 1024
     """Larger ones go by the blob store, smaller ones within messages and the journal."""
     value: int = 1024**3
-    """Larger inputs and results are refused."""
+    """Larger ones are refused."""
 
 
 class Opening(NamedTuple):
@@ -146,7 +166,7 @@ class Unfinished(NamedTuple):
     order: Order
     """As it would be given today. Its token is not known any more, only that token's digest."""
     token_digest: bytes
-    """``tokens.digest_of`` its token; empty where none is on record, so that nobody can speak for it."""
+    """SHA-256 of its token; empty where none is on record, so that nobody can speak for it."""
 
 
 class Engine(Protocol):

@@ -389,10 +389,12 @@ async def test_sigterm_from_outside_is_a_notice(bench: Bench) -> None:
 
 async def test_variables_and_secrets_last_as_long_as_the_attempt(narrow: Bench) -> None:
     """`env_vars` and secrets are set for their attempt only, in a worker that serves others after it."""
-    settings = merge([(Level.TASK, opinions(Level.TASK, "a test", {"env_vars": {"COLOUR": "green"}}))])
-    more = {"settings": settings, "secrets": {"TOKEN": "hush"}}
+    settings = merge(
+        [(Level.TASK, opinions(Level.TASK, "a test", {"env_vars": {"COLOUR": "green"}, "secrets": "token"}))]
+    )
+    more = {"settings": settings}
     assert await narrow.result(jobs.variable, "COLOUR", order=more) == "green"
-    assert await narrow.result(jobs.variable, "TOKEN", order=more) == "hush"
+    assert await narrow.result(jobs.variable, "TOKEN", order=more) == "value of token"
     assert await narrow.result(jobs.variable, "COLOUR") is None
     assert await narrow.result(jobs.variable, "TOKEN") is None
 

@@ -13,7 +13,7 @@ from flyteish._core.wording import size
 from flyteish.errors import SerializationError
 
 if TYPE_CHECKING:
-    from flyteish.interfaces import BlobStore, BlockingContent, Limits
+    from flyteish.interfaces import BlockingContent, ContentStore, Limits
 
 
 def pack(data: bytes, inline_limit: int, blobs: BlockingContent) -> Payload:
@@ -30,14 +30,14 @@ def unpack(payload: Payload, blobs: BlockingContent) -> bytes | memoryview:
     return b"" if payload.data is None else payload.data
 
 
-async def pack_beside(data: bytes, inline_limit: int, blobs: BlobStore) -> Payload:
+async def pack_beside(data: bytes, inline_limit: int, blobs: ContentStore) -> Payload:
     """``pack`` that leaves the event loop free while a large value is stored."""
     if len(data) <= inline_limit:
         return Payload(data, None, len(data))
     return Payload(None, await blobs.put(data), len(data))
 
 
-async def unpack_beside(payload: Payload, blobs: BlobStore) -> bytes | memoryview:
+async def unpack_beside(payload: Payload, blobs: ContentStore) -> bytes | memoryview:
     """``unpack`` that leaves the event loop free while a large value is read."""
     if payload.blob is not None:
         return await blobs.get(payload.blob)

@@ -195,7 +195,8 @@ class ProcessesEngine:
         batch = self._waiting.take(min(count, self._pace.ahead))
         for attempt in batch:
             attempt.worker = worker
-        worker.give(batch, [attempt.log for attempt in batch])
+        secret = [(each.key, dict(self._reports.secrets(each.order.secrets))) for each in batch if each.order.secrets]
+        worker.give(batch, [attempt.log for attempt in batch], secret)
 
     def _has_no_work(self, worker: PooledWorker) -> None:
         """The worker has nothing to do: it takes work from a queue behind a busier one, or leaves."""

@@ -159,11 +159,11 @@ class Peer(ABC, Generic[A]):
             self._recalls += 1
             self.send(m.Recall(keys))
 
-    def give(self, attempts: list[A], logs: list[str | None]) -> None:
+    def give(self, attempts: list[A], logs: list[str | None], secrets: list[tuple[AttemptKey, dict[str, str]]]) -> None:
         """Hand it attempts, to do one after the other."""
         for attempt in attempts:
             self.attempts[attempt.key] = attempt
-        self.send(m.Run([attempt.order for attempt in attempts], logs))
+        self.send(m.Run([attempt.order for attempt in attempts], logs, secrets))
 
     def unbegun(self) -> list[AttemptKey]:
         """What it could give back, in order."""
