@@ -241,8 +241,7 @@ class Config:
     home: Path
     """Everything that flyteish keeps lies in it. Absolute."""
     durability: Durability
-    """What a committed journal survives: ``full`` the loss of power, ``process`` (default) the death of
-    the process at any moment, ``memory`` nothing: it is not kept."""
+    """What the journal survives: ``full`` loss of power, ``process`` (default) its process, ``memory`` nothing."""
     inline_limit: int
     """Values up to this size travel inline, larger ones by the blob store. Default 256 KiB."""
     max_value_size: int
