@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from flyteish._authoring.tasks.task import Task
     from flyteish._controller.loop import Controller
     from flyteish._learning.recorder import Keeper
-    from flyteish.interfaces import BlobStore, RunStore
+    from flyteish.interfaces import BlobStore, Limits, RunStore
 
 R = TypeVar("R")
 
@@ -52,6 +52,7 @@ class Opened(Protocol):
     blobs: BlobStore
     feeds: Feeds
     keeper: Keeper
+    limits: Limits
 
 
 class SessionRuns:
@@ -128,7 +129,7 @@ class SessionRuns:
             controller.post(RunStarted(event, call, waiting))
 
         with at_hand(blobs), pickling(self.scope.allow_pickle):
-            root = RootCall.taken_down(task, args, kwargs, scope, blobs, self._config.max_value_size)
+            root = RootCall.taken_down(task, args, kwargs, scope, blobs, machinery.limits)
             call = root.packed() if root.may_be_packed_here() else None
             self._register(handle, scope, machinery, named=name is not None)
             if call is not None:

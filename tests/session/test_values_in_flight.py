@@ -219,7 +219,7 @@ async def test_inputs_that_are_too_large_refuse_a_run_that_was_started_on_a_loop
     """They are packed beside it, so the error comes by the handle."""
     with Session(config=flyteish.config.load_config(home=tmp_path / "h", max_value_size=200_000)) as session:
         run = session.run(give_back, "x" * 300_000)
-        with pytest.raises(SerializationError, match="more than max_value_size accepts"):
+        with pytest.raises(SerializationError, match="max_value_size"):
             await run
         assert run.phase == "refused"
 

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 from flyteish._authoring.tasks.calling import Callee, cache_digest_of
 from flyteish._authoring.values.drafts import Draft
 from flyteish._authoring.values.errors import type_name
-from flyteish._authoring.values.payloads import INLINE_BYTES, pack
-from flyteish._controller.recovery import check_size
+from flyteish._authoring.values.payloads import ON_LOOP, check_size, pack
 from flyteish._core.model.ids import ROOT_ACTION, inputs_digest
 from flyteish._core.model.settings import Scope
-from flyteish.interfaces import BlockingContent, Call, OnOutcome, Outcome
+from flyteish.interfaces import BlockingContent, Call, Limits, OnOutcome, Outcome
 
 
 class RootCall(NamedTuple):
@@ -28,8 +27,7 @@ class RootCall(NamedTuple):
     function: bytes | None
     """Pickled, where no other process can import it."""
     blobs: BlockingContent
-    most: int
-    """Bytes that the encoded inputs may take."""
+    limits: Limits
 
     @classmethod
     def taken_down(
@@ -39,11 +37,11 @@ class RootCall(NamedTuple):
         kwargs: Mapping[str, Any],
         scope: Scope,
         blobs: BlockingContent,
-        most: int,
+        limits: Limits,
     ) -> RootCall:
         """Raises InputTypeError and SerializationError."""
         encode = task.signature.draft_inputs if _on_loop() else task.signature.encode_inputs
-        return cls(task, scope, encode(args, kwargs), task.pickled(scope), blobs, most)
+        return cls(task, scope, encode(args, kwargs), task.pickled(scope), blobs, limits)
 
     @property
     def size(self) -> int:
@@ -53,15 +51,15 @@ class RootCall(NamedTuple):
 
     def may_be_packed_here(self) -> bool:
         """Whether packing it hashes and stores nothing large, or this thread has no event loop that it would stop."""
-        return not _on_loop() or (not isinstance(self.inputs, Draft) and self.size <= INLINE_BYTES)
+        return not _on_loop() or (not isinstance(self.inputs, Draft) and self.size <= ON_LOOP)
 
     def packed(self) -> Call:
         """Raises SerializationError where the inputs are too large, and errors of the store."""
         data = self.inputs.finish() if isinstance(self.inputs, Draft) else self.inputs
-        check_size(self.task, data, self.most)
+        check_size(self.task.name, "arguments", data, self.limits)
         profile = self.task.profile(self.scope, self.blobs, self.function)
         digest = cache_digest_of(self.task, profile, data)
-        return Call(profile, pack(data, self.blobs), inputs_digest(data), cache_digest=digest)
+        return Call(profile, pack(data, self.limits.inline, self.blobs), inputs_digest(data), cache_digest=digest)
 
     def pack_for(self, run: str, submit: Callable[[Call], object], done: OnOutcome) -> None:
         """Pack and submit it, on a thread; what goes wrong refuses the run."""

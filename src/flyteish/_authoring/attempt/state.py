@@ -20,15 +20,29 @@ if TYPE_CHECKING:
 
     from flyteish._async.feeds import Feeds
     from flyteish._async.in_order import InOrder
-    from flyteish.interfaces import BlobStore, InlineLink, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Limits, Order
 
 
 class AttemptState:
     """A running attempt, for the project's own modules. Thread-safe; ``close`` ends it."""
 
     __slots__ = (
-        "_lock", "_logger", "_occurrences", "_packing", "_scratch", "_scratch_parent", "active", "blobs", "clock",
-        "feeds", "link", "order", "profiles", "started", "wall",
+        "_lock",
+        "_logger",
+        "_occurrences",
+        "_packing",
+        "_scratch",
+        "_scratch_parent",
+        "active",
+        "blobs",
+        "clock",
+        "feeds",
+        "limits",
+        "link",
+        "order",
+        "profiles",
+        "started",
+        "wall",
     )  # fmt: skip
 
     def __init__(
@@ -37,6 +51,7 @@ class AttemptState:
         link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
+        limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -46,6 +61,7 @@ class AttemptState:
         self.link: Final = link
         self.blobs: Final = blobs
         self.feeds: Final = feeds
+        self.limits: Final = limits
         self.clock: Final = clock
         self.wall: Final = wall
         self.started: Final = clock()

@@ -23,7 +23,7 @@ from flyteish._authoring.tasks.groups import label_in
 from flyteish._authoring.tasks.trace import refuse_inside_trace
 from flyteish._authoring.values.drafts import Draft
 from flyteish._authoring.values.errors import rebuild
-from flyteish._authoring.values.payloads import INLINE_BYTES, decoded, decoded_beside, is_light, pack
+from flyteish._authoring.values.payloads import ON_LOOP, check_size, decoded, decoded_beside, is_light, may_stay, pack
 from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.settings import Scope
 from flyteish._core.model.values import Payload, Profile
@@ -205,7 +205,7 @@ def prepare(
 
     Raises:
         InputTypeError: arguments do not fit the signature (a ``TypeError``).
-        SerializationError: an argument cannot be encoded.
+        SerializationError: an argument cannot be encoded, or they are too large.
         StaleAttemptError: the attempt that makes the call is over.
     """
     _check(task, context)
@@ -214,12 +214,13 @@ def prepare(
     function = None
     if profile is None:
         function = task.pickled(context.order.scope)
-        if function is None or len(function) <= INLINE_BYTES:
+        if function is None or len(function) <= ON_LOOP:
             profile = _profile(task, context, function)
-    if profile is None or isinstance(data, Draft) or len(data) > INLINE_BYTES:
+    if profile is None or isinstance(data, Draft) or not may_stay(data, context.limits.inline):
         size = data.size if isinstance(data, Draft) else len(data)
         work = partial(_packed, task, context, data, function, label_in(context))
         return context.packing.put(work, size + len(function or b""))
+    check_size(task.name, "arguments", data, context.limits)
     return _call(task, context, profile, data, Payload(data, None, len(data)), label_in(context))
 
 
@@ -241,8 +242,9 @@ def _packed(
 ) -> Call:
     if isinstance(data, Draft):
         data = data.finish()
+    check_size(task.name, "arguments", data, context.limits)
     profile = context.profiles.get(task.profile_key) or _profile(task, context, function)
-    return _call(task, context, profile, data, pack(data, context.blobs.blocking), label)
+    return _call(task, context, profile, data, pack(data, context.limits.inline, context.blobs.blocking), label)
 
 
 def _profile(task: Callee, context: AttemptContext, function: bytes | UnsetType | None) -> Profile:

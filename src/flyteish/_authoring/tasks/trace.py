@@ -22,7 +22,7 @@ from flyteish._async.in_order import result_of
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.signature import TaskSignature
 from flyteish._authoring.values.drafts import Draft
-from flyteish._authoring.values.payloads import INLINE_BYTES, decoded, decoded_beside, packed
+from flyteish._authoring.values.payloads import ON_LOOP, decoded, decoded_beside, may_stay, packed
 from flyteish._core.model.ids import inputs_digest
 from flyteish.errors import StaleAttemptError, TaskDefinitionError
 
@@ -150,7 +150,7 @@ class _Helper:
         blobs, feeds = context.blobs, context.feeds
         inputs = self.signature.draft_inputs(args, kwargs)
         find_key = partial(self._key, context, f"{_outer_key(context)}{self._name}", inputs)
-        if isinstance(inputs, bytes) and len(inputs) <= INLINE_BYTES:
+        if isinstance(inputs, bytes) and len(inputs) <= ON_LOOP:
             key = find_key()
         else:
             found = context.packing.put(find_key, inputs.size if isinstance(inputs, Draft) else len(inputs))
@@ -166,8 +166,8 @@ class _Helper:
         finally:
             _scope.reset(token)
         draft = self.signature.draft_result(value)
-        pack = partial(packed, draft, blobs.blocking)
-        if isinstance(draft, bytes) and len(draft) <= INLINE_BYTES:
+        pack = partial(packed, draft, self._function.__name__, "value", context.limits, blobs.blocking)
+        if may_stay(draft, context.limits.inline):
             payload = pack()
         else:
             payload = yield _wait(pack, partial(beside_loop, feeds, pack, "flyteish: storing a value"))

@@ -1,6 +1,8 @@
-"""Encoded values on their way: small ones inline, large ones through the blob store.
+"""Encoded values on their way: small ones inline, large ones through the blob store, huge ones not at all.
 
-Decides by size alone. Must not know what the bytes mean, nor whose they are.
+Decides by size alone. Where the limits lie is the session's to say (``interfaces.Limits``), for inputs, results and
+traced values alike, in this process and in workers; only how much may be worked on where an event loop runs is fixed.
+Must not know what the bytes mean, nor whose they are.
 """
 
 from __future__ import annotations
@@ -8,16 +10,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from flyteish._core.model.values import Payload
+from flyteish._core.wording import size
+from flyteish.errors import SerializationError
 
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.values.drafts import Draft
-    from flyteish.interfaces import BlobStore, BlockingContent
+    from flyteish.interfaces import BlobStore, BlockingContent, Limits
 
+#: Bytes. More are hashed, packed, stored, read and decoded on a thread beside the event loop.
+ON_LOOP: Final = 64 * 1024
 _ADDRESS: Final = b"sha256:"
 _SHORTEST_WITH_BLOB: Final = len(_ADDRESS) + 64
-INLINE_BYTES: Final = 64 * 1024
-"""Above this a value goes to the blob store; a smaller one travels inside the message and the journal."""
 
 
 class Decodes(Protocol):
@@ -27,16 +31,26 @@ class Decodes(Protocol):
         """The result, made of fresh objects."""
 
 
-def pack(data: bytes, blobs: BlockingContent) -> Payload:
-    """The payload for these bytes; blocks while a large one is stored."""
-    if len(data) <= INLINE_BYTES:
+def pack(data: bytes, inline_limit: int, blobs: BlockingContent) -> Payload:
+    """The payload for these bytes; blocks while one beyond the limit is stored."""
+    if len(data) <= inline_limit:
         return Payload(data, None, len(data))
     return Payload(None, blobs.put(data), len(data))
 
 
-def packed(value: bytes | Draft, blobs: BlockingContent) -> Payload:
-    """The payload of a value that was taken down; blocks, unless it is small."""
-    return pack(value if isinstance(value, bytes) else value.finish(), blobs)
+def may_stay(value: bytes | Draft, inline_limit: int) -> bool:
+    """Whether what was taken down is packed already, and travels as it is: nothing is left to do on a thread."""
+    return isinstance(value, bytes) and len(value) <= ON_LOOP and len(value) <= inline_limit
+
+
+def packed(value: bytes | Draft, task: str, what: str, limits: Limits, blobs: BlockingContent) -> Payload:
+    """The payload of a value that was taken down; blocks, unless it ``may_stay``.
+
+    Raises SerializationError where it is larger than what the session accepts.
+    """
+    data = value if isinstance(value, bytes) else value.finish()
+    check_size(task, what, data, limits)
+    return pack(data, limits.inline, blobs)
 
 
 def unpack(payload: Payload, blobs: BlockingContent) -> bytes | memoryview:
@@ -50,8 +64,8 @@ def is_light(data: bytes | memoryview | None) -> bool:
     """Whether an encoded value may be decoded on an event loop: it is small, and nothing has to be read for it."""
     if data is None:
         return False
-    size = len(data)
-    return size < _SHORTEST_WITH_BLOB or (size <= INLINE_BYTES and _ADDRESS not in bytes(data))
+    length = len(data)
+    return length < _SHORTEST_WITH_BLOB or (length <= ON_LOOP and _ADDRESS not in bytes(data))
 
 
 def decoded(how: Decodes, payload: Payload, blobs: BlockingContent) -> Any:
@@ -66,3 +80,12 @@ async def decoded_beside(how: Decodes, payload: Payload, blobs: BlobStore, feeds
     from flyteish._async.feeds import beside_loop
 
     return await beside_loop(feeds, lambda: decoded(how, payload, blobs.blocking), "flyteish: reading a value")
+
+
+def check_size(task: str, what: str, data: bytes, limits: Limits) -> None:
+    """Raises SerializationError where a value is larger than what the session accepts."""
+    if len(data) > limits.value:
+        raise SerializationError(
+            f"{task}(): {what} of {size(len(data))}, more than the {size(limits.value)} accepted (max_value_size); "
+            "use a flyteish.io.File or Dir, which travel by reference"
+        )
