@@ -60,7 +60,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def pythons(session: nox.Session) -> None:
-    """The tests that are not slow, on every Python that is supported and installed. Arguments after `--` go to pytest."""
+    """The tests that are not slow, on every supported Python that is installed. Arguments after `--` go to pytest."""
     install(session, "test")
     session.run("pytest", "-m", QUICK, *session.posargs)
 
