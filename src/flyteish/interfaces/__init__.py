@@ -11,6 +11,7 @@ in ``tests/contracts``. Must not know any implementation.
     RunStore    the journal                        memory, sqlite
     Mailbox     commands and notes between processes that share a store
     BlobStore   values, checkpoints, files         memory, files
+    LogStore    what attempts say               files, memory, nowhere
     Market      when a spot pool has capacity and when it takes it back
     PriceSource what a pool's machines cost, where that changes
     Clock       time and chance, so that tests can hold them
@@ -32,6 +33,7 @@ from flyteish.interfaces.engines import (
     Reports,
     Unfinished,
 )
+from flyteish.interfaces.logs import LogStore, LogWriter
 from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
 from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
 from flyteish.interfaces.world import Clock, Market, PriceSource
@@ -51,6 +53,8 @@ __all__ = [
     "InlineReports",
     "Limits",
     "Link",
+    "LogStore",
+    "LogWriter",
     "Mailbox",
     "Market",
     "Notice",
