@@ -79,8 +79,8 @@ class Performer:
             elif kind is Order:
                 self._begin(order, starts)
             elif kind is StopAttempt:
-                self._start(starts)  # an engine takes no notice of a stop of what it does not know yet
-                self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
+                if not self._withdrawn(order.key, order.pool, starts):
+                    self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
             elif kind is RelocateAttempt:
                 self._start(starts)
                 notice = Notice(kind="relocate", seconds=order.seconds, source="placement")
@@ -98,8 +98,21 @@ class Performer:
     def _start(self, starts: _Starts) -> None:
         """Hand over what was gathered: many at once, for engines send them on in one go."""
         for engine, orders in starts.items():
-            engine.start(orders)
+            if orders:
+                engine.start(orders)
         starts.clear()
+
+    def _withdrawn(self, key: AttemptKey, pool: str, starts: _Starts) -> bool:
+        """An attempt that is stopped before it was handed over never begins: an engine can't stop what it lacks, and
+        a quick task would be over before a stop that follows its start.
+        """
+        waiting = starts.get(self._engines.of(pool), [])
+        found = next((order for order in waiting if order.key == key), None)
+        if found is None:
+            return False
+        waiting.remove(found)
+        self._post(Reported(AttemptEnded(*key, Evidence(stopped=True)), None))
+        return True
 
     def _prepare(self, start: StartAttempt, starts: _Starts) -> None:
         action = start.action

@@ -15,7 +15,7 @@ import msgspec
 from flyteish._core.model.records import Action
 from flyteish._core.model.values import Payload, Profile
 from flyteish.errors import BlobError
-from flyteish.interfaces import BlobStore, Clock
+from flyteish.interfaces import Clock, ReferenceStore
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 class ResultCache:
     """Results by task, version and inputs; one for each session."""
 
-    def __init__(self, blobs: BlobStore, clock: Clock) -> None:
+    def __init__(self, blobs: ReferenceStore, clock: Clock) -> None:
         self._blobs = blobs
         self._clock = clock
         self.wanted: dict[tuple[str, str], bytes] = {}

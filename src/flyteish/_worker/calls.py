@@ -20,6 +20,7 @@ from flyteish._worker.messages import (
     Checkpointed,
     FromWorker,
     Recorded,
+    SecretValues,
     Skipped,
     Traced,
 )
@@ -42,15 +43,17 @@ class Callbacks:
         self._waiting[number] = done
         return number
 
-    def answer(self, message: Answer | Recorded) -> None:
+    def answer(self, message: Answer | Recorded | SecretValues) -> None:
         """Hand an answer to whoever waits for it; one that nobody waits for is dropped."""
         done = self._waiting.pop(message.number, None)
         if done is None:
             return
         if isinstance(message, Answer):
             done(message.outcome, None)
-        else:
+        elif isinstance(message, Recorded):
             done(message.why)
+        else:
+            done(message)
 
 
 class WorkerLink:

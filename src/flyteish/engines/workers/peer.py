@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -19,39 +20,18 @@ from flyteish._async.feeds import LoopFeed
 from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.values import Profile
 from flyteish._worker import checks
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST_FROM_WORKER, Channel, NonsenseError, greeting
+from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.engines.workers.stream import SocketStream
-from flyteish.interfaces import Call, Link, Notice, Order, Outcome
+from flyteish.errors import SecretMissingError
+from flyteish.interfaces import Call, Notice, Outcome
 
 _GIVEN_UP: Final = "attempt {} was given up: it may not call tasks or commit checkpoints any more"
+_STAGES: Final = ("ready", "ordered", "taken", "began")
 _LATE: Final = 64
 """Attempts that are over and may still be heard of: a thread of theirs was about to ask for something."""
-
-
-class PeerAttempt:
-    """An attempt that a worker has, begun or not; engines keep more of it."""
-
-    __slots__ = ("asked", "calls", "key", "link", "order", "profiles", "user_code")
-
-    def __init__(self, order: Order, link: Link) -> None:
-        self.order = order
-        self.key: AttemptKey = order.key
-        self.link = link
-        self.user_code = False
-        """Whether its worker has said that user code runs."""
-        self.asked = 0
-        """The highest number of a request of its."""
-        self.calls: dict[int, int] = {}
-        """Child calls without an answer: the worker's number -> the link's."""
-        self.profiles: dict[str, Profile] | None = None
-        """Those of its calls that were checked."""
-
-    def __repr__(self) -> str:
-        return f"PeerAttempt({self.key} {self.order.task})"
-
 
 A = TypeVar("A", bound=PeerAttempt)
 
@@ -118,24 +98,45 @@ class Peer(ABC, Generic[A]):
         """Its attempt waits for child calls, or does so no longer."""
 
     @abstractmethod
+    def secrets(self, attempt: A) -> Mapping[str, str]:
+        """The values of the attempt's secrets. Raises SecretMissingError."""
+
+    @abstractmethod
     def on_nonsense(self, why: str) -> None:
         """It spoke nonsense, and must be ended: nothing more is heard of it."""
 
     # -- the connection ------------------------------------------------------------------------------------
 
-    def attach(self, stream: SocketStream, hello: m.Hello) -> None:
-        """The worker has connected, for the first time or again, and its hello was believed."""
-        if self.stream is not None:  # the old connection is dead, though nobody has told us yet
-            self.stream.close()
+    def attach(self, stream: SocketStream, hello: m.Hello) -> m.Rejected | None:
+        """The worker has connected, for the first time or again, and its hello was believed.
+
+        Raises:
+            NonsenseError: it claims to have heard what was not said.
+        """
+        if self.silenced:
+            return m.Rejected("this worker spoke nonsense, and is being ended")
         channel = self._channel
-        if hello.epoch == self.welcome.epoch:
-            again, received = channel.resume(hello.received), channel.received
-        else:
-            again, received = channel.restart(), 0
+        knows_us = hello.epoch == self.welcome.epoch
+        if not knows_us and channel.received:
+            return m.Rejected("another process is at this already")
+        again, received = (channel.resume(hello.received), channel.received) if knows_us else (channel.restart(), 0)
+        self.detach()  # the old connection is dead, though nobody has told us yet
         self.stream = stream
         stream.take = self.hear
-        welcome = msgspec.structs.replace(self.welcome, received=received) if received else self.welcome
-        stream.send(greeting(m.encode(welcome)) + again)
+        stream.send(greeting(m.encode(msgspec.structs.replace(self.welcome, received=received))) + again)
+        if not knows_us and hello.stage:
+            self._catch_up(hello)
+        return None
+
+    def _catch_up(self, hello: m.Hello) -> None:
+        """A worker that has spoken with an earlier engine says how far it has come."""
+        if hello.stage not in _STAGES or (hello.key not in self.attempts and hello.stage != _STAGES[0]):
+            raise NonsenseError(f"it says that {hello.key} is {hello.stage!r:.80}")
+        self.ready = True
+        if hello.stage == "ready":
+            self.on_ready()
+        elif hello.key is not None and hello.stage != "ordered":
+            self._begins(hello.key, user_code=hello.stage == "began")
 
     def detach(self) -> None:
         """The connection is lost."""
@@ -160,11 +161,15 @@ class Peer(ABC, Generic[A]):
             self._recalls += 1
             self.send(m.Recall(keys))
 
-    def give(self, attempts: list[A], logs: list[str | None], secrets: list[tuple[AttemptKey, dict[str, str]]]) -> None:
+    def give(self, attempts: list[A], logs: list[str | None]) -> None:
         """Hand it attempts, to do one after the other."""
         for attempt in attempts:
-            self.attempts[attempt.key] = attempt
-        self.send(m.Run([attempt.order for attempt in attempts], logs, secrets))
+            self.expect(attempt)
+        self.send(m.Run([attempt.order for attempt in attempts], logs))
+
+    def expect(self, attempt: A) -> None:
+        """It has this attempt, or is about to be given it."""
+        self.attempts[attempt.key] = attempt
 
     def unbegun(self) -> list[AttemptKey]:
         """What it could give back, in order."""
@@ -309,6 +314,8 @@ class Peer(ABC, Generic[A]):
                     return
                 self._asked(asking, number)
                 asking.link.traced(name, result, partial(self._feed.put, self._recorded, number))
+            case m.Wanted(key, number):
+                self._tell_secrets(self._at(key), number)
             case m.CallCancelled(key, number, reason):
                 checks.words("why a call was cancelled", reason)
                 asking = self._asking(key)
@@ -337,6 +344,15 @@ class Peer(ABC, Generic[A]):
         attempt.calls[number] = attempt.link.call(call, done)
         if len(attempt.calls) == 1:
             self.on_waiting()
+
+    def _tell_secrets(self, attempt: A, number: int) -> None:
+        if attempt.user_code:
+            raise NonsenseError(f"{attempt.key} wanted its secrets after it began")
+        try:
+            values: dict[str, str] | None = dict(self.secrets(attempt))
+        except SecretMissingError as error:
+            attempt.unmendable, values = str(error), None
+        self.send(m.SecretValues(number, values))
 
     def _answered(self, attempt: A, number: int, outcome: Outcome) -> None:
         attempt.calls.pop(number, None)
