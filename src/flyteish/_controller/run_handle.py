@@ -351,4 +351,4 @@ def _wake(future: asyncio.Future[None]) -> None:
 
 def _reason(state: Any, action: Action, now: float) -> Any:
     live = state.action(action.key)
-    return state.books.reason(live, now) if live is not None and state.books is not None else None
+    return state.admission.reason(live, now) if live is not None else None
