@@ -231,6 +231,7 @@ def test_runs_that_cannot_be_taken_up_are_left_with_a_warning(tmp_path: Path, ca
     gone, order = left(tmp_path, machines, in_a_function), left(tmp_path, machines)
     engine = outliving(machines)
     with caplog.at_level(logging.WARNING), session(tmp_path, engine, recover="all") as opened:
+        machines.until(lambda: machines.heard("adopt"))
         engine.end(order.key, returns(seven, 7))
         assert opened.resume(order.key.run).result(PATIENCE) == 7
         assert opened._machinery is not None
