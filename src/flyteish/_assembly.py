@@ -89,10 +89,10 @@ class Machinery:
             orders = OrderFactory(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
             pools = _sized(config)
             made = _made(config, pools, {**engines, "inline": lambda: self._inline})
-            limits = Limits(config.inline_limit, config.max_value_size)
+            self.limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
-                engines=Engines(made, self.blobs, limits, _logs(config), self._scratch),
+                engines=Engines(made, self.blobs, self.limits, _logs(config), self._scratch),
                 markets=Markets(config.pools, {pool.name: pool.market for pool in config.pools if pool.market}),
                 store=self.store,
                 clock=clock,

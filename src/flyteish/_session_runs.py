@@ -18,7 +18,7 @@ import msgspec
 from flyteish._authoring.tasks.calling import cache_digest_of
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import pack
+from flyteish._authoring.values.payloads import check_size, pack
 from flyteish._controller import recovery
 from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
 from flyteish._controller.run_handle import Inside, Run
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from flyteish._authoring.tasks.task import Task
     from flyteish._controller.loop import Controller
     from flyteish._learning.recorder import Keeper
-    from flyteish.interfaces import BlobStore, RunStore
+    from flyteish.interfaces import BlobStore, Limits, RunStore
 
 R = TypeVar("R")
 
@@ -51,6 +51,7 @@ class Opened(Protocol):
     blobs: BlobStore
     feeds: Feeds
     keeper: Keeper
+    limits: Limits
 
 
 class SessionRuns:
@@ -116,12 +117,13 @@ class SessionRuns:
         machinery = self._machinery()
         with at_hand(machinery.blobs.blocking), pickling(self.scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
-        recovery.check_size(task, data, self._config.max_value_size)
+        check_size(task.name, "arguments", data, machinery.limits)
         scope = self.scope_saying(said)
         profile = task.profile(scope, machinery.blobs.blocking)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
+        inputs = pack(data, machinery.limits.inline, machinery.blobs.blocking)
+        call = Call(profile, inputs, inputs_digest(data), cache_digest=digest)
         event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))

@@ -293,7 +293,7 @@ def check_head(world: Watched, action: Action) -> None:
     if action.stands != "line":
         return
     queue = capacity.queues[action.profile.settings.queue]
-    for other in queue.line_for(action):
+    for other in queue.lines[queue.line_key(action)]:
         if other is action:
             return
         same = other.profile.settings.priority == action.profile.settings.priority

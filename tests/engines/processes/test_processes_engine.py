@@ -143,7 +143,7 @@ async def test_a_result_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     await bench.engine.open(bench.opening)
     evidence = await bench.end(jobs.big, 5000)
     await bench.engine.close()
-    assert "jobs.big(): result of 4.9 KiB is larger than the 2.0 KiB accepted" in evidence.error.message
+    assert "jobs.big(): result of 4.9 KiB, more than the 2.0 KiB accepted" in evidence.error.message
     assert evidence.error.final
 
 

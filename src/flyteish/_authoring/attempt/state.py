@@ -19,15 +19,28 @@ if TYPE_CHECKING:
     import logging
 
     from flyteish._async.feeds import Feeds
-    from flyteish.interfaces import BlobStore, InlineLink, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Limits, Order
 
 
 class AttemptState:
     """A running attempt, for the project's own modules. Thread-safe; ``close`` ends it."""
 
     __slots__ = (
-        "_lock", "_logger", "_occurrences", "_scratch", "_scratch_parent", "active", "blobs", "clock", "feeds", "link",
-        "order", "profiles", "started", "wall",
+        "_lock",
+        "_logger",
+        "_occurrences",
+        "_scratch",
+        "_scratch_parent",
+        "active",
+        "blobs",
+        "clock",
+        "feeds",
+        "limits",
+        "link",
+        "order",
+        "profiles",
+        "started",
+        "wall",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +49,7 @@ class AttemptState:
         link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
+        limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -45,6 +59,7 @@ class AttemptState:
         self.link: Final = link
         self.blobs: Final = blobs
         self.feeds: Final = feeds
+        self.limits: Final = limits
         self.clock: Final = clock
         self.wall: Final = wall
         self.started: Final = clock()

@@ -20,7 +20,7 @@ from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.groups import label_in
 from flyteish._authoring.tasks.trace import refuse_inside_trace
 from flyteish._authoring.values.errors import rebuild
-from flyteish._authoring.values.payloads import INLINE_BYTES, pack, pack_beside, unpack, unpack_beside
+from flyteish._authoring.values.payloads import check_size, pack, pack_beside, unpack, unpack_beside
 from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.settings import Scope
 from flyteish._core.model.values import Payload, Profile
@@ -114,7 +114,7 @@ def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         )
     call, large = prepare(task, args, kwargs, context)
     if large is not None:
-        call = msgspec.structs.replace(call, inputs=pack(large, context.blobs.blocking))
+        call = msgspec.structs.replace(call, inputs=pack(large, 0, context.blobs.blocking))
     link = context.link
 
     def start(done: OnOutcome) -> int:
@@ -155,7 +155,7 @@ async def _submitted(
 ) -> Any:
     # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
     if large is not None:
-        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs))
+        call = msgspec.structs.replace(call, inputs=await pack_beside(large, 0, context.blobs))
     loop = asyncio.get_running_loop()
     wait = _Wait(context.feeds.of(loop), loop.create_future())
     number = context.link.call(call, wait, task)
@@ -197,7 +197,7 @@ def prepare(
 
     Raises:
         InputTypeError: arguments do not fit the signature (a ``TypeError``).
-        SerializationError: an argument cannot be encoded.
+        SerializationError: an argument cannot be encoded, or they are too large.
         StaleAttemptError: the attempt that makes the call is over.
     """
     if not context.active:
@@ -209,7 +209,8 @@ def prepare(
     if profile is None:
         profile = task.profile(context.order.scope, context.blobs.blocking)
         context.profiles[task.profile_key] = profile
-    large = data if len(data) > INLINE_BYTES else None
+    check_size(task.name, "arguments", data, context.limits)
+    large = data if len(data) > context.limits.inline else None
     inputs = Payload(data if large is None else None, None, len(data))
     occurrence = context.occurrence(task.name, digest)
     cache_digest = cache_digest_of(task, profile, data) if profile.cache_version is not None else None

@@ -20,7 +20,7 @@ from flyteish._async.bridge import can_wait_here, wait_here
 from flyteish._async.feeds import through_loop, through_thread
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.signature import TaskSignature
-from flyteish._authoring.values.payloads import pack, pack_beside, unpack, unpack_beside
+from flyteish._authoring.values.payloads import check_size, pack, pack_beside, unpack, unpack_beside
 from flyteish._core.model.ids import inputs_digest
 from flyteish.errors import StaleAttemptError, TaskDefinitionError
 
@@ -158,7 +158,9 @@ class _Helper:
         finally:
             _scope.reset(token)
         data = self.signature.encode_result(value)
-        packed = yield _wait(partial(pack, data, blobs.blocking), partial(pack_beside, data, blobs))
+        check_size(self._function.__name__, "value", data, context.limits)
+        inline = context.limits.inline
+        packed = yield _wait(partial(pack, data, inline, blobs.blocking), partial(pack_beside, data, inline, blobs))
         record = partial(context.link.traced, key, packed)
         (refused,) = yield _wait(partial(through_thread, record), partial(through_loop, feeds, record))
         if refused is not None:

@@ -225,7 +225,7 @@ class Admission:
         last = _to_be_tried_last(queue, action, now)
         verdict = queue.refusal(action) or self._pool_for(queue, action, now, last)
         blocked = verdict if isinstance(verdict, Reason) else Reason.BEHIND_OTHERS
-        return blocked, _place(action, queue.line_for(action))
+        return blocked, _place(action, queue.lines[queue.line_key(action)])
 
 
 def _to_be_tried_last(queue: QueueState, action: Action, now: float) -> Sequence[PoolMemory]:

@@ -296,11 +296,15 @@ class QueueState:
 
     # -- who stands where ---------------------------------------------------------------------------------------
 
-    def line_for(self, action: Action) -> WaitingLine:
-        """The line for the medium (and, where smaller work may pass, the size) of an action."""
-        key: object = action.wanted
+    def line_key(self, action: Action) -> object:
+        """Which line it stands in: that for its medium (and, where smaller work may pass, its size)."""
         if self.config.scheduling == "greedy_capacity":
-            key = (action.wanted, action.profile.settings.amounts)
+            return action.wanted, action.profile.settings.amounts
+        return action.wanted
+
+    def line_for(self, action: Action) -> WaitingLine:
+        """That line, made where nobody stands in it yet."""
+        key = self.line_key(action)
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = WaitingLine(fair=self.config.fairness == "round_robin")

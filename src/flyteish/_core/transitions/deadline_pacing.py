@@ -36,22 +36,30 @@ MOST_LOOKS: Final = 1000
 
 def is_paced(state: State, action: Action) -> bool:
     """Whether the deadline rule applies: it has a deadline, may run on spot or on-demand, and its work is known."""
+    return _may_be_paced(state, action) and (action.work or _work(state, action)) > 0
+
+
+def take_up_work(state: State, action: Action) -> None:
+    """Keep with the action how much work it is, or remember that it waits to know: whoever succeeds first says it."""
+    if not action.work and _may_be_paced(state, action):
+        action.work = _work(state, action)
+        if not action.work:
+            state.unpaced.setdefault(action.profile.task, {})[action.key] = None
+
+
+def _may_be_paced(state: State, action: Action) -> bool:
     settings = action.profile.settings
     policy = settings.interruptible
     if settings.timeout.deadline is None or policy is None or policy.deadline_policy == "off":
         return False
-    if not state.capacity.queues[settings.queue].takes_on_demand(settings.amounts):
-        return False  # fallback="never" where nothing is safer than spot
-    if not action.work:
-        action.work = _work(state, action, policy)
-        if not action.work:  # whoever succeeds first brings it back
-            state.unpaced.setdefault(action.profile.task, {})[action.key] = None
-    return action.work > 0
+    # Else it is fallback="never" where nothing is safer than spot.
+    return state.capacity.queues[settings.queue].takes_on_demand(settings.amounts)
 
 
-def _work(state: State, action: Action, policy: SpotPolicy) -> float:
+def _work(state: State, action: Action) -> float:
     """C(0): the author's estimate, else what was learned from earlier actions of the task; 0: not known."""
-    if policy.work is not None:
+    policy: SpotPolicy | None = action.profile.settings.interruptible
+    if policy is not None and policy.work is not None:
         return float(policy.work)  # type: ignore[arg-type]
     return state.experience.work(action.profile.task) or 0.0
 

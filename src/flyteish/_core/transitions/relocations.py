@@ -20,7 +20,10 @@ Effects = list[Effect]
 
 def review(state: State, action: Action, now: float, effects: Effects) -> None:
     """Look at a running attempt, or one that starts up: move it, or say when to look again."""
-    if action.profile.settings.timeout.deadline is None or not deadline_pacing.is_paced(state, action):
+    if action.profile.settings.timeout.deadline is None:
+        return
+    deadline_pacing.take_up_work(state, action)
+    if not deadline_pacing.is_paced(state, action):
         return
     attempt = action.attempts[-1]
     if (

@@ -95,6 +95,7 @@ def _by_deadline(
     state: State, action: Action, chosen: placement.Placement, now: float, free: bool
 ) -> tuple[placement.Placement, float]:
     """Rule 5, where it applies: the medium to wait for, and when to look again if it is still waiting."""
+    deadline_pacing.take_up_work(state, action)
     if not deadline_pacing.is_paced(state, action):
         return chosen, math.inf
     decision = deadline_pacing.decide(state, action, now, free)

@@ -17,7 +17,6 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from flyteish._async.feeds import LoopFeed
-from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import checks
@@ -54,7 +53,7 @@ class Peer(ABC, Generic[A]):
     def __init__(self, feed: LoopFeed, welcome: m.Welcome, *, resumes: bool) -> None:
         self._feed = feed
         self.welcome = welcome
-        self._inline = max(welcome.inline_limit, INLINE_BYTES)
+        self._inline = welcome.inline_limit
         self._resumes = resumes
         self._channel = Channel(resumes=resumes, longest=LONGEST_FROM_WORKER, by_hand=resumes)
         self.stream: SocketStream | None = None
