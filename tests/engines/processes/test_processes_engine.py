@@ -130,6 +130,21 @@ async def test_a_thousand_attempts_each_end_once_and_on_both_workers(bench: Benc
     assert sum(isinstance(event, AttemptEnded) for event in bench.recorder.events) == 1000
 
 
+async def test_a_short_attempt_says_at_its_end_when_it_got_its_place(tmp_path: Path) -> None:
+    """Where more is sent ahead than there are places; elsewhere whoever is ordered has one."""
+    for ahead in (0, 8):
+        bench = Bench(tmp_path, ProcessesEngine(max_workers=1))
+        pools = {"local": Pool("local", capacity=1, ahead=ahead)}
+        await bench.engine.open(bench.opening._replace(pools=pools))
+        before = time.time()
+        order = bench.orders(jobs.double, 1)
+        bench.engine.start([order])
+        await bench.recorder.end(order)
+        (ended,) = bench.recorder.ends(order.key)
+        assert before <= ended.placed_at <= ended.running_at if ahead else ended.placed_at == 0
+        await bench.engine.close()
+
+
 async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:
     """What is too large for a message is stored; the evidence carries its address and size."""
     evidence = await bench.end(jobs.big, 1_000_000)
