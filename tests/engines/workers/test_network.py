@@ -275,6 +275,28 @@ async def test_the_deadline_ends_the_waiting_too(bench: Bench) -> None:
     assert "no connection to 127.0.0.1" in said
 
 
+async def test_a_stranger_at_the_engines_port_is_none(bench: Bench) -> None:
+    """The worker waits until it is an engine again that answers there."""
+    first = bench.engine(jobs.wait_for, str(bench.folder / "gate"))
+    worker = await bench.worker(first)
+    await first.until(lambda: first.peer.did("began"))
+    host, port = first.listener._socket.getsockname()  # type: ignore[union-attr]
+    first.close()
+    met = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+        met.set()
+
+    async with await asyncio.start_server(answer, host, port), asyncio.timeout(20):
+        await met.wait()
+    second = bench.again(first)
+    (bench.folder / "gate").touch()
+    assert (await ended(worker))[0] == 0
+    assert await claims.claimed(second.blobs, second.peer.order.key, 1 << 18) is not None
+
+
 async def test_a_signal_is_told_when_somebody_listens_again(bench: Bench) -> None:
     """SIGTERM while there is no connection reaches the task at once, and the engine after the reconnect."""
     engine = bench.engine(jobs.saves_on_notice)

@@ -324,6 +324,8 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
         effects.append(_given_up(event, "its checkpoint"))
         return
     action, attempt = live
+    if event.record in action.checkpoints:  # sent again, since its worker has not heard that it is on record
+        return
     if not attempt.placed_at:
         shows_that_it_runs(state, action, now, effects)
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
@@ -381,5 +383,7 @@ def value_traced(state: State, event: ValueTraced, now: float, effects: Effects)
     action = live[0]
     if action.traced is None:
         action.traced = {}
+    elif action.traced.get(event.key) == event.result:  # sent again, as above
+        return
     action.traced[event.key] = event.result
     effects.append(Record(now, event))
