@@ -1,7 +1,8 @@
 """One attempt from its admission to its end, and what its end means for the action.
 
-Asks ``endings`` what an end was and ``retries`` who pays. Only the attempt of the action's newest generation is heard;
-whatever an attempt that was given up still says is void. Must not know queues' rules, nor which medium is next.
+Asks ``attempt_ends`` what an end was and ``retries`` who pays. Only the attempt of the action's newest generation is
+heard; whatever an attempt that was given up still says is void. Must not know queues' rules, nor which medium is
+next.
 """
 
 from __future__ import annotations
@@ -326,6 +327,8 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
         effects.append(_given_up(event, "its checkpoint"))
         return
     action, attempt = live
+    if event.record in action.checkpoints:  # sent again, since its worker has not heard that it is on record
+        return
     if not attempt.placed_at:
         shows_that_it_runs(state, action, now, effects)
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
@@ -383,5 +386,7 @@ def value_traced(state: State, event: ValueTraced, now: float, effects: Effects)
     action = live[0]
     if action.traced is None:
         action.traced = {}
+    elif action.traced.get(event.key) == event.result:  # sent again, as above
+        return
     action.traced[event.key] = event.result
     effects.append(Record(now, event))
