@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 
-from flyteish._core.wording import counted, did_you_mean, money, short_span, size, span
+from flyteish._core.wording import counted, did_you_mean, money, not_accepted, short_span, size, span
 from tests.house.sources import modules
 
 HOUR = 3600.0
@@ -19,9 +20,12 @@ DAY = 24 * HOUR
         (0, "0 s"), (0.0003, "0 s"), (0.4, "0.4 s"), (12, "12 s"), (90, "90 s"), (119.96, "120 s"), (185, "3.08 min"),
         (HOUR, "60 min"), (2 * HOUR, "2 h"), (58.654 * HOUR, "58.7 h"), (72 * HOUR, "72 h"), (100 * HOUR, "4.17 days"),
         (365 * DAY, "365 days"), (4000 * DAY, "4,000 days"), (-90, "-90 s"),
+        (timedelta(minutes=3), "3 min"), (None, "-"),
     ],
 )  # fmt: skip
-def test_a_span_of_time_has_three_figures_and_the_unit_that_people_use(seconds: float, said: str) -> None:
+def test_a_span_of_time_has_three_figures_and_the_unit_that_people_use(
+    seconds: float | timedelta | None, said: str
+) -> None:
     """In errors, explanations, plans, forecasts and reports alike."""
     assert span(seconds) == said
 
@@ -64,6 +68,12 @@ def test_counts_agree_with_their_noun() -> None:
     assert [counted(number, "attempt") for number in (0, 1, 2, 1025)] == [
         "0 attempts", "1 attempt", "2 attempts", "1,025 attempts",
     ]  # fmt: skip
+
+
+def test_a_refused_parameter_is_named_with_its_value_and_what_is_accepted() -> None:
+    """So that nobody has to look anything up."""
+    error = not_accepted("Pool('spot'): grace", -1, "seconds >= 0")
+    assert str(error) == "Pool('spot'): grace=-1 is not accepted: expected seconds >= 0"
 
 
 def test_a_misspelt_name_gets_the_near_ones_and_a_strange_one_none() -> None:
