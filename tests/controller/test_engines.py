@@ -98,6 +98,18 @@ def test_configuration_from_files_may_name_the_programs_engines(tmp_path: Path) 
         Session(config=config).open()
 
 
+def test_the_command_line_reads_homes_of_programs_that_bring_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has none of them, and needs none to look; to run something there it says which name it does not know."""
+    from flyteish.cli.app import carry_out
+
+    (tmp_path / "flyteish.toml").write_text("[pools.p]\nengine = 'puppet'")
+    monkeypatch.chdir(tmp_path)
+    assert carry_out(["get", "pools"]) == 0
+    assert "puppet" in capsys.readouterr().out
+
+
 # -- reports ---------------------------------------------------------------------------------------------------------
 
 
