@@ -6,7 +6,6 @@ outside the home. Must not know which keys a file may hold (``config`` does), no
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
 import re
@@ -21,6 +20,7 @@ from flyteish._core.model.policies import Backoff, RetryStrategy, SpotPolicy, Ti
 from flyteish._core.model.queues import Pool
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import FIELDS, Cache, Level, Secret, opinions
+from flyteish._core.wording import did_you_mean
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market, PriceSource
 from flyteish.markets.market import MARKETS, Outages
@@ -356,10 +356,8 @@ def wrong(source: str, key: str, value: object, accepted: str) -> ConfigurationE
 def unknown(source: str, key: str, name: str, known: Iterable[str], what: str = "key") -> ConfigurationError:
     """There is no such key (or pool, or queue); suggests the nearest and lists what there is."""
     names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
     subject = f"unknown key {key!r}" if what == "key" else f"{key} names an unknown {what}, {name!r}"
-    return ConfigurationError(f"{source}: {subject}: {hint}known here: {', '.join(names)}")
+    return ConfigurationError(f"{source}: {subject}{did_you_mean(name, names)}; known here: {', '.join(names)}")
 
 
 # -- origins ------------------------------------------------------------------------------------------------

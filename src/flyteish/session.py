@@ -34,7 +34,6 @@ from flyteish._core.model.ids import inputs_digest, run_name
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
 from flyteish._engine_kinds import BUILT_IN
-from flyteish._worker.runner import StoreAccess
 from flyteish.config import Config, environment_secret, load_config
 from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
 from flyteish.interfaces import Call, Clock, EngineFactory
@@ -253,14 +252,14 @@ class Session:
                 f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
             )
         machinery = self._open()
-        with at_hand(StoreAccess(machinery.blobs)), pickling(self._scope.allow_pickle):
+        with at_hand(machinery.blobs.blocking), pickling(self._scope.allow_pickle):
             data = task.signature.encode_inputs(args, kwargs)
         recovery.check_size(task, data, self.config.max_value_size)
         scope = self.scope_of(said)
-        profile = task.profile(scope, machinery.blobs)
+        profile = task.profile(scope, machinery.blobs.blocking)
         run_id = name or run_name(self._clock.now(), next(self._noise))
         digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs), inputs_digest(data), cache_digest=digest)
+        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
         event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
         controller = machinery.controller
         handle: Run[R] = Run(run_id, task, self._inside(machinery))

@@ -55,9 +55,9 @@ def test_a_task_is_simulated_as_written_and_on_demand(cli: Cli) -> None:
     said = cli("simulate", "jobs.py", "train", "--work", "1h", *PRICED, *SCRIPT)
     assert said.code == 0, said.err
     assert said.out.splitlines() == [
-        "policy       cost  of on-demand  finish p50       p95  missed  preempted      lost  spot",
-        "as-written  $0.42         11.7%    70.0 min  70.0 min       0          1  10.0 min  100%",
-        "on-demand   $3.60        100.0%    60.0 min  60.0 min       0          0     0.0 s    0%",
+        "policy         cost  of on-demand  finish p50     p95  missed  preempted    lost  spot",
+        "as-written  $0.4201         11.7%      70 min  70 min       0          1  10 min  100%",
+        "on-demand     $3.60        100.0%      60 min  60 min       0          0     0 s    0%",
     ]
     assert "attempts in" in said.err
     assert "peak memory" in said.err

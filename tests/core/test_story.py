@@ -43,7 +43,7 @@ def test_the_story_of_retries_and_preemptions() -> None:
     lines = attempt_lines(root)
     assert lines[0] == (
         "attempt 1 ran on spot in pool 'spot', user attempt 1: interruptible, user attempt 1 of 3; was preempted "
-        "(node drained, 1 uncharged) [rule interruptible, queued 0.0 s, start-up 2.0 s, running 30.0 s]"
+        "(node drained, 1 uncharged) [rule interruptible, queued 0 s, start-up 2 s, running 30 s]"
     )
     assert "ended: user error (exited with code 1, 1 charged to retries)" in lines[1]
     assert lines[3].startswith(
@@ -84,7 +84,7 @@ def test_what_it_waits_for_has_a_reason_and_a_place() -> None:
     second = world.state.runs["r2"].root_action
     told = why(second, world.now, world.state.books.reason(second, world.now))
     assert told[-1] == (
-        "waits for 1 min 30 s, place 1 in line: QUEUE_CONCURRENCY: the queue's action_concurrency is reached; "
+        "waits for 90 s, place 1 in line: QUEUE_CONCURRENCY: the queue's action_concurrency is reached; "
         "wants spot: interruptible, user attempt 1 of 3"
     )
     [key] = world.live
@@ -102,7 +102,7 @@ def test_ends_that_are_no_attempts() -> None:
     world.advance(5)
     failed, cached = world.state.runs["r2"].root_action, world.state.runs["r3"].root_action
     assert attempt_lines(failed) == [
-        "attempt 1 of user attempt 1 never started: waited longer than max_queued_time=5 s (retries=0) [queued 5.0 s]"
+        "attempt 1 of user attempt 1 never started: waited longer than max_queued_time=5 s (retries=0) [queued 5 s]"
     ]
     assert "TaskTimeoutError: waited longer" in summary_line(failed)
     assert summary_line(cached) == "e.t (r3/a0) succeeded; from the cache"

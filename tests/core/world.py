@@ -6,7 +6,7 @@ specification that concern a whole history. It draws nothing: what happens is to
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from flyteish._core import invariants
 from flyteish._core.lifecycle import apply, child_identity, replay
@@ -25,20 +25,21 @@ from flyteish._core.model.events import (
     AttemptEnded,
     AttemptRunning,
     Configured,
-    ControllerRestarted,
     Event,
     Evidence,
     PoolCapacityChanged,
     PoolPriceChanged,
     QueueStateSet,
     RunEvent,
+    RunLoaded,
+    RunRecovered,
     RunSubmitted,
     TaskDeclared,
     TimePassed,
 )
 from flyteish._core.model.ids import ActionKey, AttemptKey
 from flyteish._core.model.queues import SPOT, Pool, Queue
-from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, Attempt, Phase, RunRecord
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, Attempt, End, Phase, RunRecord
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import Payload, Profile, TaskReference
 from flyteish._core.state import State
@@ -62,6 +63,8 @@ class Live:
         self.awaits: set[str] = set()
         self.told: set[str] = set()
         self.calls: dict[tuple[str, bytes], int] = {}
+        self.calling: dict[str, ActionSubmitted] = {}
+        """What it has called, by the child's name: it asks again when its controller comes back."""
         self.stopped = ""
 
 
@@ -106,6 +109,8 @@ class World:
         if type(event) is Configured:
             self.exempt |= {f"pool {name}" for name in books.pools}
             self.exempt |= {f"{what} {name}" for name in books.queues for what in ("queue", "runs of", "spot of")}
+        if type(event) is RunRecovered:  # what lives has its places, whatever the limits are now
+            self.exempt |= after.keys()
         if type(event) is PoolPriceChanged:  # nothing that runs is ended for it
             self.exempt |= {f"queue {name}" for name in books.queues}
         assert not after.keys() - before - self.exempt, after
@@ -205,18 +210,22 @@ class World:
             live.calls[child.key, inputs] = occurrence + 1
             live.awaits.add(name)
             live.told.discard(name)
-        refused = len(self.refusals)
-        self.tell(
-            ActionSubmitted(
-                caller.run, name, caller.action, caller.generation, child.key, Payload(inputs), inputs, occurrence,
-                cached=cached,
-            )
+        live.calling[name] = ActionSubmitted(
+            caller.run, name, caller.action, caller.generation, child.key, Payload(inputs), inputs, occurrence,
+            cached=cached,
         )  # fmt: skip
-        if len(self.refusals) > refused:
-            live.awaits.discard(name)
-        else:
+        if self._ask(live, name):
             assert fresh, "a call of an attempt that was given up was accepted"
         return name
+
+    def _ask(self, live: Live, child: str) -> bool:
+        """Make a call; whether it was accepted."""
+        refused = len(self.refusals)
+        self.tell(live.calling[child])
+        if len(self.refusals) > refused:
+            live.awaits.discard(child)
+            return False
+        return True
 
     def end(self, key: AttemptKey, evidence: Evidence, chance: float = 0.5) -> None:
         """An attempt of the engine's is over."""
@@ -247,11 +256,13 @@ class World:
         self.reconfigured = True
         self.tell(config)
 
-    def restart(self) -> None:
-        """The controller dies with all attempts; another takes up what the journal says."""
+    def restart(self, survivors: Collection[AttemptKey] = ()) -> None:
+        """The controller dies, and with it all attempts but the survivors; another takes up what the journal says."""
         folded = self.fold()
-        self.live.clear()
         unfinished = [run for run in folded.runs.values() if run.root and not run.ended_at]
+        names = {run.id for run in unfinished}
+        self.live = {key: live for key, live in self.live.items() if key in survivors and key.run in names}
+        self.moving.clear()
         self.state = State.configured(*msg(self.config))
         self.exempt.clear()
         for run in unfinished:
@@ -259,8 +270,31 @@ class World:
             self.late |= {action.key for action in overdue}
         self.take_orders()
         for run in unfinished:
-            self.state.runs[run.id] = run
-            self.tell(ControllerRestarted(run.id))
+            self._recover(run)
+        for key, live in list(self.live.items()):
+            live.action = self.state.runs[key.run].actions[key.action]
+            for child in sorted(live.awaits):
+                live.told.discard(child)
+                self._ask(live, child)
+
+    def _recover(self, run: RunRecord) -> None:
+        living = tuple(key[1:] for key in self.live if key.run == run.id)
+        last_at = max(at for at, event in self.journal if event.run == run.id)
+        self.state, _ = apply(self.state, RunLoaded(run), self.now)  # it stands nowhere until it is recovered
+        before = {a.id: (fields(a.attempts[-1]), a.current) for a in run.actions.values() if a.attempts}
+        effects = self.tell(RunRecovered(run.id, living, last_at))
+        again = {effect.action.id for effect in effects if type(effect) is StartAttempt}
+        for name, (facts, attempt) in before.items():
+            if attempt is None:
+                continue
+            if (name, attempt.generation) in living:
+                assert name not in again, f"{name} lives, and is started again"
+                kept = [n for n, field in enumerate(Attempt.__struct_fields__) if field not in _MAY_FOLLOW]
+                assert [facts[n] for n in kept] == [fields(attempt)[n] for n in kept], "it lives, and was changed"
+            else:
+                assert (attempt.end, attempt.charged) == (End.ABANDONED, ""), "somebody pays for a dead controller"
+                own = max(attempt.admitted_at, attempt.running_at, attempt.last_checkpoint_at)
+                assert attempt.ended_at == max(last_at, own), "the time without a controller is billed"
 
     def take_orders(self) -> None:
         """What a new controller is told of queues and pools before it takes runs over."""
@@ -335,6 +369,8 @@ def msg(config: Configured) -> tuple[tuple[Queue, ...], tuple[Pool, ...]]:
     return config.queues, config.pools
 
 
+_MAY_FOLLOW = ("end", "cause", "ended_at", "stop", "moving", "moving_why")
+"""Fields of a living attempt that a limit which passed meanwhile may change in the same event."""
 _WAITING = frozenset((Phase.ENTERING, Phase.QUEUED, Phase.BACKING_OFF, Phase.DORMANT))
 
 
@@ -348,7 +384,8 @@ def facts_of(action: Action) -> tuple[object, ...]:
     phase = "waiting" if action.phase in _WAITING else "alive" if action.phase in WITH_ATTEMPT else action.phase.value
     return (
         phase, [fields(attempt) for attempt in action.attempts], action.generation, action.user_attempt,
-        action.system_used, action.preemptions_in_row, action.preemptions, action.denials, action.abandoned,
+        action.system_used, action.preemptions_in_row, action.preemptions, action.denials, action.rejections,
+        action.abandoned,
         action.result, action.error, action.ended_at, action.cached, action.checkpoints, action.traced, action.warnings,
         action.cancel_reason, action.submitted_at, action.parent, action.group,
     )  # fmt: skip

@@ -42,6 +42,7 @@ ENDS: Final[dict[str, Seen]] = {
     "vanishes": Seen(Evidence(vanished="no heartbeat"), End.INFRASTRUCTURE, End.PREEMPTED),
     "unmendable": Seen(Evidence(unmendable="image name invalid"), End.UNMENDABLE, End.UNMENDABLE),
     "denied": Seen(Evidence(denied="insufficient capacity"), End.NO_CAPACITY, End.NO_CAPACITY),
+    "rejected": Seen(Evidence(rejected="OutOfcpu"), End.REJECTED, End.REJECTED),
     "stopped": Seen(Evidence(stopped=True), End.CANCELLED, End.PREEMPTED),
     "ends without a trace": Seen(Evidence(), End.INFRASTRUCTURE, End.PREEMPTED),
 }

@@ -77,7 +77,7 @@ class Player:
                 self.world.counts[f"step {kind}"] += 1
         except Crashed:
             self.world.counts["crashes inside an event"] += 1
-            self.world.restart(inside=True)
+            self.world.restart(self.world.outliving(self.world.every), inside=True)
 
     def settle(self) -> None:
         world = self.world

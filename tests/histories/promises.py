@@ -141,6 +141,11 @@ def check_payment(action: Action, attempt: Attempt, end: End, types: tuple[str, 
     if end is End.CANCELLED:
         assert action.phase is Phase.ABORTED, "cancelled, and goes on"
         return "ends"
+    if end is End.REJECTED:
+        assert action.phase not in TERMINAL, "a rejection ended it"
+        assert not attempt.charged, f"a rejection was charged to {attempt.charged}"
+        assert (action.user_attempt, action.system_used) == before.budgets, "a rejection was charged"
+        return "at the head"
     if end is End.RELOCATED:
         assert action.phase not in TERMINAL, "a planned move ended it"
         assert not attempt.charged, f"a planned move was charged to {attempt.charged}"

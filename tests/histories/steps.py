@@ -15,9 +15,13 @@ from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
     AttemptNoticed,
+    AttemptOrdered,
+    AttemptPending,
+    AttemptPlaced,
     CancelRequested,
     CheckpointCommitted,
     CheckpointSkipped,
+    NoticeWithdrawn,
     ValueTraced,
 )
 from flyteish._core.model.ids import ActionKey, AttemptKey
@@ -106,8 +110,13 @@ def _call(player: Player, child: str, caller: str, task: str, inputs: int, cache
     key = player.live(caller)
     if key is None or task not in player.tasks or key.run not in player.world.state.runs:
         return False
-    name = player.world.call(key, player.tasks[task], bytes([inputs]), _CACHED if cached else None)
-    player.names[child] = ActionKey(key.run, name)
+    calling = player.world.live[key].calling
+    known = set(calling)
+    try:
+        player.world.call(key, player.tasks[task], bytes([inputs]), _CACHED if cached else None)
+    finally:  # where the controller dies of it, the caller asks the next one
+        for name in calling.keys() - known:
+            player.names[child] = ActionKey(key.run, name)
     return True
 
 
@@ -186,7 +195,8 @@ def _end(player: Player, who: str, how: str, luck: float) -> bool:
     live = player.world.live[key]
     newest = live.action.attempts[-1]
     began = live.calls or live.awaits or newest.running_at or newest.last_checkpoint_at
-    if ENDS[how].evidence.denied is not None and began:
+    seen = ENDS[how].evidence
+    if began and (seen.denied is not None or seen.rejected is not None):
         return False
     player.world.end_as(key, how, luck)
     return True
@@ -239,7 +249,56 @@ def _notice(player: Player, who: str, kind: str, seconds: float) -> bool:
     key = player.live(who)
     if key is None:
         return False
-    player.world.tell(AttemptNoticed(*key, kind, seconds, "market"))
+    source = "node" if kind == "drain" else "market"
+    player.world.tell(AttemptNoticed(*key, kind, seconds, source))
+    return True
+
+
+def _draw_withdraw(chance: Random, player: Player) -> Arguments:
+    noticed = [key for key, live in player.world.live.items() if live.action.attempts[-1].notice]
+    return (player.name_of(chance.choice(noticed)), chance.choice(["node", "market"])) if noticed else None
+
+
+def _withdraw(player: Player, who: str, source: str) -> bool:
+    """The machine stays after all, says one of those who said that it goes."""
+    key = player.live(who)
+    if key is None:
+        return False
+    player.world.tell(NoticeWithdrawn(*key, source, "the node is to be used again"))
+    return True
+
+
+def _order(player: Player, who: str) -> bool:
+    key = player.live(who)
+    if key is None:
+        return False
+    player.world.tell(AttemptOrdered(*key, b"digest"))
+    return True
+
+
+def _draw_pend(chance: Random, player: Player) -> Arguments:
+    found = _somebody(chance, player)
+    return None if found is None else (found[0], chance.choice(["Unschedulable", "ImagePullBackOff"]))
+
+
+def _pend(player: Player, who: str, reason: str) -> bool:
+    key = player.live(who)
+    if key is None:
+        return False
+    player.world.tell(AttemptPending(*key, reason, "0/3 nodes are available"))
+    return True
+
+
+def _draw_place(chance: Random, player: Player) -> Arguments:
+    found = _somebody(chance, player)
+    return None if found is None else (found[0], chance.choice(["n1", "n2"]), chance.choice([None, None, 0.25]))
+
+
+def _place(player: Player, who: str, node: str, dollars: float | None) -> bool:
+    key = player.live(who)
+    if key is None:
+        return False
+    player.world.tell(AttemptPlaced(*key, node, "z1", "m5.large", dollars))
     return True
 
 
@@ -383,19 +442,28 @@ def _configure(player: Player, number: int) -> bool:
     return True
 
 
+_EVERY: Final = (0, 0, 1, 1, 2, 3)
+"""Which attempts outlive their controller: none, all, every second one, ..."""
+
+
 def _draw_crash(chance: Random, player: Player) -> Arguments:
-    return (chance.choice([0.0, 0.0, 2.0, 100.0]),)
+    return chance.choice([0.0, 0.0, 2.0, 100.0]), chance.choice(_EVERY)
 
 
-def _crash(player: Player, seconds: float) -> bool:
+def _crash(player: Player, seconds: float, every: int) -> bool:
+    """The controller dies; the next one comes after so long, and finds so many attempts alive."""
     player.world.now += seconds
-    player.world.restart()
+    player.world.restart(player.world.outliving(every))
     return True
 
 
-def _die_inside(player: Player) -> bool:
+def _draw_die_inside(chance: Random, player: Player) -> Arguments:
+    return (chance.choice(_EVERY),)
+
+
+def _die_inside(player: Player, every: int) -> bool:
     """The controller dies inside the next event, before it has recorded it."""
-    player.world.dies_inside = True
+    player.world.dies_inside, player.world.every = True, every
     return True
 
 
@@ -455,6 +523,10 @@ STEPS: Final[dict[str, Kind]] = {
     "end when due": Kind(6, _draw_end_when_due, _end_when_due),
     "move": Kind(20, _draw_move, _move),
     "notice": Kind(8, _draw_notice, _notice),
+    "withdraw": Kind(4, _draw_withdraw, _withdraw),
+    "order": Kind(2, _one, _order),
+    "pend": Kind(2, _draw_pend, _pend),
+    "place": Kind(4, _draw_place, _place),
     "checkpoint": Kind(14, _draw_checkpoint, _checkpoint),
     "trace": Kind(3, _draw_trace, _trace),
     "zombie": Kind(8, _draw_zombie, _zombie),
@@ -463,8 +535,8 @@ STEPS: Final[dict[str, Kind]] = {
     "price": Kind(2, _draw_price, _price),
     "queue": Kind(2, _draw_queue, _queue),
     "configure": Kind(1, _draw_configure, _configure),
-    "crash": Kind(1, _draw_crash, _crash),
-    "die inside": Kind(1, _nobody, _die_inside),
+    "crash": Kind(2, _draw_crash, _crash),
+    "die inside": Kind(1, _draw_die_inside, _die_inside),
     "forget": Kind(6, _nobody, _forget),
     "compare": Kind(1, _nobody, _compare),
     "wait": Kind(8, _draw_wait, _wait),

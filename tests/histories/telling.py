@@ -24,6 +24,7 @@ from flyteish._core.model.events import (
     PoolCapacityChanged,
     PoolPriceChanged,
     QueueStateSet,
+    RunLoaded,
     RunSubmitted,
     TaskDeclared,
     TimePassed,
@@ -127,6 +128,8 @@ def _event(event: Event, recorded: bool) -> str:
             return f"the market of {event.pool} has room for {room}"
         case PoolPriceChanged():
             return f"pool {event.pool} costs ${event.price_per_hour:g} per hour"
+        case RunLoaded():
+            return f"a new controller reads run {event.record.id} back"
         case QueueStateSet():
             return f"an operator sets queue {event.queue} to {event.state}"
     action, words = describe(event)

@@ -7,6 +7,7 @@ reason and a timer), and counts what really happened.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -73,6 +74,8 @@ class Watched(World):
         self.counts: Counter[str] = Counter()
         self.log: list[Told] | None = None
         self.dies_inside = False
+        self.every = 0
+        """Which attempts outlive that: see ``outliving``."""
         self.how = self.where = ""
         """The name of the way in which an attempt is ending, and its pool, while it is told."""
         self.earliest: dict[ActionKey, float] = {}
@@ -205,6 +208,9 @@ class Watched(World):
                             self.counts[f"rule {action.rule}"] += 1
                     elif action.phase is Phase.DORMANT:
                         assert action.parent is not None, f"{action!r}: a root sleeps"
+                        caller = run.actions[action.parent]
+                        lives = caller.phase in WITH_ATTEMPT and caller.generation == action.awaited_by
+                        assert not lives, f"{action!r} sleeps, and its caller waits for it"
                 chain = self.chains.get(action.key)
                 assert list(action.checkpoints) == (chain or [])[-CHAIN_KEPT:], f"{action!r}: a checkpoint was lost"
                 traced = self.traces.get(action.key, {})
@@ -284,13 +290,18 @@ class Watched(World):
         self.late |= {a.key for a in overdue if a.deadline_at is not None and a.deadline_at <= self.now}
         self.tell(TimePassed())
 
-    def restart(self, inside: bool = False) -> None:
+    def restart(self, survivors: Collection[AttemptKey] = (), inside: bool = False) -> None:
         """The controller dies, between two events or ``inside`` one, and another one takes over."""
         if not inside:
             self.check_replay()
         self.earliest.clear()
         self.cooling.clear()
-        super().restart()
+        self.counts["attempts that outlived a controller"] += len(survivors)
+        super().restart(survivors)
+
+    def outliving(self, every: int) -> list[AttemptKey]:
+        """Each so manyth of the live attempts; 0: none."""
+        return [key for n, key in enumerate(self.live, start=1) if every and n % every == 0]
 
     def take_orders(self) -> None:
         for queue, state in self.orders.items():

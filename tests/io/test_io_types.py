@@ -21,43 +21,25 @@ import pytest
 from flyteish._authoring.tasks.signature import TaskSignature
 from flyteish._authoring.values.codec import Codec, PicklePolicy, PickleWarning, blob_addresses, current_pickle_policy
 from flyteish._authoring.values.current_blobs import INLINE_LIMIT, current_blobs
+from flyteish.blobs.files import BlockingFileBlobs
 from flyteish.errors import InputTypeError, SerializationError
 from flyteish.io import DataFrame, Dir, File
 
 
-class Blobs:
-    """A blob store in a directory."""
+class Blobs(BlockingFileBlobs):
+    """A store that remembers what was fetched."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        super().__init__(root)
         self.fetched: list[str] = []
 
-    def put_bytes(self, data: bytes) -> str:
-        address = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        (self.root / address).write_bytes(data)
-        return address
-
-    def put_path(self, path: Path) -> str:
-        if path.is_file():
-            return self.put_bytes(path.read_bytes())
-        listing = sorted((item.relative_to(path).as_posix(), item.is_file()) for item in path.rglob("*"))
-        address = f"tree:{hashlib.sha256(repr(listing).encode()).hexdigest()}"
-        shutil.copytree(path, self.root / address, dirs_exist_ok=True)
-        return address
-
-    def get_bytes(self, digest: str) -> bytes:
-        return (self.root / digest).read_bytes()
-
-    def fetch(self, digest: str, target: Path) -> None:
-        assert not target.exists()
-        self.fetched.append(digest)
-        source = self.root / digest
-        shutil.copytree(source, target) if source.is_dir() else shutil.copyfile(source, target)
+    def fetch(self, address: str, target: Path) -> Path:
+        self.fetched.append(address)
+        return super().fetch(address, target)
 
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Iterator[Blobs]:
-    (tmp_path / "blobs").mkdir()
     store = Blobs(tmp_path / "blobs")
     token = current_blobs.set(store)
     yield store
@@ -225,7 +207,7 @@ async def test_existing_files_are_referred_to_not_copied(blobs: Blobs, note: Pat
     assert not File.from_existing_remote("/no/such/file").exists_sync()
     assert not File.new_remote("x").exists_sync()
     assert trip(File.from_local_sync(note)).exists_sync()
-    assert os.listdir(blobs.root) == [File.from_local_sync(note).path]
+    assert [each.name for each in blobs.contents()] == [File.from_local_sync(note).path]
 
 
 async def test_remote_files_are_read_through_fsspec(note: Path, tmp_path: Path) -> None:
@@ -403,7 +385,7 @@ async def test_a_wrapped_frame_is_read_as_any_library_s(blobs: Blobs) -> None:
     assert arrived.open(pa.Table).all_sync().column("a").to_pylist()[:2] == [0, 1]
     assert (await arrived.open(pl.DataFrame).all()).height == INLINE_LIMIT
     current_blobs.reset(token)
-    assert len(os.listdir(blobs.root)) == 1
+    assert len(list(blobs.contents())) == 1
     assert (await trip(await DataFrame.from_local(pl.DataFrame({"x": [1]}))).open(pd.DataFrame).all())["x"][0] == 1
 
 

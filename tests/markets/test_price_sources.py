@@ -159,7 +159,7 @@ def test_a_file_may_name_price_sources(tmp_path: Path) -> None:
         ),
         ('price_per_hour = { kind = "trace" }', "price_per_hour.file is missing"),
         ('price_per_hour = { kind = "trace", file = "bare.json" }', "bare.json' has no prices"),
-        ('price_per_hour = { kind = "script", change = [] }', "did you mean 'changes'"),
+        ('price_per_hour = { kind = "script", change = [] }', "did you mean changes"),
         ('price_per_hour = { kind = "script", changes = [[0]] }', "pairs"),
         ("price_per_hour = -1", "price_per_hour=-1"),
         ('market = { kind = "trace", file = "bare.json" }\nprice_per_hour = "market"', "a market with recorded prices"),

@@ -97,12 +97,12 @@ def test_the_table_shows_what_happened() -> None:
     scenario = Scenario(Workload(Settings(), WorkModel(3600)), pools(), policies=["as-written", "never-on-demand"])
     report = scenario.simulate()
     assert str(report).splitlines() == [
-        "policy            cost  of on-demand  finish p50       p95  missed  preempted   lost  spot",
-        "as-written       $3.60        100.0%    60.0 min  60.0 min       0          0  0.0 s    0%",
-        "never-on-demand  $0.36         10.0%    60.0 min  60.0 min       0          0  0.0 s  100%",
+        "policy              cost  of on-demand  finish p50     p95  missed  preempted  lost  spot",
+        "as-written         $3.60        100.0%      60 min  60 min       0          0   0 s    0%",
+        "never-on-demand  $0.3600         10.0%      60 min  60 min       0          0   0 s  100%",
     ]
     known = Report(report.policies, report.seeds, optimum=0.36)
-    assert str(known).splitlines()[-1] == "offline optimum  $0.36"
+    assert str(known).splitlines()[-1] == "offline optimum  $0.3600"
     assert "attempts in" in report.speed
     assert report.peak_megabytes > 1
 

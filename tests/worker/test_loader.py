@@ -17,7 +17,7 @@ from flyteish._core.model.values import TaskReference
 from flyteish._worker.loader import Loader
 from flyteish.blobs import open_blobs
 from flyteish.errors import SerializationError, TaskNotImportableError
-from flyteish.interfaces import BlobStore
+from flyteish.interfaces import BlockingBlobs
 
 env = flyteish.TaskEnvironment(name="here")
 
@@ -51,12 +51,12 @@ SCRIPT = """
 
 
 @pytest.fixture
-def blobs() -> BlobStore:
-    return open_blobs("memory:")
+def blobs() -> BlockingBlobs:
+    return open_blobs("memory:").blocking
 
 
 @pytest.fixture
-def loader(blobs: BlobStore) -> Iterator[Loader]:
+def loader(blobs: BlockingBlobs) -> Iterator[Loader]:
     """A loader whose traces in sys.modules are removed again."""
     before = {name: sys.modules.get(name) for name in ("__main__", SCRIPT_MODULE)}
     yield Loader(lambda: blobs)
@@ -177,7 +177,7 @@ def test_a_module_run_as_a_program_keeps_its_package(loader: Loader, tmp_path: P
 # -- by value ----------------------------------------------------------------------------------------------------
 
 
-def test_a_local_function_travels_by_value_with_what_it_closes_over(loader: Loader, blobs: BlobStore) -> None:
+def test_a_local_function_travels_by_value_with_what_it_closes_over(loader: Loader, blobs: BlockingBlobs) -> None:
     """Closures are pickled into the blob store when they are called."""
     factor = 5
     local = flyteish.TaskEnvironment(name="local")
@@ -196,13 +196,13 @@ def test_a_local_function_travels_by_value_with_what_it_closes_over(loader: Load
     assert loaded.function(*args, **kwargs) == 15
 
 
-def test_an_importable_function_is_not_pickled(blobs: BlobStore) -> None:
+def test_an_importable_function_is_not_pickled(blobs: BlockingBlobs) -> None:
     """By name is enough, and follows the code as it is in the worker."""
     assert carried(top, blobs) == reference_for(top)
     assert not needs_value(reference_for(top))
 
 
-def test_a_function_that_cannot_be_pickled_says_so(blobs: BlobStore) -> None:
+def test_a_function_that_cannot_be_pickled_says_so(blobs: BlockingBlobs) -> None:
     """The error names the task, what is in the way, and the cure."""
     import threading
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flyteish._core.model.events import CheckpointCommitted, CheckpointSkipped, ValueTraced
 from flyteish._core.model.ids import ROOT_ACTION, AttemptKey
-from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces import Call, OnJournalled, OnOutcome, Origin, Outcome
 
 if TYPE_CHECKING:
@@ -189,4 +189,4 @@ class Desk:
 def _gone(link: AttemptLink, waiting: Waiting) -> Outcome:
     name = "flyteish.errors.StaleAttemptError"
     message = f"attempt {link.key} is over; it no longer waits for {waiting.action}"
-    return Outcome(link.key.run, waiting.action, "refused", error=ErrorDocument(type=name, message=message))
+    return Outcome.refused(link.key.run, waiting.action, name, message)

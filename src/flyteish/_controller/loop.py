@@ -22,7 +22,7 @@ from flyteish._controller.clock import Alarm
 from flyteish._controller.engines import Engines
 from flyteish._controller.inbox import Inbox
 from flyteish._controller.order_factory import OrderDesk
-from flyteish._controller.outcomes import refused, row_of, type_name
+from flyteish._controller.outcomes import row_of, type_name
 from flyteish._controller.performer import Performer
 from flyteish._core import lifecycle
 from flyteish._core.model.effects import Deliver, Record, Refuse, RunEnded, StartAttempt
@@ -42,7 +42,7 @@ from flyteish._core.model.records import TERMINAL, End, Phase, RunRecord
 from flyteish._core.state import State
 from flyteish._learning.recorder import Keeper
 from flyteish.errors import SessionClosedError
-from flyteish.interfaces import Call, Clock, OnJournalled, Report, RunStore
+from flyteish.interfaces import Call, Clock, OnJournalled, Outcome, Report, RunStore
 from flyteish.markets.followed import Markets
 
 _log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Controller:
     def _answer_everybody(self) -> None:
         name, error = type_name(self.over), str(self.over)
         for run, action, waiting in self._desk.everyone():
-            waiting.tell(refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
+            waiting.tell(Outcome.refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
         unconfirmed, self._unconfirmed = self._unconfirmed, set()
         for confirm in unconfirmed:
             confirm(error)
@@ -152,7 +152,7 @@ class Controller:
         if take in (self.take_run, self.take_resume, self.take_call):
             waiting = next(fact for fact in facts if isinstance(fact, Waiting))
             run = waiting.link.key.run if waiting.link is not None else ""
-            waiting.tell(refused(run, waiting.action, type_name(error), str(error)))
+            waiting.tell(Outcome.refused(run, waiting.action, type_name(error), str(error)))
         elif take == self.take_to_confirm or (take == self.take_report and facts[-1] is not None):
             facts[-1](str(error))
         elif take == self.take_question:
@@ -258,7 +258,7 @@ class Controller:
             refusal = self._submit(event.run, None, 0, call, waiting)
         if refusal is not None:
             self._burst.forget(event.run)
-            waiting.tell(refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
+            waiting.tell(Outcome.refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
             return
         self._burst.rows[event.run] = row_of(self.state.runs[event.run])
 
@@ -278,14 +278,14 @@ class Controller:
         """A running attempt calls a task."""
         key = link.key
         if key.run not in self.state.runs:
-            waiting.tell(refused(key.run, "", "flyteish.errors.StaleAttemptError", f"run {key.run} is over"))
+            waiting.tell(Outcome.refused(key.run, "", "flyteish.errors.StaleAttemptError", f"run {key.run} is over"))
             return
         waiting.action = lifecycle.child_identity(
             self.state, key.run, key.action, call.profile.task, call.digest, call.occurrence
         )
         refusal = self._submit(key.run, key.action, key.generation, call, waiting)
         if refusal is not None:
-            waiting.tell(refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
+            waiting.tell(Outcome.refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
         else:
             self._links.setdefault(key, link)
 
@@ -320,7 +320,7 @@ class Controller:
         waiting = link.calls.pop(number, None) if link.calls is not None else None
         if waiting is not None:
             why = f"the event loop of its program ends: {reason}"
-            waiting.tell(refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
+            waiting.tell(Outcome.refused(link.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
 
     def take_report(self, event: Report, done: OnJournalled | None) -> None:
         """An engine tells how an attempt goes."""

@@ -19,6 +19,7 @@ from flyteish._core.model.records import Action, Attempt
 from flyteish._core.model.settings import Scope, Secret
 from flyteish._core.model.values import Payload, Profile
 from flyteish._learning.machine_lifetimes import Lifetimes
+from flyteish.blobs import sweeping
 from flyteish.errors import BlobError
 from flyteish.interfaces import BlobStore, Clock, Order
 
@@ -97,7 +98,7 @@ class OrderDesk:
         now = self._clock.now()
         for space in {record.space for record in action.checkpoints} - {""}:
             try:
-                self._blobs.space(space).sweep(lambda _: False, now)
+                sweeping.sweep(self._blobs.blocking.space(space), lambda _: False, now)
             except BlobError as error:  # `flyteish gc` tries again
                 _log.warning("the checkpoints of %s could not be removed: %s", action.key, error)
 
@@ -108,8 +109,8 @@ class OrderDesk:
         if profile.cache_version is None or profile.settings.cache.behavior != "auto":
             return None
         try:
-            data = self._blobs.get_ref(_cache_ref(profile, digest))
-            return None if data is None else msgspec.msgpack.decode(data, type=Payload)
+            found = self._blobs.blocking.get_ref(_cache_ref(profile, digest))
+            return None if found is None else msgspec.msgpack.decode(found.data, type=Payload)
         except (BlobError, msgspec.MsgspecError) as error:
             # A cache saves work, no more: what can't be read is computed anew and then replaced.
             _log.warning("the cached result of %s cannot be read, so it is computed anew: %s", profile.task, error)
@@ -121,7 +122,7 @@ class OrderDesk:
         if profile.cache_version is None or profile.settings.cache.behavior == "disable" or action.result is None:
             return
         try:
-            self._blobs.set_ref(_cache_ref(profile, digest), msgspec.msgpack.encode(action.result))
+            self._blobs.blocking.set_ref(_cache_ref(profile, digest), msgspec.msgpack.encode(action.result))
         except BlobError as error:
             action.warnings += (f"the result could not be cached: {error}",)
 

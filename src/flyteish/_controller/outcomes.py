@@ -25,11 +25,6 @@ def type_name(error: object) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}"
 
 
-def refused(run: str, action: str, error: str, message: str) -> Outcome:
-    """The outcome of a call that was not accepted."""
-    return Outcome(run, action, "refused", error=ErrorDocument(type=error, message=message, bases=(error,)))
-
-
 def row_of(record: RunRecord) -> RunRow:
     """The run at a glance. For people it is over when its root is, though descendants may still be letting go."""
     root = record.actions.get(record.root)

@@ -5,7 +5,6 @@ Reads the journal and changes nothing. Must not know how the run goes on from th
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Collection, Iterable
@@ -20,8 +19,8 @@ from flyteish._core.model.records import TERMINAL, RunRecord
 from flyteish._core.model.settings import SILENT, Opinions
 from flyteish._core.replay import state_of
 from flyteish._core.state import State
+from flyteish._core.wording import did_you_mean, size
 from flyteish._worker.loader import Loader
-from flyteish._worker.runner import readable
 from flyteish.errors import (
     ConfigurationError,
     RunNotFoundError,
@@ -70,9 +69,7 @@ def unknown_run(run: str, store: RunStore, active: Iterable[str]) -> RunNotFound
     known = [*active, *(row.run for row in store.runs(RUNS_COMPARED))]
     if run in known:
         return RunNotFoundError(f"run {run!r} has just been started and is not on record yet")
-    near = difflib.get_close_matches(run, known, 3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return RunNotFoundError(f"no run {run!r} on record{hint}")
+    return RunNotFoundError(f"no run {run!r} on record{did_you_mean(run, known)}")
 
 
 def check_task(record: RunRecord, task: Any) -> None:
@@ -107,8 +104,8 @@ def check_size(task: Any, data: bytes, most: int) -> None:
     """Raises SerializationError where a root task's encoded arguments are larger than what is accepted."""
     if len(data) > most:
         raise SerializationError(
-            f"{task.name}(): the arguments take {readable(len(data))}, more than max_value_size accepts "
-            f"({readable(most)}); pass a flyteish.io.File or Dir, which travel by reference"
+            f"{task.name}(): the arguments take {size(len(data))}, more than max_value_size accepts "
+            f"({size(most)}); pass a flyteish.io.File or Dir, which travel by reference"
         )
 
 
@@ -143,7 +140,7 @@ def root_task(record: RunRecord, blobs: BlobStore) -> Any:
         found = reduce(lambda thing, name: getattr(thing, name, None), reference.name.split("."), main)
         if getattr(type(found), "__flyteish_task__", False):
             return found
-    return Loader(lambda: blobs).load(reference, profile.task)
+    return Loader(lambda: blobs.blocking).load(reference, profile.task)
 
 
 def _same_file(one: str, other: str | None) -> bool:

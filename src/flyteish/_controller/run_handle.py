@@ -24,7 +24,6 @@ from flyteish._core.model.events import CancelRequested
 from flyteish._core.model.ids import ROOT_ACTION
 from flyteish._core.model.values import Payload
 from flyteish._learning.forecasts import Comparison, Forecast, compared
-from flyteish._worker.runner import StoreAccess
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import BlobStore, Outcome
 
@@ -115,7 +114,7 @@ class Run(Generic[R]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         assert self._outcome is not None
-        data = await unpack_beside(self._outcome.result or Payload(), self._inside.blobs, feeds)
+        data = await unpack_beside(self._outcome.result or Payload(), self._inside.blobs)
         return self._conclude(data)
 
     def wait(self, timeout: float | None = None) -> Run[R]:
@@ -138,7 +137,7 @@ class Run(Generic[R]):
         """Block until the run is over; its result, or its error raised with the story of its attempts."""
         self.wait(timeout)
         assert self._outcome is not None
-        return self._conclude(unpack(self._outcome.result or Payload(), self._inside.blobs))
+        return self._conclude(unpack(self._outcome.result or Payload(), self._inside.blobs.blocking))
 
     def outputs(self) -> tuple[Any, ...]:
         """Block until the run is over; its result in Flyte's shape: a tuple, also of one."""
@@ -298,9 +297,9 @@ class Run(Generic[R]):
         for listener in listeners:
             listener()
 
-    def _conclude(self, data: bytes) -> R:
+    def _conclude(self, data: bytes | memoryview) -> R:
         assert self._outcome is not None
-        with at_hand(StoreAccess(self._inside.blobs)):
+        with at_hand(self._inside.blobs.blocking):
             value: R = conclude(self._task, self._outcome, self._live, data)
         return value
 

@@ -105,7 +105,7 @@ def _check_history(action: Action) -> None:
     _must(system == action.system_used, action, f"system_used={action.system_used}, charged {system} times")
     _must(action.system_used <= settings.retries.system_retries, action, "more system_retries than allowed")
     bound = most_attempts(settings.retries.count, policy, settings.retries.system_retries)
-    counted = sum(attempt.end not in (End.ABANDONED, End.RELOCATED) for attempt in attempts)
+    counted = sum(attempt.end not in (End.ABANDONED, End.RELOCATED, End.REJECTED) for attempt in attempts)
     if bound is not None and not action.checkpoints:
         _must(counted <= bound, action, f"{counted} attempts without progress, more than {bound}")
 

@@ -6,7 +6,6 @@ journal is kept.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from flyteish._core.lifecycle import replay
@@ -15,6 +14,9 @@ from flyteish._core.model.events import (
     AttemptAdmitted,
     AttemptEnded,
     AttemptNoticed,
+    AttemptOrdered,
+    AttemptPending,
+    AttemptPlaced,
     AttemptRunning,
     CancelRequested,
     CheckpointCommitted,
@@ -23,14 +25,17 @@ from flyteish._core.model.events import (
     Entry,
     Evidence,
     LimitReached,
+    NoticeWithdrawn,
     RelocationOrdered,
     RunEvent,
+    RunRecovered,
     RunSubmitted,
     TaskDeclared,
     ValueTraced,
 )
 from flyteish._core.model.records import Action, RunRecord
 from flyteish._core.state import State
+from flyteish._core.wording import did_you_mean
 from flyteish.errors import RunNotFoundError
 
 
@@ -66,8 +71,7 @@ def find_action(record: RunRecord, name: str | None) -> Action:
     if found:
         some = ", ".join(action.id for action in found[:5])
         raise RunNotFoundError(f"{len(found)} actions of run {record.id} match {name!r}: {some}; give the id")
-    near = difflib.get_close_matches(name, [*record.actions, *{action.profile.task for action in actions}], 3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    hint = did_you_mean(name, [*record.actions, *(action.profile.task for action in actions)])
     raise RunNotFoundError(f"run {record.id} has no action {name!r}{hint}")
 
 
@@ -85,10 +89,18 @@ def describe(event: RunEvent) -> tuple[str, str]:
                 event.action,
                 f"attempt {event.generation} starts on {event.medium} ({event.pool}): {event.why}",
             )
+        case AttemptOrdered():
+            return event.action, f"attempt {event.generation} is ordered"
+        case AttemptPending():
+            return event.action, f"attempt {event.generation} has no machine yet: {_because(event)}"
+        case AttemptPlaced():
+            return event.action, f"attempt {event.generation} has its machine{_where(event)}"
         case AttemptRunning():
             return event.action, f"attempt {event.generation} runs"
         case AttemptNoticed():
             return event.action, f"attempt {event.generation}: {event.kind} notice, {event.seconds:g} s left"
+        case NoticeWithdrawn():
+            return event.action, f"attempt {event.generation}: {event.source} withdraws its notice: {event.why}"
         case AttemptEnded():
             return event.action, f"attempt {event.generation} ended: {_seen(event.evidence)}"
         case CheckpointCommitted():
@@ -104,8 +116,26 @@ def describe(event: RunEvent) -> tuple[str, str]:
             return event.action, f"{event.limit} reached"
         case ControllerRestarted():
             return "", "taken over by a new controller"
+        case RunRecovered():
+            living = len(event.living)
+            goes_on = f"; {living} attempt{'s' if living > 1 else ''} of it still live{'s' if living == 1 else ''}"
+            return "", "taken up by a new controller" + (goes_on if living else "")
         case ValueTraced():
             return event.action, f"traced {event.key}"
+
+
+def _because(event: AttemptPending) -> str:
+    return f"{event.reason}: {event.message}" if event.message else event.reason
+
+
+def _where(event: AttemptPlaced) -> str:
+    known = [
+        *([f"node {event.node}"] if event.node else []),
+        *([f"zone {event.zone}"] if event.zone else []),
+        *([event.instance_type] if event.instance_type else []),
+        *([f"${event.price_per_hour:g} per hour"] if event.price_per_hour is not None else []),
+    ]
+    return f": {', '.join(known)}" if known else ""
 
 
 def _seen(evidence: Evidence) -> str:
@@ -115,7 +145,7 @@ def _seen(evidence: Evidence) -> str:
     if evidence.error is not None:
         error = evidence.error
         return f"raised {error.type.rpartition('.')[2]}" + (f": {error.message}" if error.message else "")
-    said = evidence.reclaimed or evidence.vanished or evidence.unmendable or evidence.denied
+    said = evidence.reclaimed or evidence.vanished or evidence.unmendable or evidence.denied or evidence.rejected
     if said is not None:
         return said
     if evidence.stopped:

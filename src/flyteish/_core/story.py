@@ -10,6 +10,7 @@ from typing import Final
 
 from flyteish._core.model.records import TERMINAL, Action, Attempt, End, Phase
 from flyteish._core.model.settings import Level, show
+from flyteish._core.wording import counted, span
 
 _WAITS: Final = {
     "HELD": "an operator holds the queue",
@@ -37,8 +38,7 @@ def summary_line(action: Action) -> str:
     if action.cached:
         parts.append("from the cache")
     elif action.attempts:
-        count = len(action.attempts)
-        parts.append(f"{count} attempt{'s' if count > 1 else ''}")
+        parts.append(counted(len(action.attempts), "attempt"))
         parts.append(f"user attempt {action.user_attempt} of {action.max_attempts}")
     if action.preemptions:
         parts.append(f"preempted {_times(action.preemptions)}")
@@ -99,15 +99,26 @@ def _attempt(number: int, attempt: Attempt) -> str:
         verb = "ran" if attempt.ended_at else "is" if attempt.running_at else "starts"
         where = f"{verb} {'on ' if attempt.medium == 'spot' else ''}{attempt.medium} in pool {attempt.pool!r}"
         told = f"{name} {where}, user attempt {attempt.user_attempt}: {attempt.why}; {_ending(attempt)}"
-    facts = [f"rule {attempt.rule}"] if attempt.pool else []
+    facts = [f"rule {attempt.rule}", *_machine(attempt)] if attempt.pool else []
     return f"{told} [{', '.join([*facts, *_times_of(attempt)])}]"
+
+
+def _machine(attempt: Attempt) -> list[str]:
+    """Which machine it has, as far as its engine has said."""
+    facts = attempt.engine_facts
+    if facts is None:
+        return []
+    named = (("node", facts.node), ("zone", facts.zone), ("", facts.instance_type))
+    return [f"{what} {name}".strip() for what, name in named if name]
 
 
 def _ending(attempt: Attempt) -> str:
     if attempt.end is None:
         told = f" (told to stop: {attempt.stop.replace('_', ' ')})" if attempt.stop else ""
         noticed = f" (got a {attempt.notice} notice)" if attempt.notice else ""
-        return f"not over{told}{noticed}"
+        facts = attempt.engine_facts
+        pending = f" (has no machine yet: {facts.pending})" if facts is not None and facts.pending else ""
+        return f"not over{pending}{told}{noticed}"
     if attempt.end is End.SUCCEEDED:
         return "succeeded"
     paid = _PAID.get(attempt.charged, "no budget pays")
@@ -127,13 +138,13 @@ _PAID: Final = {
 def _times_of(attempt: Attempt) -> list[str]:
     parts = []
     if attempt.queued_at:
-        parts.append(f"queued {_span(attempt.admitted_at - attempt.queued_at)}")
+        parts.append(f"queued {_lasted(attempt.queued_at, attempt.admitted_at)}")
     if attempt.pool and attempt.running_at:
-        parts.append(f"start-up {_span(attempt.running_at - attempt.admitted_at)}")
+        parts.append(f"start-up {_lasted(attempt.admitted_at, attempt.running_at)}")
         if attempt.ended_at:
-            parts.append(f"running {_span(attempt.ended_at - attempt.running_at)}")
+            parts.append(f"running {_lasted(attempt.running_at, attempt.ended_at)}")
     elif attempt.pool and attempt.ended_at:
-        parts.append(f"start-up and running {_span(attempt.ended_at - attempt.admitted_at)}")
+        parts.append(f"start-up and running {_lasted(attempt.admitted_at, attempt.ended_at)}")
     return parts
 
 
@@ -142,7 +153,7 @@ def _waits(action: Action, now: float, reason: tuple[str, int] | None) -> str:
         return "" if action.phase is not Phase.DORMANT else "waits for its resumed parent to call it again"
     name, place = reason
     since = action.queued_at or action.submitted_at  # a journal does not say when the first wait began
-    waiting = f" for {_span(now - since)}" if action.phase in (Phase.QUEUED, Phase.ENTERING) else ""
+    waiting = f" for {_lasted(since, now)}" if action.phase in (Phase.QUEUED, Phase.ENTERING) else ""
     line = f", place {place} in line" if place else ""
     wanted = f"; wants {action.wanted}: {action.why}" if action.stands == "line" and action.why else ""
     return f"waits{waiting}{line}: {name!s}: {_WAITS.get(str(name), 'unknown')}{wanted}"
@@ -156,10 +167,6 @@ def _times(count: int) -> str:
     return "once" if count == 1 else f"{count} times"
 
 
-def _span(seconds: float) -> str:
-    seconds = max(0.0, seconds)
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+def _lasted(since: float, until: float) -> str:
+    """Never less than nothing, though a clock may be set back between the two."""
+    return span(max(0.0, until - since))

@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from flyteish._core.model.settings import Settings
+from flyteish._core.wording import money, span
 
 STEPS: Final = 20
 """A distribution is kept as its percentiles 0, 5, 10, ... 100."""
@@ -242,21 +243,6 @@ def settings_digest(settings: Settings) -> str:
 
 
 # -- words -----------------------------------------------------------------------------------------------------------
-
-
-def span(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3.2 min``, ``2.1 h``, ``3.4 days``."""
-    for unit, size, limit in (("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172800.0)):
-        if seconds < limit:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 86400:.1f} days"
-
-
-def money(dollars: float) -> str:
-    """``$0.0312``, ``$12.40``."""
-    if 0 < dollars < 0.0001:
-        return "<$0.0001"
-    return f"${dollars:.4f}" if dollars < 1 else f"${dollars:,.2f}"
 
 
 def compared(forecast: Forecast, comparison: Comparison | None) -> str:

@@ -137,7 +137,7 @@ class Worker:
         self._max_result = hello.max_result
         self._scratch = None if hello.scratch is None else Path(hello.scratch, str(os.getpid()))
         self._blobs = open_blobs(hello.blobs_url)
-        self._loader = Loader(lambda: self._blobs)
+        self._loader = Loader(lambda: self._blobs.blocking)
         self._feeds = Feeds()
         self._variables = Variables()
         self._output = Output()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish._core.model.values import TaskReference
 from flyteish.errors import BlobError, TaskNotImportableError
-from flyteish.interfaces import BlobStore
+from flyteish.interfaces import BlockingContent
 
 if TYPE_CHECKING:
     from flyteish._authoring.tasks.signature import TaskSignature
@@ -64,7 +64,7 @@ class Loader:
         blobs: opens the blob store, for functions that travel by value; called at most once per function.
     """
 
-    def __init__(self, blobs: Callable[[], BlobStore]) -> None:
+    def __init__(self, blobs: Callable[[], BlockingContent]) -> None:
         self._blobs = blobs
         self._loaded: dict[tuple[TaskReference, str], Loadable] = {}
 

@@ -13,7 +13,7 @@ import msgspec
 
 from flyteish._core.model.events import CheckpointSkipped, Evidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
+from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces import Call, Notice, Order, Outcome
 
 _LENGTH = struct.Struct(">I")
@@ -223,14 +223,3 @@ class FrameReader:
         if start:
             del buffer[:start]
         return bodies
-
-
-def refusal(run: str, action: str, why: str) -> Outcome:
-    """The answer to a call of an attempt that was given up."""
-    error = ErrorDocument(
-        type="flyteish.errors.StaleAttemptError",
-        message=why,
-        bases=("flyteish.errors.StaleAttemptError",),
-        args=None,
-    )
-    return Outcome(run=run, action=action, phase="refused", error=error)

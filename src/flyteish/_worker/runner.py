@@ -8,7 +8,6 @@ know which thread or process it is on, nor who asked.
 from __future__ import annotations
 
 from contextvars import copy_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
@@ -19,6 +18,7 @@ from flyteish._authoring.values.errors import document
 from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import Evidence
 from flyteish._core.model.values import Payload
+from flyteish._core.wording import size
 from flyteish.errors import BlobError, SerializationError
 from flyteish.interfaces import BlobStore, InlineLink, Order
 
@@ -50,27 +50,6 @@ class Stopping:
 
     def __repr__(self) -> str:
         return f"Stopping(requested={self.requested}, inside={self.inside})"
-
-
-class StoreAccess:
-    """The attempt's blob store, as values use it."""
-
-    __slots__ = ("_blobs",)
-
-    def __init__(self, blobs: BlobStore) -> None:
-        self._blobs = blobs
-
-    def put_bytes(self, data: bytes) -> str:
-        return self._blobs.put(data)
-
-    def put_path(self, path: Path) -> str:
-        return self._blobs.put_path(path)
-
-    def get_bytes(self, digest: str) -> bytes:
-        return self._blobs.get(digest)
-
-    def fetch(self, digest: str, target: Path) -> object:
-        return self._blobs.fetch(digest, target)
 
 
 Ending = tuple[Evidence, BaseException | None]
@@ -111,20 +90,23 @@ def perform_sync(
 
 
 def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limits: tuple[int, int]) -> Ending:
-    blobs = attempt.blobs
+    blobs = attempt.blobs.blocking
     CURRENT.set(attempt)
-    current_blobs.set(StoreAccess(blobs))
+    current_blobs.set(blobs)
     let_pickle(attempt.order.scope.allow_pickle)
     user_code = False
     try:
-        args, kwargs = task.signature.decode_inputs(_inputs(attempt.order.inputs, blobs))
+        inputs = attempt.order.inputs
+        data = inputs.data if inputs.data is not None else blobs.get(_address(inputs))
+        args, kwargs = task.signature.decode_inputs(data)
         user_code = stop.inside = True
         if stop.requested:
             raise AttemptStopped("stopped before it began")
         value = task.function(*args, **kwargs)
         user_code = stop.inside = False
-        data = _encoded(task, value, limits[1])
-        return Evidence(result=_stored(data, blobs, limits[0])), None
+        result = _encoded(task, value, limits[1])
+        address = blobs.put(result) if len(result) > limits[0] else None
+        return Evidence(result=Payload(result if address is None else None, address, len(result))), None
     except BaseException as exc:
         stop.inside = False
         return _failed(exc, user_code, stop, AttemptStopped)
@@ -147,32 +129,27 @@ async def perform_async(
     """Run an ``async def`` task on the running loop; as ``perform_sync`` otherwise.
 
     Sets context variables, so it wants a task of its own. To stop it, set ``stop.requested``, then cancel it.
-    Large values are read and written on threads beside the loop.
+    Large values are read and written beside the loop.
     """
     from asyncio import CancelledError, get_running_loop
 
     from flyteish._async.bridge import Bridged
 
     attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
-    outer = (CURRENT.set(attempt), current_blobs.set(StoreAccess(blobs)))
+    outer = (CURRENT.set(attempt), current_blobs.set(blobs.blocking))
     pickling = let_pickle(order.scope.allow_pickle)
     user_code = False
     try:
         inputs = order.inputs
-        if inputs.data is None:
-            from flyteish._async.feeds import beside_loop
-
-            data = await beside_loop(feeds, lambda: _inputs(inputs, blobs), "flyteish inputs")
-        else:
-            data = inputs.data
+        data = inputs.data if inputs.data is not None else await blobs.get(_address(inputs))
         args, kwargs = task.signature.decode_inputs(data)
         user_code = True
         value = await Bridged(task.function(*args, **kwargs), feeds.of(get_running_loop()).steppers)
         user_code = False
-        data = _encoded(task, value, max_result)
-        if len(data) <= inline_limit:
-            return Evidence(result=Payload(data, None, len(data))), None
-        return Evidence(result=await _stored_beside(data, blobs, feeds)), None
+        result = _encoded(task, value, max_result)
+        if len(result) <= inline_limit:
+            return Evidence(result=Payload(result, None, len(result))), None
+        return Evidence(result=Payload(None, await blobs.put(result), len(result))), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -183,35 +160,20 @@ async def perform_async(
         attempt.close()
 
 
-async def _stored_beside(data: bytes, blobs: BlobStore, feeds: Feeds) -> Payload:
-    from flyteish._async.feeds import beside_loop
-
-    return await beside_loop(feeds, lambda: _stored(data, blobs, 0), "flyteish result")
-
-
-def _inputs(payload: Payload, blobs: BlobStore) -> bytes:
-    if payload.data is not None:
-        return payload.data
-    if payload.blob is None:
+def _address(inputs: Payload) -> str:
+    if inputs.blob is None:
         raise SerializationError("the order has no inputs: neither data nor an address")
-    return blobs.get(payload.blob)
+    return inputs.blob
 
 
 def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
     data = task.signature.encode_result(value)
     if len(data) > max_result:
         raise SerializationError(
-            f"{task.name}(): result of {readable(len(data))} is larger than the {readable(max_result)} "
+            f"{task.name}(): result of {size(len(data))} is larger than the {size(max_result)} "
             "accepted; return a flyteish.io.File or Dir, which travel by reference"
         )
     return data
-
-
-def _stored(data: bytes, blobs: BlobStore, inline_limit: int) -> Payload:
-    size = len(data)
-    if size <= inline_limit:
-        return Payload(data, None, size)
-    return Payload(None, blobs.put(data), size)
 
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: type[BaseException]) -> Ending:
@@ -225,13 +187,3 @@ def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: ty
         # The store failed, not the task: the system's budget pays (spec: attempts).
         return Evidence(vanished=f"the blob store failed: {type(exc).__name__}: {exc}"), exc
     return Evidence(error=document(exc)), exc
-
-
-def readable(size: int) -> str:
-    """Bytes for people: ``5.1 GiB``."""
-    amount = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"

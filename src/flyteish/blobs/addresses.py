@@ -6,21 +6,27 @@ Checks names and checksums, the same for every store. Must not know where anythi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
-from flyteish.errors import BlobCorruptError, BlobMissingError, ConfigurationError
+from flyteish.errors import BlobCorruptError, BlobMissingError, ConfigurationError, InputTypeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 CONTENT: Final = "sha256"
 TREE: Final = "tree"
 NAME_LENGTH: Final = 200
+CHUNK: Final = 1 << 20
+"""Bytes that are read, hashed and written in one go."""
 
 _ADDRESS: Final = re.compile(r"(sha256|tree):([0-9a-f]{64})")
 _MENTION: Final = re.compile(rb"(?:sha256|tree):[0-9a-f]{64}")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+@-]*")
 
 
-def content_address(data: bytes) -> str:
+def content_address(data: Buffer) -> str:
     """The address of bytes."""
     return f"{CONTENT}:{sha256(data).hexdigest()}"
 
@@ -36,6 +42,11 @@ def split(address: str) -> tuple[str, str]:
     if match is None:
         raise BlobMissingError(f"no content at {address!r}: expected sha256:<64 hex digits> or tree:<64 hex digits>")
     return match[1], match[2]
+
+
+def is_address(text: str) -> bool:
+    """Whether a store may have given this out."""
+    return _ADDRESS.fullmatch(text) is not None
 
 
 def is_tree(address: str) -> bool:
@@ -63,6 +74,42 @@ def checked_ref(name: str) -> str:
     )
 
 
-def mentioned(data: bytes) -> set[str]:
+def unchanging(content: Buffer | BinaryIO) -> memoryview | None:
+    """The bytes of a buffer that nobody can write to; None for one that can change, and for a file.
+
+    Raises InputTypeError for what is neither.
+    """
+    if hasattr(content, "read"):
+        return None
+    view = _view(content)
+    return view if view.readonly else None
+
+
+def chunks(content: Buffer | BinaryIO) -> Iterator[bytes]:
+    """The bytes of a file from where it stands, or a buffer's, in pieces that nobody can write to."""
+    if not hasattr(content, "read"):
+        view = _view(content)
+        yield from (bytes(view[start : start + CHUNK]) for start in range(0, len(view), CHUNK))
+        return
+    while chunk := content.read(CHUNK):
+        if not isinstance(chunk, bytes):
+            raise InputTypeError(f"put(content={content!r}): the file gives {type(chunk).__name__}, not bytes")
+        yield chunk
+
+
+def _view(content: object) -> memoryview:
+    try:
+        view = memoryview(content)  # type: ignore[arg-type]  # whatever has no buffer is refused
+    except TypeError:
+        kind = type(content).__name__
+        raise InputTypeError(
+            f"put(content=...) got {kind}: expected a buffer (bytes, bytearray, memoryview, mmap) or a binary file"
+        ) from None
+    if view.nbytes == 0 or not view.c_contiguous:  # such views can't be cast
+        return memoryview(view.tobytes())
+    return view.cast("B")
+
+
+def mentioned(data: Buffer) -> set[str]:
     """Every address that occurs in some bytes, whatever their encoding."""
     return {match.decode("ascii") for match in _MENTION.findall(data)}

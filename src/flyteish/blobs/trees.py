@@ -12,12 +12,15 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from flyteish.blobs.addresses import is_tree
 from flyteish.errors import BlobCorruptError, BlobError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 class Member(msgspec.Struct, frozen=True, array_like=True):
@@ -94,7 +97,7 @@ def _store_file(path: Path, put: Callable[[BinaryIO], str]) -> tuple[str, int, i
 # -- out -----------------------------------------------------------------------------------------------------
 
 
-def members(address: str, manifest: bytes) -> list[Member]:
+def members(address: str, manifest: Buffer) -> list[Member]:
     """A manifest's entries, checked: unpacking them can't touch anything outside. Raises BlobCorruptError."""
     try:
         entries = msgspec.msgpack.decode(manifest, type=list[Member])
@@ -121,7 +124,7 @@ def members(address: str, manifest: bytes) -> list[Member]:
     return entries
 
 
-def deliver(address: str, target: Path, read: Callable[[str], bytes], write: Callable[[str, Path], None]) -> Path:
+def deliver(address: str, target: Path, read: Callable[[str], Buffer], write: Callable[[str, Path], None]) -> Path:
     """Write a file or a tree to ``target``, whole or not at all; ``write`` makes one file."""
     if os.path.lexists(target):
         raise BlobError(f"cannot write {target}: it exists")

@@ -11,8 +11,9 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from flyteish._core.wording import money, short_span
 from flyteish.cli.exit_codes import ExitCode, UsageError
-from flyteish.cli.formatting import Column, dash, dollars, duration, print_json, print_table, stamp
+from flyteish.cli.formatting import Column, dash, print_json, print_table, stamp
 from flyteish.cli.records import Records, split
 from flyteish.config_values import TIMES, seconds
 
@@ -65,17 +66,13 @@ def cost(args: Namespace) -> int:
 
 _COLUMNS: Final = [
     Column("attempts", "ATTEMPTS"),
-    Column("spot_seconds", "SPOT", duration),
-    Column("on_demand_seconds", "ON-DEMAND", duration),
-    Column("lost_seconds", "LOST", duration),
-    Column("dollars", "COST", dollars),
-    Column("on_demand_dollars", "ON-DEMAND-COST", lambda amount: "-" if amount is None else dollars(amount)),
-    Column("saved", "SAVED", lambda amount: "-" if amount is None else _signed(amount)),
+    Column("spot_seconds", "SPOT", short_span),
+    Column("on_demand_seconds", "ON-DEMAND", short_span),
+    Column("lost_seconds", "LOST", short_span),
+    Column("dollars", "COST", money),
+    Column("on_demand_dollars", "ON-DEMAND-COST", money),
+    Column("saved", "SAVED", money),
 ]
-
-
-def _signed(amount: float) -> str:
-    return dollars(amount) if amount >= 0 else f"-{dollars(-amount)}"
 
 
 def _row(row: CostRow, about: dict[str, RunRow]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-from flyteish.cli.formatting import COLOURS, clock, duration
+from flyteish._core.wording import counted, short_span
+from flyteish.cli.formatting import COLOURS, clock
 from flyteish.cli.progress import News, Progress
 
 KINDS: Final = ("waiting", "spot", "on-demand", "succeeded", "failed", "aborted", "timed_out")
@@ -97,7 +98,7 @@ class Live:
 
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append(f"{self._run} ", style="bold")
-        text.append(f"{self._task}  {duration(time.monotonic() - self._began)}\n")
+        text.append(f"{self._task}  {short_span(time.monotonic() - self._began)}\n")
         for kind in KINDS:
             if count := progress.counts[kind]:
                 text.append(f"  {_kind_text(kind)} {count}", style=COLOURS.get(kind, ""))
@@ -124,9 +125,8 @@ def display_for(run: str, task: str, quiet: bool) -> Display:
 
 def counts_text(progress: Progress) -> str:
     """``3 actions: waiting 1, running on spot 1, succeeded 1``."""
-    counted = ", ".join(f"{_kind_text(kind)} {progress.counts[kind]}" for kind in KINDS if progress.counts[kind])
-    plural = "" if progress.actions == 1 else "s"
-    return f"{progress.actions} action{plural}: {counted}"
+    kinds = ", ".join(f"{_kind_text(kind)} {progress.counts[kind]}" for kind in KINDS if progress.counts[kind])
+    return f"{counted(progress.actions, 'action')}: {kinds}"
 
 
 def _kind_text(kind: str) -> str:

@@ -11,11 +11,12 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any, Final
 
 from flyteish._core.rules.experience import Experience
+from flyteish._core.wording import money, short_span
 from flyteish._learning.documents import LEARNED, Learned, add_forecast, read, read_comparisons, read_forecasts
 from flyteish._learning.forecasts import Calibration, compared
 from flyteish._learning.recorder import forecast_of as forecast_of_run
 from flyteish.cli.exit_codes import ExitCode, UsageError
-from flyteish.cli.formatting import Column, dash, dollars, duration, print_json, print_table, stamp
+from flyteish.cli.formatting import Column, dash, print_json, print_table, stamp
 from flyteish.cli.records import Records
 
 if TYPE_CHECKING:
@@ -97,21 +98,17 @@ def _share(rank: float | None) -> str:
     return "-" if rank is None else f"{rank:.0%}"
 
 
-def _money(amount: float | None) -> str:
-    return "-" if amount is None else dollars(amount)
-
-
 _COLUMNS: Final = (
     Column("run", "RUN"),
     Column("task", "TASK"),
     Column("submitted_at", "SUBMITTED", stamp),
     Column("phase", "PHASE"),
-    Column("p50", "P50", duration),
-    Column("p90", "P90", duration),
-    Column("seconds", "TOOK", duration),
+    Column("p50", "P50", short_span),
+    Column("p90", "P90", short_span),
+    Column("seconds", "TOOK", short_span),
     Column("rank", "RANK", _share),
-    Column("dollars_p50", "COST P50", _money),
-    Column("cost", "COST", _money),
+    Column("dollars_p50", "COST P50", money),
+    Column("cost", "COST", money),
     Column("note", "NOTE", dash),
 )
 

@@ -49,36 +49,6 @@ def clock(at: float) -> str:
     return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
-def duration(seconds: float | None) -> str:
-    """``0.4s``, ``12s``, ``3m05s``, ``2h07m``, ``3d04h``; ``-`` for none."""
-    if seconds is None:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02}s"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
-    return f"{whole // 86400}d{whole % 86400 // 3600:02}h"
-
-
-def size(count: int) -> str:
-    """``512 B``, ``3.2 MB``, ..."""
-    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 1000 and len(units) > 1:
-        amount /= 1000
-        units.pop(0)
-    return f"{amount:.0f} {units[0]}" if units[0] == "B" else f"{amount:.1f} {units[0]}"
-
-
-def dollars(amount: float) -> str:
-    """``$0.0312``, ``$12.40``."""
-    return f"${amount:.4f}" if amount < 1 else f"${amount:,.2f}"
-
-
 def dash(value: object) -> str:
     """``-`` for None and the empty text, so that every line has the same number of fields."""
     return "-" if value is None or value == "" else str(value)

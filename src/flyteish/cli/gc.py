@@ -17,14 +17,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flyteish._core.model.events import CheckpointCommitted, Entry
+from flyteish._core.wording import size, span
 from flyteish.blobs import open_blobs
 from flyteish.blobs.addresses import is_tree, mentioned
+from flyteish.blobs.sweeping import Swept, sweep
 from flyteish.cli.exit_codes import ExitCode, UsageError
-from flyteish.cli.formatting import duration, print_json, size
+from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records
 from flyteish.config_values import TIMES, seconds
 from flyteish.errors import BlobCorruptError, BlobMissingError, StoreLockedError
-from flyteish.interfaces import BlobStore, RunRow
+from flyteish.interfaces import BlockingContent, RunRow
 
 _SAFE_SECONDS: Final = 86400.0
 _ALL: Final = 1 << 31
@@ -89,7 +91,7 @@ def _collect(args: Namespace, records: Records, cutoff: float, age: float, unuse
         print_json(document)
         return ExitCode.OK
     verb = "would remove" if dry else "removed"
-    print(f"{verb} {len(found.runs)} runs that ended more than {duration(age)} ago")
+    print(f"{verb} {len(found.runs)} runs that ended more than {span(age)} ago")
     print(f"{verb} logs: {size(log_bytes)}")
     print(f"{verb} values: at most {blob_count}" if dry else f"{verb} values: {blob_count}, {size(blob_bytes)}")
     return ExitCode.OK
@@ -113,26 +115,21 @@ def _bytes_below(folder: Path) -> int:
 # -- values ----------------------------------------------------------------------------------------------------------
 
 
-def _sweep(
-    records: Records, kept: list[str], active: set[str], cutoff: float, unused_since: float, dry: bool
-) -> tuple[int, int]:
-    """How many values nobody refers to, and the bytes that went with them; of a dry run, at most so many."""
+def _sweep(records: Records, kept: list[str], active: set[str], cutoff: float, unused_since: float, dry: bool) -> Swept:
+    """How many values nobody refers to, and the bytes that went with them."""
     folder = records.config.paths.blobs
     if not folder.is_dir():
-        return 0, 0
-    blobs = open_blobs(folder.as_uri())
+        return Swept(0, 0)
+    blobs = open_blobs(folder.as_uri()).blocking
     wanted = _wanted(records, kept, blobs)
     spaces = _spaces(records, active)
-    unwanted: list[str] = []
-
-    def keep(address: str) -> bool:
-        if address in wanted or address.rpartition("/")[0] in spaces:
-            return True
-        unwanted.append(address)
-        return dry
-
-    freed = blobs.sweep(keep, cutoff, unused_since)
-    return len(unwanted), freed
+    return sweep(
+        blobs,
+        lambda address: address in wanted or address.rpartition("/")[0] in spaces,
+        cutoff,
+        unused_since=unused_since,
+        dry_run=dry,
+    )
 
 
 def _spaces(records: Records, active: set[str]) -> set[str]:
@@ -141,7 +138,7 @@ def _spaces(records: Records, active: set[str]) -> set[str]:
     return {event.record.space for event in events if isinstance(event, CheckpointCommitted)} - {""}
 
 
-def _wanted(records: Records, kept: list[str], blobs: BlobStore) -> set[str]:
+def _wanted(records: Records, kept: list[str], blobs: BlockingContent) -> set[str]:
     """Every address that a kept run's journal mentions, and those that values at these addresses mention."""
     wanted: set[str] = set()
     encode = msgspec.msgpack.Encoder().encode

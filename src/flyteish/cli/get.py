@@ -10,8 +10,9 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flyteish._core.wording import short_span
 from flyteish.cli.exit_codes import ExitCode
-from flyteish.cli.formatting import Column, dash, duration, print_json, print_table, stamp
+from flyteish.cli.formatting import Column, dash, print_json, print_table, stamp
 from flyteish.cli.records import Records
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def runs(args: Namespace) -> int:
         Column("task", "TASK"),
         Column("queue", "QUEUE"),
         Column("submitted_at", "SUBMITTED", stamp),
-        Column("seconds", "TOOK", duration),
+        Column("seconds", "TOOK", short_span),
     ]
     return _out(args, columns, rows, f"no runs in {records.config.paths.home}")
 
@@ -64,7 +65,7 @@ def actions(args: Namespace) -> int:
         Column("medium", "MEDIUM", dash),
         Column("preemptions", "PREEMPTED"),
         Column("submitted_at", "CALLED", stamp),
-        Column("seconds", "TOOK", duration),
+        Column("seconds", "TOOK", short_span),
     ]
     if any(row["short_name"] for row in rows):
         columns.insert(3, Column("short_name", "NAME", dash))
@@ -110,7 +111,7 @@ def attempts(args: Namespace) -> int:
         Column("medium", "MEDIUM"),
         Column("pool", "POOL", dash),
         Column("started_at", "STARTED", stamp),
-        Column("seconds", "TOOK", duration),
+        Column("seconds", "TOOK", short_span),
         Column("end", "END"),
         Column("charged", "CHARGED", dash),
         Column("why", "WHY THERE"),

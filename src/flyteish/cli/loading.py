@@ -15,9 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
+from flyteish._core.wording import did_you_mean
 from flyteish._worker.loader import script_module
 from flyteish.cli.exit_codes import LoadError, UsageError
-from flyteish.cli.parser import near
 
 _ALIASES = (SCRIPT_MODULE, "__main__")
 
@@ -36,7 +36,7 @@ def module_of(file: str) -> Iterator[ModuleType]:
             yield _from_file(path.absolute())
         elif path.suffix == ".py" or "/" in file or not all(part.isidentifier() for part in file.split(".")):
             there = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
-            raise UsageError(f"there is no file {file!r}{near(path.name, there)}")
+            raise UsageError(f"there is no file {file!r}{did_you_mean(path.name, there)}")
         else:
             _put_first(Path.cwd())
             yield _imported(file, file)
@@ -147,4 +147,4 @@ def task_in(module: ModuleType, name: str | None, file: str) -> Any:
     if found:
         raise UsageError(f"several tasks of {file} are called {name!r}: {', '.join(t.name for t in found.values())}")
     known = [*tasks, *(task.name for task in tasks.values())]
-    raise UsageError(f"{file} has no task {name!r}{near(name, known)}; it has {', '.join(tasks)}")
+    raise UsageError(f"{file} has no task {name!r}{did_you_mean(name, known)}; it has {', '.join(tasks)}")

@@ -7,11 +7,11 @@ be quick.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from flyteish._core.wording import did_you_mean
 from flyteish.cli import exit_codes
 from flyteish.cli.exit_codes import UsageError
 
@@ -19,12 +19,6 @@ _FILE_HELP = "a Python file, or the name of a module that can be imported"
 _TASK_HELP = "its task: the variable, the function, or environment.function"
 _COST_BY = ("attempt", "action", "task", "queue", "pool", "run")
 _RUN_HELP = "a run's name, its beginning where that says which, or `last`"
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """``: did you mean ...?`` for a misspelt name, or nothing."""
-    found = difflib.get_close_matches(name, sorted(set(known)), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
-            hint = near(str(value), choices) or f"; there are {', '.join(choices)}"
+            hint = did_you_mean(str(value), choices) or f"; there are {', '.join(choices)}"
             raise argparse.ArgumentError(action, f"there is no {value!r}{hint}")
 
     def error(self, message: str) -> NoReturn:
@@ -55,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         name = option.partition("=")[0]
         if not name.startswith("-"):
             self.error(f"unexpected argument {name!r}")
-        self.error(f"unknown option {name}{near(name, self.known)}")
+        self.error(f"unknown option {name}{did_you_mean(name, self.known)}")
 
 
 def parse(parser: Parser, given: Sequence[str]) -> argparse.Namespace:

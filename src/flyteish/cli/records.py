@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
-from flyteish.cli.parser import near
+from flyteish._core.wording import did_you_mean
 from flyteish.config import Config, load_config
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import RunRow
@@ -65,7 +65,7 @@ class Records:
         where = f"no run {name!r} in {self.config.paths.store}"
         if self.config.durability == "memory":
             raise RunNotFoundError(f"{where}: durability='memory' keeps no runs")
-        raise RunNotFoundError(f"{where}{near(name, (row.run for row in rows))}")
+        raise RunNotFoundError(f"{where}{did_you_mean(name, (row.run for row in rows))}")
 
     def record(self, run: str) -> RunRecord:
         """The journal of a run, replayed. Raises RunNotFoundError where there is none."""
@@ -114,7 +114,9 @@ class Records:
         picture = self.picture()
         known: list[Any] = [queue.name for queue in (picture.queues if picture else self.config.queues)]
         if name not in known:
-            raise ConfigurationError(f"there is no queue {name!r}{near(name, known)}; known: {', '.join(known)}")
+            raise ConfigurationError(
+                f"there is no queue {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}"
+            )
         return name
 
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
+from flyteish._core.wording import counted, money, span
 from flyteish.cli.displays import Display, display_for
 from flyteish.cli.exit_codes import OF_PHASE, ExitCode, UsageError, code_for
-from flyteish.cli.formatting import dollars, duration, error_text, jsonable, print_json, user_traceback
+from flyteish.cli.formatting import error_text, jsonable, print_json, user_traceback
 from flyteish.cli.loading import findable, module_of, task_in, tasks_in
 from flyteish.cli.progress import News, Progress
 from flyteish.cli.records import Records
@@ -232,17 +233,16 @@ def _summary(handle: Run[Any], phase: str, progress: Progress) -> str:
     record = handle.record()
     parts = [f"run {handle.name} {phase.replace('_', ' ')}"]
     if record.ended_at:
-        parts[0] += f" after {duration(record.ended_at - record.submitted_at)}"
-    plural = "" if progress.actions == 1 else "s"
+        parts[0] += f" after {span(record.ended_at - record.submitted_at)}"
     begun = ", ".join(f"{count} on {medium}" for medium, count in sorted(progress.attempts.items(), reverse=True))
-    parts.append(f"{progress.actions} action{plural}")
+    parts.append(counted(progress.actions, "action"))
     parts.append(f"attempts: {begun or 'none'}")
     if progress.preemptions:
         parts.append(f"{progress.preemptions} preempted")
     cost = handle.cost()
     if cost.dollars:
-        saved = f" ({dollars(cost.saved)} less than on-demand)" if cost.saved and cost.saved > 0 else ""
-        parts.append(f"{dollars(cost.dollars)}{saved}")
+        saved = f" ({money(cost.saved)} less than on-demand)" if cost.saved and cost.saved > 0 else ""
+        parts.append(f"{money(cost.dollars)}{saved}")
     return "; ".join(parts)
 
 

@@ -19,9 +19,9 @@ import msgspec
 from flyteish._core.model.queues import SPOT, Pool
 from flyteish._core.model.records import RunRecord
 from flyteish._core.model.settings import Settings
+from flyteish._core.wording import did_you_mean
 from flyteish.cli.exit_codes import ExitCode, UsageError
 from flyteish.cli.loading import module_of, task_in, tasks_in
-from flyteish.cli.parser import near
 from flyteish.cli.records import Records
 from flyteish.cli.run import standard_output
 from flyteish.config import Config
@@ -118,7 +118,7 @@ def _from_file(args: Namespace, module: ModuleType) -> Scenario:
     if scenarios and name not in tasks:
         known = [*scenarios, *tasks]
         raise UsageError(
-            f"{args.file} has no scenario or task {name!r}{near(str(name), known)}; it has {', '.join(known)}"
+            f"{args.file} has no scenario or task {name!r}{did_you_mean(str(name), known)}; it has {', '.join(known)}"
         )
     task = task_in(module, name, args.file)
     config = Records(args).config
@@ -173,7 +173,7 @@ def times_of(option: str, text: str) -> Any:
             return Exponential(seconds(parts[0]))
     except ValueError:
         raise UsageError(f"{option}: {text!r} is not accepted: expected {_DISTRIBUTIONS}") from None
-    hint = near(kind, ("lognormal", "exponential"))
+    hint = did_you_mean(kind, ("lognormal", "exponential"))
     raise UsageError(f"{option}: {text!r} is not accepted{hint}: expected {_DISTRIBUTIONS}")
 
 
@@ -209,7 +209,9 @@ def _policies(names: Sequence[str], scenario: Scenario) -> Mapping[str, Any]:
     known: dict[str, Any] = {**POLICIES, **scenario.policies}
     for name in names:
         if name not in known:
-            raise UsageError(f"--policy: there is no policy {name!r}{near(name, known)}; there are {', '.join(known)}")
+            raise UsageError(
+                f"--policy: there is no policy {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}"
+            )
     return {name: known[name] for name in names}
 
 
@@ -220,7 +222,9 @@ def _pairs(option: str, texts: Iterable[str], pools: Mapping[str, Pool], what: s
         if not equals or not value:
             raise UsageError(f"{option} {text!r} is not accepted: expected POOL={what}")
         if pool not in pools:
-            raise UsageError(f"{option}: there is no pool {pool!r}{near(pool, pools)}; there are {', '.join(pools)}")
+            raise UsageError(
+                f"{option}: there is no pool {pool!r}{did_you_mean(pool, pools)}; there are {', '.join(pools)}"
+            )
         found.append((pool, value))
     return found
 
@@ -230,7 +234,7 @@ def _market(pool: Pool, text: str) -> Market:
     kind, _, rest = text.partition(":")
     if kind not in MARKETS:
         raise UsageError(
-            f"--market: {kind!r} is no kind of market{near(kind, MARKETS)}; there are {', '.join(MARKETS)}, "
+            f"--market: {kind!r} is no kind of market{did_you_mean(kind, MARKETS)}; there are {', '.join(MARKETS)}, "
             "such as --market spot=trace:zone.json"
         )
     table: dict[str, Any] = {"kind": kind}

@@ -14,8 +14,9 @@ from types import GenericAlias
 from typing import Any, NamedTuple
 
 from flyteish._authoring.values.typecheck import label
+from flyteish._core.wording import did_you_mean
 from flyteish.cli.exit_codes import UsageError
-from flyteish.cli.parser import Parser, build, near, parse
+from flyteish.cli.parser import Parser, build, parse
 from flyteish.cli.text_values import UnreadableText, plain, value_of
 
 _P = inspect.Parameter
@@ -119,7 +120,7 @@ def _refuse_extras(parser: Parser, extras: Sequence[str]) -> None:
         if name.startswith("--"):
             known = parse(build(), ["run", "FILE"]).parser.known
             if name in known:
-                hint = near(name, parser.known)
+                hint = did_you_mean(name, parser.known)
                 raise UsageError(f"{name} is an option of `flyteish run`: give it before FILE{hint}")
     parser.refuse_extras(extras)
 

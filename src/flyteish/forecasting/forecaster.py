@@ -21,8 +21,9 @@ from flyteish._core.model.records import RunRecord
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Settings
 from flyteish._core.rules.experience import Experience
+from flyteish._core.wording import span
 from flyteish._learning.documents import Learned
-from flyteish._learning.forecasts import Forecast, ForecastOptions, Percentiles, settings_digest, span
+from flyteish._learning.forecasts import Forecast, ForecastOptions, Percentiles, settings_digest
 from flyteish._learning.machine_lifetimes import SPOT_LIFETIME
 from flyteish.errors import ConfigurationError, UnknownQueueError
 from flyteish.forecasting.models import Modeller

@@ -16,8 +16,8 @@ import msgspec
 
 from flyteish._core.model.settings import Settings
 from flyteish._core.rules.experience import TaskSeen
+from flyteish._core.wording import span
 from flyteish._learning.documents import Learned
-from flyteish._learning.forecasts import span
 from flyteish.errors import ConfigurationError
 from flyteish.simulation.workload import Calls, Observed, Workload, WorkModel
 

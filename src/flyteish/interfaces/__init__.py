@@ -18,7 +18,7 @@ in ``tests/contracts``. Must not know any implementation.
 
 from __future__ import annotations
 
-from flyteish.interfaces.blobs import BlobStore
+from flyteish.interfaces.blobs import BlobStore, BlockingBlobs, BlockingContent, Reference, Stored
 from flyteish.interfaces.engines import (
     Engine,
     EngineFactory,
@@ -39,6 +39,8 @@ from flyteish.interfaces.world import Clock, Market, PriceSource
 __all__ = [
     "Batch",
     "BlobStore",
+    "BlockingBlobs",
+    "BlockingContent",
     "Call",
     "Clock",
     "Command",
@@ -58,9 +60,11 @@ __all__ = [
     "Origin",
     "Outcome",
     "PriceSource",
+    "Reference",
     "Report",
     "Reports",
     "RunRow",
     "RunStore",
+    "Stored",
     "Unfinished",
 ]

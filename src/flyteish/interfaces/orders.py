@@ -86,6 +86,11 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     story: tuple[str, ...] = ()
     """The attempts, a line each, for the error that is raised when the budgets are spent."""
 
+    @classmethod
+    def refused(cls, run: str, action: str, error: str, message: str) -> Outcome:
+        """Of a call that is not accepted; ``error`` is the qualified name of the error that the caller gets."""
+        return cls(run, action, "refused", error=ErrorDocument(type=error, message=message, bases=(error,)))
+
 
 #: Receives an action's outcome, and the exception object itself where it was raised in this very process.
 OnOutcome = Callable[[Outcome, BaseException | None], None]

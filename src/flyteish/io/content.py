@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from flyteish._authoring.values.current_blobs import BlobAccess, BlobAddress, current_blobs
+from flyteish._authoring.values.current_blobs import BlobAddress, current_blobs
 from flyteish.errors import SerializationError
+from flyteish.interfaces import BlockingContent
 from flyteish.io.local_copies import (
     Scratch,
     deliver,
@@ -52,7 +53,7 @@ class Content:
         self.hash = hash
         self.size = size
         """Bytes; None where nobody has looked."""
-        self._blobs: BlobAccess | None = None
+        self._blobs: BlockingContent | None = None
         self._unstored = False
         """Content at ``path`` is this value's own, and is stored when the value first travels."""
         self._scratch: Scratch | None = None
@@ -142,7 +143,7 @@ class Content:
     def _target(self, given: str) -> Path:
         return Path(given)
 
-    def _access(self) -> BlobAccess:
+    def _access(self) -> BlockingContent:
         blobs = self._blobs if self._blobs is not None else current_blobs.get()
         if blobs is None:
             raise SerializationError(

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Generic
 
 from flyteish._authoring.values import dataframes
-from flyteish._authoring.values.current_blobs import BlobAccess, BlobAddress, current_blobs
+from flyteish._authoring.values.current_blobs import BlobAddress, current_blobs
 from flyteish.errors import SerializationError
+from flyteish.interfaces import BlockingContent
 from flyteish.io.content import Content, on_thread
 from flyteish.io.local_copies import AsyncHandle, Scratch
 
@@ -170,7 +171,7 @@ class DataFrame:
         self.hash = hash
         self._frame: Any = None
         self._packed: list[Any] | None = None
-        self._blobs: BlobAccess | None = None
+        self._blobs: BlockingContent | None = None
         self._wanted: type | None = None
 
     def __repr__(self) -> str:
@@ -233,7 +234,7 @@ class DataFrame:
     def _unpacked(self, packed: list[Any]) -> Any:
         *kind, content = packed
         if isinstance(content, BlobAddress) and self._blobs is not None:
-            content = self._blobs.get_bytes(content)
+            content = self._blobs.get(content)
         return dataframes.unpack([*kind, content])
 
     def __flyteish_pack__(self) -> dict[str, Any]:

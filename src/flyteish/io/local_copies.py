@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flyteish._authoring.attempt.context import current_attempt
-from flyteish._authoring.values.current_blobs import BlobAccess
+from flyteish.interfaces import BlockingContent
 
 
 def temporary_folder() -> Path:
@@ -99,7 +99,7 @@ def _remote(uri: str) -> tuple[Any, str]:
     return system, path
 
 
-def deliver(blobs: BlobAccess, address: str, target: Path) -> None:
+def deliver(blobs: BlockingContent, address: str, target: Path) -> None:
     """Stored content at ``target``, whole or not at all. Replaces a file, but no directory with content."""
     if target.is_dir() and any(target.iterdir()):
         raise FileExistsError(f"{target} is a directory with something in it")

@@ -102,12 +102,3 @@ def report_of(policy: str, tally: Tally, *, attempts: int, events: int, wall_sec
         events=events,
         wall_seconds=wall_seconds,
     )
-
-
-def span(seconds: float) -> str:
-    """``1.5 s``, ``12.0 min``, ``48.25 h``."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.2f} h"

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from xml.sax.saxutils import escape, quoteattr
 
-from flyteish.simulation.figures import PolicyReport, span
+from flyteish._core.wording import span
+from flyteish.simulation.figures import PolicyReport
 
 WIDTH: Final = 960
 _LEFT: Final = 190

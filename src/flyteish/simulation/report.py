@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from flyteish.simulation.figures import PolicyReport, span
+from flyteish._core.wording import money, span
+from flyteish.simulation.figures import PolicyReport
 from flyteish.simulation.picture import svg
 
 
@@ -53,7 +54,7 @@ class Report(msgspec.Struct, frozen=True):
         rows = [("policy", *columns)]
         rows += [(report.policy, *(_COLUMNS[name][1](report) for name in columns)) for report in self.policies]
         if self.optimum is not None:
-            rows.append(("offline optimum", *(_money(self.optimum) if name == "cost" else "" for name in columns)))
+            rows.append(("offline optimum", *(money(self.optimum) if name == "cost" else "" for name in columns)))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join(_line(row, widths).rstrip() for row in rows)
 
@@ -61,10 +62,6 @@ class Report(msgspec.Struct, frozen=True):
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
     return "  ".join([first.strip().ljust(widths[0]), *others])
-
-
-def _money(dollars: float) -> str:
-    return f"${dollars:,.4f}" if 0 < dollars < 0.1 else f"${dollars:,.2f}"
 
 
 def _finish(share: str) -> Callable[[PolicyReport], str]:
@@ -78,7 +75,7 @@ def _share(report: PolicyReport) -> str:
 def _spread(report: PolicyReport) -> str:
     if report.cost is None:
         return "-"
-    low, high = (_money(report.cost.percentiles[share]) for share in ("0.05", "0.95"))
+    low, high = (money(report.cost.percentiles[share]) for share in ("0.05", "0.95"))
     return f"{low}..{high}"
 
 
@@ -92,7 +89,7 @@ def _always(report: PolicyReport) -> bool:
 
 
 _COLUMNS: Final[dict[str, tuple[Callable[[PolicyReport], bool], Callable[[PolicyReport], str]]]] = {
-    "cost": (_always, lambda report: _money(report.dollars)),
+    "cost": (_always, lambda report: money(report.dollars)),
     "of on-demand": (_always, _share),
     "by run p5..p95": (lambda report: report.cost is not None and report.runs > 1, _spread),
     "finish p50": (_always, _finish("0.5")),

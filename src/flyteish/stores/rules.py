@@ -6,8 +6,8 @@ Decides on values alone; must not know how a store keeps them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 
+from flyteish._core.wording import did_you_mean
 from flyteish.errors import FlyteishError, RunNotFoundError, StoreError
 from flyteish.interfaces import RunRow
 
@@ -33,9 +33,7 @@ def may_not_delete(
     ``names`` gives the runs there are, for suggestions.
     """
     if row is None and not has_journal:
-        near = get_close_matches(run, names(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        return RunNotFoundError(f"the store knows no run {run!r}{hint}")
+        return RunNotFoundError(f"the store knows no run {run!r}{did_you_mean(run, names())}")
     if row is not None and row.ended_at is None and owned:
         return StoreError(f"run {run} is {row.phase}, and its controller lives: abort it before it is deleted")
     return None

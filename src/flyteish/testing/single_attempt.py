@@ -15,7 +15,6 @@ from flyteish._core.model.events import CheckpointSkipped
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
-from flyteish._worker.runner import StoreAccess
 from flyteish.blobs.memory import MemoryBlobStore
 from flyteish.errors import StaleAttemptError
 from flyteish.interfaces import BlobStore, Call, Notice, OnJournalled, OnOutcome, Order
@@ -78,7 +77,7 @@ def attempt(
         checkpoints=tuple(checkpoints.checkpoints) if checkpoints is not None else (),
     )
     made = Attempt(order, checkpoints.blobs if checkpoints is not None else MemoryBlobStore())
-    tokens = CURRENT.set(made.context), current_blobs.set(StoreAccess(made.blobs))
+    tokens = CURRENT.set(made.context), current_blobs.set(made.blobs.blocking)
     try:
         yield made
     finally:

@@ -143,7 +143,7 @@ class FakeLink:
 
         def perform() -> None:
             CURRENT.set(AttemptContext(order(call.profile.task), self, self.blobs, self.feeds))
-            args, kwargs = task.signature.decode_inputs(unpack(call.inputs, self.blobs))
+            args, kwargs = task.signature.decode_inputs(unpack(call.inputs, self.blobs.blocking))
             try:
                 value = task.function(*args, **kwargs)
                 if asyncio.iscoroutine(value):
@@ -151,7 +151,7 @@ class FakeLink:
             except BaseException as error:
                 answers.append((failed(number, document(error)), error))
             else:
-                result = pack(task.signature.encode_result(value), self.blobs)
+                result = pack(task.signature.encode_result(value), self.blobs.blocking)
                 answers.append((Outcome(RUN, f"a{number}", "succeeded", result=result), None))
 
         # On a thread of its own, since the calling one may have a running loop.

@@ -17,7 +17,9 @@ from flyteish._authoring.attempt.context import AttemptContext
 from flyteish._core.model.values import CheckpointRecord
 from flyteish._core.rules.checkpoint_interval import FIRST_SAVE_SECONDS, interval
 from flyteish.blobs.files import FileBlobStore
-from flyteish.blobs.memory import MemoryBlobStore
+from flyteish.blobs.memory import BlockingMemoryBlobs
+from flyteish.blobs.sweeping import sweep
+from flyteish.blobs.threaded import ThreadedBlobs
 from flyteish.errors import (
     BlobError,
     CheckpointError,
@@ -179,7 +181,8 @@ async def test_damaged_checkpoints_are_passed_over(
     how: str,
 ) -> None:
     """Restore takes the newest valid checkpoint, with a warning for each torn or missing one after it."""
-    for data in (b"first state", b"second state", b"third state"):
+    await context.checkpoint.save(b"first state", key="kept")  # for the others supersede it
+    for data in (b"second state", b"third state"):
         await context.checkpoint.save(data)
     damage(blobs, link.committed[1], how)
     damage(blobs, link.committed[2], how)
@@ -221,7 +224,7 @@ async def test_a_stale_attempt_cannot_save(context: AttemptContext, link: Record
     with pytest.raises(StaleAttemptError, match=r"refused: generation 5 has started.*r1/a0#4"):
         await context.checkpoint.save(b"zombie", key="model")
     assert context.checkpoint.latest() is None
-    assert context.blobs.get_ref("checkpoints/model") is None
+    assert await context.blobs.get_ref("checkpoints/model") is None
 
 
 async def test_an_attempt_that_is_over_cannot_save(context: AttemptContext, link: RecordingLink) -> None:
@@ -301,13 +304,13 @@ async def test_a_key_carries_a_checkpoint_into_other_runs(
 async def test_published_checkpoints_survive_a_sweep(context: AttemptContext, blobs: FileBlobStore) -> None:
     """What a key refers to is kept though no run wants it any more."""
     await context.checkpoint.save(b"published", key="model")
-    blobs.sweep(lambda _: False, older_than=4e9)
+    sweep(blobs.blocking, lambda _: False, older_than=4e9)
     assert await context.checkpoint.load_bytes(key="model") == b"published"
 
 
 async def test_a_strange_reference_is_an_error(context: AttemptContext) -> None:
     """What stands under the key and is no checkpoint is an error, not a new start."""
-    context.blobs.set_ref("checkpoints/model", b"\xc1")
+    await context.blobs.set_ref("checkpoints/model", b"\xc1")
     with pytest.raises(CheckpointError, match="key 'model' can't be read"):
         await context.checkpoint.load(key="model")
 
@@ -325,18 +328,18 @@ async def test_bad_keys_are_refused(context: AttemptContext, link: RecordingLink
 # -- when to save ------------------------------------------------------------------------------
 
 
-class CostlyStore(MemoryBlobStore):
+class Costly(BlockingMemoryBlobs):
     """A store in which every write takes the given time on a clock."""
 
     def __init__(self, clock: ManualClock, seconds: float) -> None:
         super().__init__()
         self.clock, self.seconds = clock, seconds
 
-    def put(self, data: bytes) -> str:
+    def put(self, content: Any) -> str:
         self.clock.now += self.seconds
-        return super().put(data)
+        return super().put(content)
 
-    def space(self, name: str) -> MemoryBlobStore:
+    def space(self, name: str) -> BlockingMemoryBlobs:
         return self
 
 
@@ -356,7 +359,7 @@ def test_the_first_save_is_due_soon(tmp_path: Path, clock: ManualClock) -> None:
 
 def test_saves_are_due_by_young_and_daly(tmp_path: Path, clock: ManualClock) -> None:
     """A save of 4 s in a pool that lives 7,200 s is due after 237.3 s of work: Young's 240 s, refined by Daly."""
-    checkpoint = attempt(tmp_path, blobs=CostlyStore(clock, 4.0), clock=clock).checkpoint
+    checkpoint = attempt(tmp_path, blobs=ThreadedBlobs(Costly(clock, 4.0)), clock=clock).checkpoint
     checkpoint.save_sync(b"")
     assert checkpoint.interval == pytest.approx(237.34, abs=0.01)
     clock.now += 237.2
@@ -380,14 +383,16 @@ def test_earlier_attempts_tell_the_cost(tmp_path: Path, clock: ManualClock) -> N
 
 def test_a_save_that_costs_more_than_the_pool_lives(tmp_path: Path, clock: ManualClock) -> None:
     """The interval is never longer than the pool's life."""
-    checkpoint = attempt(tmp_path, blobs=CostlyStore(clock, 120.0), clock=clock, pool_lifetime=60.0).checkpoint
+    checkpoint = attempt(
+        tmp_path, blobs=ThreadedBlobs(Costly(clock, 120.0)), clock=clock, pool_lifetime=60.0
+    ).checkpoint
     checkpoint.save_sync(b"")
     assert checkpoint.interval == 60.0
 
 
 def test_a_notice_makes_a_save_due(tmp_path: Path, clock: ManualClock) -> None:
     """At once when it comes; after that save, by the time that is left."""
-    context = attempt(tmp_path, blobs=CostlyStore(clock, 1.0), clock=clock)
+    context = attempt(tmp_path, blobs=ThreadedBlobs(Costly(clock, 1.0)), clock=clock)
     context.checkpoint.save_sync(b"")
     assert not context.checkpoint.due()
     context.interruption.notify(Notice("terminate", 129.0))
@@ -405,13 +410,13 @@ def test_a_save_that_began_before_the_notice_does_not_answer_it(tmp_path: Path, 
     """Work done after the save began is not in it, so another save is due."""
     context = attempt(tmp_path, clock=clock)
 
-    class NoticedMeanwhile(CostlyStore):
-        def put(self, data: bytes) -> str:
-            address = super().put(data)
+    class NoticedMeanwhile(Costly):
+        def put(self, content: Any) -> str:
+            address = super().put(content)
             context.interruption.notify(Notice("terminate", 120.0))
             return address
 
-    context = attempt(tmp_path, blobs=NoticedMeanwhile(clock, 1.0), clock=clock)
+    context = attempt(tmp_path, blobs=ThreadedBlobs(NoticedMeanwhile(clock, 1.0)), clock=clock)
     context.checkpoint.save_sync(b"")
     assert context.checkpoint.due()
 
@@ -459,7 +464,7 @@ async def test_equal_content_outlives_its_first_checkpoint(
     """A newer checkpoint with the content of a superseded one keeps it; so do other actions and values."""
     context = attempt(scratch, link, blobs)
     other = attempt(scratch, RecordingLink(), blobs, key=ORDER.key._replace(action="other"))
-    value = blobs.put(b"same")
+    value = await blobs.put(b"same")
     await other.checkpoint.save(b"same")
     for data in (b"same", b"2", b"3", b"same", b"5"):
         await context.checkpoint.save(data)
@@ -467,7 +472,7 @@ async def test_equal_content_outlives_its_first_checkpoint(
     for data in (b"6", b"7"):
         await context.checkpoint.save(data)
     assert stored(blobs) == [b"6", b"7"]
-    assert await other.checkpoint.load_bytes() == blobs.get(value) == b"same"
+    assert await other.checkpoint.load_bytes() == bytes(await blobs.get(value)) == b"same"
 
 
 async def test_what_a_key_names_is_kept(scratch: Path, link: RecordingLink, blobs: FileBlobStore) -> None:
@@ -477,13 +482,13 @@ async def test_what_a_key_names_is_kept(scratch: Path, link: RecordingLink, blob
     for number in range(5):
         await context.checkpoint.save(b"%d" % number)
     assert stored(blobs) == [b"3", b"4", b"best"]
-    blobs.space("r1/a0").sweep(lambda _: False, 4e9)
-    blobs.sweep(lambda _: False, 4e9)
+    sweep(blobs.blocking.space("r1/a0"), lambda _: False, 4e9)
+    sweep(blobs.blocking, lambda _: False, 4e9)
     assert stored(blobs) == [b"best"]
     other = attempt(scratch, RecordingLink(), blobs, key=ORDER.key._replace(run="r2"))
     assert await other.checkpoint.load_bytes(key="best") == b"best"
     await other.checkpoint.save(b"better", key="best")
-    blobs.sweep(lambda _: False, 4e9)
+    sweep(blobs.blocking, lambda _: False, 4e9)
     assert not os.path.exists(blobs.space("r1/a0").url.removeprefix("file://"))  # noqa: ASYNC240
 
 
@@ -493,7 +498,7 @@ async def test_what_a_killed_attempt_left_goes_with_the_next_save(
     """Content that was put and never committed, and one that was committed and never cleaned up after."""
     context = attempt(scratch, link, blobs)
     await context.checkpoint.save(b"1")
-    blobs.space("r1/a0").put(b"never committed")
+    await blobs.space("r1/a0").put(b"never committed")
     later = attempt(scratch, link, blobs, checkpoints=tuple(link.committed), wall=lambda: 4e9)
     await later.checkpoint.save(b"2")
     assert stored(blobs) == [b"1", b"2"]
@@ -502,24 +507,28 @@ async def test_what_a_killed_attempt_left_goes_with_the_next_save(
 async def test_a_zombies_clean_up_spares_the_new_attempts_save(
     scratch: Path, link: RecordingLink, blobs: FileBlobStore
 ) -> None:
-    """What is put after its committed save began is left alone."""
-    zombie = attempt(scratch, link, blobs, wall=lambda: 1000.0)
-    blobs.space("r1/a0").put(b"of the new attempt, about to be committed")
-    await zombie.checkpoint.save(b"1")
-    assert b"of the new attempt, about to be committed" in stored(blobs)
+    """What is put once its save is committed is left alone, however long ago its save began."""
+    zombie, saving = attempt(scratch, link, blobs, wall=lambda: 4e9), link.gate
+    saving.clear()
+    save = asyncio.create_task(zombie.checkpoint.save(b"1"))
+    assert await asyncio.to_thread(link.asked.wait, 30)
+    await blobs.space("r1/a0").put(b"of the new attempt, about to be committed")
+    saving.set()
+    await save
+    assert stored(blobs) == [b"1", b"of the new attempt, about to be committed"]
 
 
 async def test_litter_is_no_failure(scratch: Path, link: RecordingLink, caplog: pytest.LogCaptureFixture) -> None:
     """A save whose predecessors can't be removed is committed all the same; a warning says so."""
 
-    class Unswept(MemoryBlobStore):
-        def space(self, name: str) -> MemoryBlobStore:
+    class Unswept(BlockingMemoryBlobs):
+        def space(self, name: str) -> BlockingMemoryBlobs:
             return self
 
-        def sweep(self, *args: Any) -> int:
+        def delete(self, *args: Any) -> int:
             raise BlobError("cannot remove it")
 
-    context = attempt(scratch, link, Unswept())
+    context = attempt(scratch, link, ThreadedBlobs(Unswept()))
     assert (await context.checkpoint.save(b"1")).sequence == 1
     assert "superseded checkpoints could not be removed: cannot remove it" in caplog.text
 

@@ -255,7 +255,7 @@ def test_settings_are_resolved_once_per_template(inside: FakeLink) -> None:
     profiles = {id(call.profile) for call in inside.calls if call.profile.task == "calls.add"}
     assert {id(plain), id(overridden)} <= profiles
     assert plain.key != overridden.key
-    assert plain.key == add.profile(Scope(), inside.blobs).key
+    assert plain.key == add.profile(Scope(), inside.blobs.blocking).key
     assert [plain.settings.retries.count, overridden.settings.retries.count] == [2, 0]
     assert [plain.settings.source("retries"), overridden.settings.source("retries")] == [
         "TaskEnvironment",

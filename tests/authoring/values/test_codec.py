@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import hashlib
 import math
 import os
 import pathlib
@@ -35,34 +34,14 @@ from flyteish._authoring.values.codec import (
 )
 from flyteish._authoring.values.current_blobs import INLINE_LIMIT, current_blobs
 from flyteish._authoring.values.names import Names
+from flyteish.blobs.memory import BlockingMemoryBlobs
 from flyteish.errors import SerializationError
 from tests.authoring.values.value_strategies import KEYS, PLAIN, VALUES, same
 
 
-class Blobs:
-    """A blob store in memory."""
-
-    def __init__(self) -> None:
-        self.content: dict[str, bytes] = {}
-
-    def put_bytes(self, data: bytes) -> str:
-        address = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        self.content[address] = data
-        return address
-
-    def put_path(self, path: Path) -> str:
-        return self.put_bytes(path.read_bytes())
-
-    def get_bytes(self, digest: str) -> bytes:
-        return self.content[digest]
-
-    def fetch(self, digest: str, target: Path) -> None:
-        target.write_bytes(self.content[digest])
-
-
 @pytest.fixture
-def blobs() -> Iterator[Blobs]:
-    store = Blobs()
+def blobs() -> Iterator[BlockingMemoryBlobs]:
+    store = BlockingMemoryBlobs()
     token = current_blobs.set(store)
     yield store
     current_blobs.reset(token)
@@ -442,19 +421,19 @@ def test_damaged_records_are_errors_of_ours(data: bytes) -> None:
 # -- blobs -----------------------------------------------------------------------------------------
 
 
-def test_large_content_is_shared_by_address(blobs: Blobs) -> None:
+def test_large_content_is_shared_by_address(blobs: BlockingMemoryBlobs) -> None:
     """A big array is stored once, however many values hold it, and its address can be listed."""
     big = np.arange(INLINE_LIMIT)
     codec = Codec()
     values = [codec.encode({"index": i, "data": big}) for i in range(3)]
-    assert len(blobs.content) == 1
+    assert len(list(blobs.contents())) == 1
     assert all(len(data) < 200 for data in values)
-    assert [blob_addresses(data) for data in values] == [frozenset(blobs.content)] * 3
+    assert [blob_addresses(data) for data in values] == [frozenset(each.name for each in blobs.contents())] * 3
     assert (codec.decode(values[1])["data"] == big).all()
     assert blob_addresses(codec.encode([1, {2}, Leaf("x")])) == frozenset()
 
 
-def test_large_content_needs_the_store_to_be_read(blobs: Blobs) -> None:
+def test_large_content_needs_the_store_to_be_read(blobs: BlockingMemoryBlobs) -> None:
     """Without it the error says which content and what to do."""
     data = Codec().encode(np.zeros(INLINE_LIMIT))
     token = current_blobs.set(None)
@@ -463,13 +442,13 @@ def test_large_content_needs_the_store_to_be_read(blobs: Blobs) -> None:
     current_blobs.reset(token)
 
 
-def test_errors_of_the_store_pass_through(blobs: Blobs) -> None:
+def test_errors_of_the_store_pass_through(blobs: BlockingMemoryBlobs) -> None:
     """A full disk is an infrastructure failure, not an unserialisable value."""
 
     def full(data: bytes) -> str:
         raise OSError(28, "No space left on device")
 
-    blobs.put_bytes = full  # type: ignore[method-assign]
+    blobs.put = full  # type: ignore[method-assign, assignment]
     with pytest.raises(OSError, match="No space left"):
         Codec().encode(np.zeros(INLINE_LIMIT))
 

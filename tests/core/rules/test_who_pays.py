@@ -54,6 +54,7 @@ def media(world: World) -> list[str]:
         (Evidence(exit_code=0), End.USER_ERROR, "retries", Phase.QUEUED),
         (Evidence(exit_code=-11), End.USER_ERROR, "retries", Phase.QUEUED),
         (Evidence(exit_code=143), End.USER_ERROR, "retries", Phase.QUEUED),
+        (Evidence(rejected="OutOfcpu"), End.REJECTED, "", Phase.QUEUED),
         (Evidence(out_of_memory=True), End.OUT_OF_MEMORY, "retries", Phase.QUEUED),
         (MEMORY, End.OUT_OF_MEMORY, "retries", Phase.QUEUED),
         (FINAL, End.FINAL_ERROR, "", Phase.FAILED),

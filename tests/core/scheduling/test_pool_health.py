@@ -86,7 +86,7 @@ def test_a_choice_against_the_preferred_pool_is_explained() -> None:
     world.tell(PoolCapacityChanged("a", None))
     later = world.submit(SPOT_ONLY)
     said = attempt(world, later).why
-    assert said.endswith("; pool b before a: 2 preemptions and 1 stock-out there in the last hour"), said
+    assert said.endswith("; pool b before a: 2 preemptions and 1 stock-out there in the last 60 min"), said
     assert "before" not in attempt(world, world.submit(profile(Settings(), task="e.od"))).why
 
 
@@ -224,8 +224,8 @@ def test_words_know_when_there_were_too_many_to_count() -> None:
     mind = PoolMemory(1800.0)
     for _ in range(MOST_COUNTED + 1):
         mind.preempted(100.0, 60.0, 60.0)
-    assert mind.words(100.0) == "1000 or more preemptions there in the last 30 minutes"
-    assert mind.words(100.0 + 1800.0) == "what happened there before the last 30 minutes is not forgotten yet"
+    assert mind.words(100.0) == "at least 1,000 preemptions there in the last 30 min"
+    assert mind.words(100.0 + 1800.0) == "what happened there before the last 30 min is not forgotten yet"
 
 
 # -- properties --------------------------------------------------------------------------------------------------------

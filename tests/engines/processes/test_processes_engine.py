@@ -129,7 +129,7 @@ async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:
     """What is too large for a message is stored; the evidence carries its address and size."""
     evidence = await bench.end(jobs.big, 100_000)
     assert evidence.result.data is None
-    assert evidence.result.size == len(bench.blobs.get(evidence.result.blob)) > 100_000
+    assert evidence.result.size == len(await bench.blobs.get(evidence.result.blob)) > 100_000
 
 
 async def test_a_result_beyond_the_limit_is_refused(tmp_path: Path) -> None:

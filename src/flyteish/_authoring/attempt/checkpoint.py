@@ -40,6 +40,7 @@ from flyteish._authoring.attempt.checkpoint_data import (
 from flyteish._core.model.events import CheckpointSkipped
 from flyteish._core.model.values import CheckpointRecord
 from flyteish._core.rules.checkpoint_interval import interval
+from flyteish.blobs import sweeping
 from flyteish.errors import (
     BlobCorruptError,
     BlobError,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from flyteish._authoring.attempt.epochs import Epochs
     from flyteish._authoring.attempt.interruption import Interruption
     from flyteish._authoring.attempt.state import AttemptState
-    from flyteish.interfaces import BlobStore
+    from flyteish.interfaces import BlockingBlobs, BlockingContent
 
 COSTS_REMEMBERED: Final = 5
 """Recent saves whose mean is the cost of a save: a model that grows makes old costs worthless."""
@@ -286,10 +287,9 @@ class Checkpoint:
         with self._saving:
             if not attempt.active:
                 raise StaleAttemptError(f"attempt {me} is over; it can't save checkpoints any more")
-            since = attempt.wall()
             begun = attempt.clock() if begun is None else begun
             space = space_of(me.run, me.action)
-            store = attempt.blobs.space(space)
+            store = attempt.blobs.blocking.space(space)
             kind, name, size, blob = _store(store, data)
             record = CheckpointRecord(
                 sequence=self._chain[-1].sequence + 1 if self._chain else 1,
@@ -315,13 +315,13 @@ class Checkpoint:
             if key is not None:  # only now: what a stale attempt saved must not be published
                 published = msgspec.msgpack.encode(record)
                 store.set_ref(ref(key), published)  # first where the content is, so that it is never swept away
-                attempt.blobs.set_ref(ref(key), published)
-            self._forget_superseded(store, since)
+                attempt.blobs.blocking.set_ref(ref(key), published)
+            self._forget_superseded(store)
             self._begun_at, self._saved_at = begun, attempt.clock()
             self._costs.append(max(self._saved_at - begun, 1e-9))
         return info(record)
 
-    def _forget_superseded(self, store: BlobStore, since: float) -> None:
+    def _forget_superseded(self, store: BlockingBlobs) -> None:
         """Remove what no restore needs any more, and what attempts that were cut off left unfinished.
 
         Nobody else has content in this space, save a newer attempt where this one is a zombie: what that puts is
@@ -331,7 +331,7 @@ class Checkpoint:
         kept = {record.blob for record in good[-KEPT:]}
         self._chain = good[-KEPT:]
         try:
-            store.sweep(kept.__contains__, since)
+            sweeping.supersede(store, kept, newest=self._chain[-1].blob)
         except BlobError as error:  # it is litter, and the next save tries again: the checkpoint is committed
             self._attempt.logger.warning("superseded checkpoints could not be removed: %s", error)
 
@@ -341,10 +341,19 @@ class Checkpoint:
             if found is None and len(self._chain) > KEPT:
                 found = self._newest_valid(tuple(self._chain[:-KEPT]), superseded=True)
             if found is None and key is not None:
-                data = self._attempt.blobs.get_ref(ref(key))
+                data = self._published(key)
                 if data is not None:
                     found = self._newest_valid([decoded(key, data)])
             return found
+
+    def _published(self, key: str) -> bytes | None:
+        blobs = self._attempt.blobs.blocking
+        found = blobs.get_ref(ref(key))
+        if found is None:
+            return None
+        if found.is_stale(self._attempt.wall()):
+            blobs.replace_ref(ref(key), found.data, found.version)  # a newer one needs no renewal
+        return found.data
 
     def _newest_valid(
         self, chain: Sequence[CheckpointRecord], superseded: bool = False
@@ -353,7 +362,7 @@ class Checkpoint:
             name = Path(record.name).name
             folder = Path(mkdtemp(prefix=f"restored-{record.sequence}-", dir=self._attempt.scratch()))
             target = folder / (DEFAULT_NAME if name in ("", "..") else name)
-            blobs = self._attempt.blobs
+            blobs = self._attempt.blobs.blocking
             try:
                 return record, (blobs.space(record.space) if record.space else blobs).fetch(record.blob, target)
             except (BlobCorruptError, BlobMissingError) as error:
@@ -376,7 +385,7 @@ class Checkpoint:
         )
 
 
-def _store(store: BlobStore, data: bytes | Path) -> tuple[str, str, int, str]:
+def _store(store: BlockingContent, data: bytes | Path) -> tuple[str, str, int, str]:
     if isinstance(data, bytes):
         return "bytes", "", len(data), store.put(data)
     name = data.resolve().name  # the path may be "." or end in ".."

@@ -30,7 +30,7 @@ from flyteish.errors import (
     AttemptError,
     StaleAttemptError,
 )
-from flyteish.interfaces import BlobStore, Call, OnOutcome, Outcome
+from flyteish.interfaces import BlockingContent, Call, OnOutcome, Outcome
 
 if TYPE_CHECKING:
     from flyteish._authoring.tasks.signature import TaskSignature
@@ -66,7 +66,7 @@ class Callee(Protocol):
     def profile_key(self) -> object:
         """Equal for two that have the same profile wherever they are called."""
 
-    def profile(self, scope: Scope, blobs: BlobStore) -> Profile:
+    def profile(self, scope: Scope, blobs: BlockingContent) -> Profile:
         """The task with its settings resolved."""
 
 
@@ -114,7 +114,7 @@ def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         )
     call, large = prepare(task, args, kwargs, context)
     if large is not None:
-        call = msgspec.structs.replace(call, inputs=pack(large, context.blobs))
+        call = msgspec.structs.replace(call, inputs=pack(large, context.blobs.blocking))
     link = context.link
 
     def start(done: OnOutcome) -> int:
@@ -122,7 +122,7 @@ def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
     outcome, live = through_thread(start, lambda number: link.cancel(number, _BROKEN_OFF))
     try:
-        return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs))
+        return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs.blocking))
     finally:
         del live  # or the exception and this frame would keep each other alive
 
@@ -155,7 +155,7 @@ async def _submitted(
 ) -> Any:
     # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
     if large is not None:
-        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs, context.feeds))
+        call = msgspec.structs.replace(call, inputs=await pack_beside(large, context.blobs))
     loop = asyncio.get_running_loop()
     wait = _Wait(context.feeds.of(loop), loop.create_future())
     number = context.link.call(call, wait, task)
@@ -179,9 +179,9 @@ async def _submitted(
     payload = outcome.result
     try:
         if payload is not None and payload.data is not None:
-            data = payload.data
+            data: bytes | memoryview = payload.data
         else:
-            data = await unpack_beside(payload or _NOTHING, context.blobs, context.feeds)
+            data = await unpack_beside(payload or _NOTHING, context.blobs)
         return conclude(task, outcome, live, data) if conclusive else (outcome, live, data)
     finally:
         del live, wait  # as above
@@ -207,7 +207,7 @@ def prepare(
     digest = inputs_digest(data)
     profile = context.profiles.get(task.profile_key)
     if profile is None:
-        profile = task.profile(context.order.scope, context.blobs)
+        profile = task.profile(context.order.scope, context.blobs.blocking)
         context.profiles[task.profile_key] = profile
     large = data if len(data) > INLINE_BYTES else None
     inputs = Payload(data if large is None else None, None, len(data))
@@ -225,7 +225,7 @@ def cache_digest_of(task: Callee, profile: Profile, data: bytes) -> bytes | None
 # -- from Outcome to value or exception -----------------------------------------------------------------------------
 
 
-def conclude(task: Callee, outcome: Outcome, live: BaseException | None, data: bytes) -> Any:
+def conclude(task: Callee, outcome: Outcome, live: BaseException | None, data: bytes | memoryview) -> Any:
     """The result, decoded from ``data``, or the error raised: the object itself if it was raised in this process.
 
     Raises:

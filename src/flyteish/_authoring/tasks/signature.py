@@ -156,7 +156,7 @@ class TaskSignature:
         kept = {name: value for name, value in self._codec.decode(data).items() if name not in ignored}
         return self._codec.seal({name: self._codec.lower(value) for name, value in kept.items()})
 
-    def decode_inputs(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode_inputs(self, data: bytes | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call as ``(args, kwargs)``, made of fresh objects. Raises SerializationError."""
         form = self._form_
         if form is None:
@@ -228,7 +228,7 @@ class TaskSignature:
         except (Unserialisable, RecursionError) as trouble:
             raise serialization_error(trouble, f"{self._task}(): the result", "result") from trouble
 
-    def decode_result(self, data: bytes) -> Any:
+    def decode_result(self, data: bytes | memoryview) -> Any:
         """The result, made of fresh objects. Raises SerializationError."""
         if self._form_ is None:
             self._form()  # the codec learns classes from the annotations

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from flyteish._core.model.values import Profile, TaskReference
     from flyteish._core.rules.plan import Plan
     from flyteish._learning.forecasts import Forecast
-    from flyteish.interfaces import BlobStore
+    from flyteish.interfaces import BlockingContent
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -227,7 +227,7 @@ class Task(Generic[P, R]):
             return self.base
         return (self.base, msgspec.msgpack.encode(self.overridden))
 
-    def profile(self, scope: Scope, blobs: BlobStore) -> Profile:
+    def profile(self, scope: Scope, blobs: BlockingContent) -> Profile:
         """The task with its settings resolved: once for all calls of a template within one attempt.
 
         May block, where the function has to be carried by value.
@@ -246,7 +246,7 @@ class Task(Generic[P, R]):
         key = blake2b(msgspec.msgpack.encode(profile), digest_size=8).hexdigest()
         return msgspec.structs.replace(profile, key=key)
 
-    def _reference(self, blobs: BlobStore) -> TaskReference:
+    def _reference(self, blobs: BlockingContent) -> TaskReference:
         from flyteish._authoring.values.task_reference import carried, reference_for
 
         try:

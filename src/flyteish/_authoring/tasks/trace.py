@@ -76,13 +76,13 @@ def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
         key = helper.key(context, args, kwargs)
         known = context.order.traced.get(key)
         if known is not None:
-            return helper.signature.decode_result(unpack(known, context.blobs))
+            return helper.signature.decode_result(unpack(known, context.blobs.blocking))
         token = _scope.set(_Scope(context, key))
         try:
             value = function(*args, **kwargs)
         finally:
             _scope.reset(token)
-        context.link.traced(key, pack(helper.signature.encode_result(value), context.blobs))
+        context.link.traced(key, pack(helper.signature.encode_result(value), context.blobs.blocking))
         return value
 
     return traced
@@ -99,14 +99,14 @@ def _traced_async(function: Callable[..., Any]) -> Callable[..., Any]:
         key = helper.key(context, args, kwargs)
         known = context.order.traced.get(key)
         if known is not None:
-            return helper.signature.decode_result(await unpack_beside(known, context.blobs, context.feeds))
+            return helper.signature.decode_result(await unpack_beside(known, context.blobs))
         token = _scope.set(_Scope(context, key))
         try:
             value = await function(*args, **kwargs)
         finally:
             _scope.reset(token)
         data = helper.signature.encode_result(value)
-        context.link.traced(key, await pack_beside(data, context.blobs, context.feeds))
+        context.link.traced(key, await pack_beside(data, context.blobs))
         return value
 
     return traced

@@ -301,7 +301,7 @@ class Codec:
         return _unpickle(unshelve(state))
 
 
-def _unpickle(data: bytes) -> Any:
+def _unpickle(data: bytes | memoryview) -> Any:
     import pickle
 
     class Unpickler(pickle.Unpickler):

@@ -9,37 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from flyteish.errors import SerializationError
+
+if TYPE_CHECKING:
+    from flyteish.interfaces import BlockingContent
 
 #: Bytes. Smaller content (of an array, a frame, a pickle) travels inside the value; larger is shared by
 #: address, so that a fan-out over one big array stores it once.
 INLINE_LIMIT = 64 * 1024
 
 
-class BlobAccess(Protocol):
-    """Content by address (``sha256:<hex>``), as values use it. Synchronous and thread-safe."""
-
-    def put_bytes(self, data: bytes) -> str:
-        """Store bytes; returns their address."""
-
-    def put_path(self, path: Path) -> str:
-        """Store a file or a directory tree; returns its address."""
-
-    def get_bytes(self, digest: str) -> bytes:
-        """The bytes at an address."""
-
-    def fetch(self, digest: str, target: Path) -> object:
-        """Write the file or directory tree to ``target``, which must not exist."""
-
-
-current_blobs: ContextVar[BlobAccess | None] = ContextVar("flyteish_current_blobs", default=None)
+current_blobs: ContextVar[BlockingContent | None] = ContextVar("flyteish_current_blobs", default=None)
 
 
 @contextmanager
-def at_hand(blobs: BlobAccess) -> Iterator[None]:
+def at_hand(blobs: BlockingContent) -> Iterator[None]:
     """Within it, values are encoded to and decoded from this store."""
     token = current_blobs.set(blobs)
     try:
@@ -59,12 +45,12 @@ def shelve(data: bytes) -> bytes | BlobAddress:
     blobs = current_blobs.get()
     if blobs is None or len(data) <= INLINE_LIMIT:
         return data
-    return BlobAddress(blobs.put_bytes(data))
+    return BlobAddress(blobs.put(data))
 
 
-def unshelve(content: bytes | BlobAddress) -> bytes:
+def unshelve(content: bytes | memoryview | BlobAddress) -> bytes | memoryview:
     """The data that ``shelve`` was given."""
-    if isinstance(content, bytes):
+    if isinstance(content, bytes | memoryview):
         return content
     blobs = current_blobs.get()
     if blobs is None:
@@ -72,4 +58,4 @@ def unshelve(content: bytes | BlobAddress) -> bytes:
             f"part of this value lies in a blob store, at {content}, and no store is open here: "
             "read it while the session is open"
         )
-    return blobs.get_bytes(content)
+    return blobs.get(content)

@@ -91,7 +91,7 @@ def _arrow_bytes(table: Any) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def _arrow_table(data: bytes) -> Any:
+def _arrow_table(data: bytes | memoryview) -> Any:
     return importlib.import_module("pyarrow").ipc.open_stream(data).read_all()
 
 
@@ -99,7 +99,7 @@ def _encode_arrow(frame: Any, name: str) -> tuple[Any, bytes]:
     return None, _arrow_bytes(frame)
 
 
-def _decode_arrow(data: bytes, name: str, notes: Any) -> Any:
+def _decode_arrow(data: bytes | memoryview, name: str, notes: Any) -> Any:
     if name == "Table":
         return _arrow_table(data)
     return importlib.import_module("pyarrow").ipc.open_stream(data).read_next_batch()
@@ -114,7 +114,7 @@ def _encode_polars(frame: Any, name: str) -> tuple[Any, bytes]:
     return None, buffer.getvalue()
 
 
-def _decode_polars(data: bytes, name: str, notes: Any) -> Any:
+def _decode_polars(data: bytes | memoryview, name: str, notes: Any) -> Any:
     frame = importlib.import_module("polars").read_ipc_stream(io.BytesIO(data))
     return frame if name == "DataFrame" else frame.to_series()
 
@@ -140,7 +140,7 @@ def _encode_pandas(frame: Any, name: str) -> tuple[Any, bytes]:
     return notes, data
 
 
-def _decode_pandas(data: bytes, name: str, notes: Any) -> Any:
+def _decode_pandas(data: bytes | memoryview, name: str, notes: Any) -> Any:
     frame = _arrow_table(data).to_pandas()
     # Arrow may hand out views of its read-only buffer; a frame that one gets as an argument is one's own.
     frame = frame.copy()

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from flyteish._core.model.values import TaskReference
 from flyteish.errors import SerializationError
-from flyteish.interfaces import BlobStore
+from flyteish.interfaces import BlockingContent
 
 #: What a worker calls the program's main script, so that ``if __name__ == "__main__"`` is not run.
 SCRIPT_MODULE: Final = "__mp_main__"
@@ -42,7 +42,7 @@ def needs_value(reference: TaskReference) -> bool:
     return "<" in reference.name or (reference.module == "__main__" and reference.file is None)
 
 
-def carried(task: Any, blobs: BlobStore) -> TaskReference:
+def carried(task: Any, blobs: BlockingContent) -> TaskReference:
     """The reference, with the function pickled into the blob store where it has no importable name.
 
     Blocks while it stores. To be called when the task is called: the function is carried as it is then.

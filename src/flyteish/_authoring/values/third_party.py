@@ -29,7 +29,7 @@ def _npy(array: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _from_npy(data: bytes) -> Any:
+def _from_npy(data: bytes | memoryview) -> Any:
     import numpy as np
 
     return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)

@@ -11,6 +11,7 @@ from typing import Union
 import msgspec
 
 from flyteish._core.model.queues import Pool, Queue
+from flyteish._core.model.records import RunRecord
 from flyteish._core.model.settings import SILENT, Opinions
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile
 
@@ -75,6 +76,40 @@ class AttemptAdmitted(_Fact, frozen=True):
     """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
 
 
+class AttemptOrdered(_Fact, frozen=True):
+    """An attempt that may outlive its controller, or comes over a network, is about to be ordered."""
+
+    run: str
+    action: str
+    generation: int
+    token_digest: bytes
+    """SHA-256 of the token that it proves itself with, also to the next controller."""
+
+
+class AttemptPending(_Fact, frozen=True):
+    """Why an attempt has no machine yet, as its engine sees it; recorded when that changes."""
+
+    run: str
+    action: str
+    generation: int
+    reason: str
+    """The engine's word for it: ``Unschedulable``, ``ImagePullBackOff``, ..."""
+    message: str = ""
+
+
+class AttemptPlaced(_Fact, frozen=True):
+    """An attempt has its machine; what is not known of it is empty."""
+
+    run: str
+    action: str
+    generation: int
+    node: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    price_per_hour: float | None = None
+    """$ of this very machine; None: what its pool costs."""
+
+
 class AttemptRunning(_Fact, frozen=True):
     """User code began: start-up (process, image, download) is over."""
 
@@ -96,6 +131,17 @@ class AttemptNoticed(_Fact, frozen=True):
     """Who said so: ``market``, ``sigterm``, ``metadata``, ``node``, ..."""
 
 
+class NoticeWithdrawn(_Fact, frozen=True):
+    """The machine stays after all: what this source has announced is void."""
+
+    run: str
+    action: str
+    generation: int
+    source: str
+    """As in the notice."""
+    why: str
+
+
 class AttemptEnded(_Fact, frozen=True):
     """An attempt is over; ``evidence`` is what was seen, unjudged."""
 
@@ -109,10 +155,12 @@ class AttemptEnded(_Fact, frozen=True):
     """When user code began, seconds since the epoch; 0 where it never did."""
     price_per_hour: float | None = None
     """The mean price of its life, where the price has changed since its admission; the core adds it."""
+    placed_at: float = 0  # an int, which takes one byte in the journal, not nine
+    """When it got its machine, where its engine has not said so before; 0: it has, or it never did."""
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
-    """What was seen of an attempt's end. ``endings.classify`` judges it, first match wins."""
+    """What an engine saw of an attempt's end. ``attempt_ends.classify`` judges it, first match wins."""
 
     result: Payload | None = None
     """A result was committed for this generation."""
@@ -131,6 +179,24 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     stopped: bool = False
     """The engine ended it because the core said so."""
     out_of_memory: bool = False
+    rejected: str | None = None
+    """A machine refused it before any user code began: nobody pays, another machine is tried."""
+
+
+class WorkerEvidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What an attempt's own process says of its end; ``attempt_ends.from_worker`` makes evidence of it.
+
+    Whether its machine was taken away, was full or refused it, is for its engine to say.
+    """
+
+    result: Payload | None = None
+    error: ErrorDocument | None = None
+    left: str | None = None
+    """It left by itself after an interruption notice; the words say which."""
+    stopped: bool = False
+    """It ended because it was told to."""
+    store_failed: str | None = None
+    """The blob store failed it, so that there is neither a result nor an error; the words say how."""
 
 
 class RelocationOrdered(_Fact, frozen=True):
@@ -189,9 +255,19 @@ class LimitReached(_Fact, frozen=True):
 
 
 class ControllerRestarted(_Fact, frozen=True):
-    """A new controller took the run over; attempts of the old one are dead."""
+    """A new controller took the run over; attempts of the old one are dead. Earlier versions recorded this."""
 
     run: str
+
+
+class RunRecovered(_Fact, frozen=True):
+    """A new controller took the run up: the attempts that still live go on, the others are dead."""
+
+    run: str
+    living: tuple[tuple[str, int], ...] = ()
+    """Action and generation of those that an engine still has."""
+    last_at: float = 0
+    """The last moment on record of the run, at which the others ended: what came after is not billed."""
 
 
 class ValueTraced(_Fact, frozen=True):
@@ -226,6 +302,12 @@ class QueueStateSet(_Fact, frozen=True):
     state: str
 
 
+class RunLoaded(msgspec.Struct, frozen=True):
+    """A run that another controller left unfinished, read back from its journal; never stored."""
+
+    record: RunRecord
+
+
 class TimePassed(msgspec.Struct, frozen=True):
     """Nothing but time happened; never stored. Limits that are due become facts of their own."""
 
@@ -252,8 +334,13 @@ RunEvent = Union[  # noqa: UP007 - msgspec reads the union at run time, and it i
     ControllerRestarted,
     ValueTraced,
     RelocationOrdered,
+    AttemptOrdered,
+    AttemptPending,
+    AttemptPlaced,
+    NoticeWithdrawn,
+    RunRecovered,
 ]
-SessionEvent = PoolCapacityChanged | PoolPriceChanged | QueueStateSet | Configured | TimePassed
+SessionEvent = PoolCapacityChanged | PoolPriceChanged | QueueStateSet | Configured | RunLoaded | TimePassed
 Event = RunEvent | SessionEvent
 
 

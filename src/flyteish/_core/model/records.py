@@ -62,8 +62,25 @@ class End(StrEnum):
     CANCELLED = "cancelled"
     DEADLINE = "deadline exceeded"
     NO_CAPACITY = "no capacity"
+    REJECTED = "rejected by the machine"
     RELOCATED = "moved"
     ABANDONED = "controller stopped"
+
+
+class EngineFacts(msgspec.Struct, gc=False):
+    """What an engine has told of an attempt beside its beginning and end; most attempts never have any."""
+
+    node: str = ""
+    zone: str = ""
+    instance_type: str = ""
+    price_per_hour: float | None = None
+    """$ of this very machine; None: its pool's price holds."""
+    pending: str = ""
+    """Why it has no machine yet, if its engine said so."""
+    notices: dict[str, str] = {}
+    """By source: the kind of interruption notice that stands."""
+    token_digest: bytes = b""
+    """SHA-256 of the token that the attempt proves itself with."""
 
 
 class Attempt(msgspec.Struct, gc=False):
@@ -96,6 +113,7 @@ class Attempt(msgspec.Struct, gc=False):
     moving_why: str = ""
     on_demand_price: float = 0.0
     """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
+    engine_facts: EngineFacts | None = None
 
 
 class Action(msgspec.Struct, gc=False):
@@ -122,6 +140,8 @@ class Action(msgspec.Struct, gc=False):
     """All of them."""
     denials: int = 0
     """Starts that a pool without capacity turned away."""
+    rejections: int = 0
+    """Machines in a row that refused an attempt of it, since its code last began."""
     abandoned: int = 0
     """Attempts that died with their controller."""
     work: float = 0.0

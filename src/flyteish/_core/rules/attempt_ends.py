@@ -7,15 +7,18 @@ is read").
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from flyteish._core.model.events import Evidence
+from flyteish._core.model.events import Evidence, WorkerEvidence
 from flyteish._core.model.records import Attempt, End
 from flyteish._core.model.values import ErrorDocument
 
 NOTICE_RANK: Final = {"rebalance": 0, "relocate": 1, "drain": 2, "shutdown": 3, "terminate": 4}
 """Kinds of interruption notice; the graver one counts. A ``rebalance`` is a recommendation: no end is announced."""
 EXITED_BEFORE_RETURNING: Final = "exited before returning"
+MOST_REJECTIONS: Final = 20
+"""Machines in a row that may refuse an attempt before that is a failure of the infrastructure."""
 OWN_DOING: Final = frozenset((End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY, End.FINAL_ERROR))
 """Ends that the task's own code brought about."""
 _STOPPED: Final = {
@@ -38,6 +41,25 @@ def outlived_by_calls(notice: str) -> bool:
     return bool(notice) and notice != "rebalance"
 
 
+def gravest(notices: Iterable[str]) -> str:
+    """The kind of notice that counts, of those that stand; empty where none does."""
+    return max(notices, key=lambda kind: NOTICE_RANK.get(kind, 0), default="")
+
+
+def from_worker(said: WorkerEvidence, notice: str) -> Evidence:
+    """What a worker said of its own end, as evidence: it is believed about itself, never about its machine.
+
+    Args:
+        notice: kind of the interruption notice that the attempt is known to have got; empty: none. Who leaves without
+            one has not been preempted.
+    """
+    if said.left is not None and not notice:
+        name = "flyteish._authoring.attempt.context.AttemptLeft"
+        return Evidence(error=ErrorDocument(name, said.left, (name, "builtins.BaseException")))
+    failed = None if said.store_failed is None else f"the blob store failed: {said.store_failed}"
+    return Evidence(said.result, said.error, reclaimed=said.left, vanished=failed, stopped=said.stopped)
+
+
 class Ending(NamedTuple):
     """The judgement: a class, and the words for people."""
 
@@ -48,8 +70,12 @@ class Ending(NamedTuple):
 _SUCCEEDED: Final = Ending(End.SUCCEEDED, "")
 
 
-def classify(evidence: Evidence, attempt: Attempt) -> Ending:
-    """Judge one end. A result committed in time counts, whatever else happened."""
+def classify(evidence: Evidence, attempt: Attempt, rejections: int = 0) -> Ending:
+    """Judge one end. A result committed in time counts, whatever else happened.
+
+    Args:
+        rejections: machines in a row that have refused attempts of the action before this one.
+    """
     if evidence.result is not None:
         return _SUCCEEDED
     error = evidence.error
@@ -59,6 +85,8 @@ def classify(evidence: Evidence, attempt: Attempt) -> Ending:
         return Ending(End.NO_CAPACITY, evidence.denied)
     if error is not None:
         return _raised(error, attempt)
+    if evidence.rejected is not None:
+        return _rejected(evidence.rejected, attempt, rejections)
     if evidence.unmendable is not None:
         return Ending(End.UNMENDABLE, evidence.unmendable)
     if evidence.out_of_memory:
@@ -70,6 +98,14 @@ def classify(evidence: Evidence, attempt: Attempt) -> Ending:
     if attempt.notice:
         return Ending(End.PREEMPTED, f"ended after its {attempt.notice} notice")
     return _exited(evidence)
+
+
+def _rejected(why: str, attempt: Attempt, rejections: int) -> Ending:
+    if attempt.running_at:
+        return Ending(End.INFRASTRUCTURE, f"rejected by its machine, though it ran there: {why}")
+    if rejections >= MOST_REJECTIONS:
+        return Ending(End.INFRASTRUCTURE, f"rejected by {rejections + 1} machines in a row, the last time: {why}")
+    return Ending(End.REJECTED, why)
 
 
 def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from flyteish._core.model.queues import ON_DEMAND, SPOT
+from flyteish._core.wording import span
 
 WAIT: Final = "wait"
 _ROUNDING: Final = 1e-3
@@ -204,15 +205,6 @@ def _on_spot(s: Situation) -> Decision:
         why = f"{left} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"
         return Decision(ON_DEMAND, "deadline-safety", why)
     return Decision(SPOT, "spot-while-it-lasts", "on spot until preempted", last_call)
-
-
-def span(seconds: float) -> str:
-    """Seconds in the unit that people would use."""
-    if seconds < 0:
-        return f"-{span(-seconds)}"
-    if seconds < 120:
-        return f"{seconds:.3g} s"
-    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
 
 
 POLICIES: Final[Mapping[str, Policy]] = {

@@ -12,7 +12,8 @@ from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import SPOT
 from flyteish._core.model.settings import Settings
 from flyteish._core.rules import placement
-from flyteish._core.rules.deadline_policies import SUMMARIES, span
+from flyteish._core.rules.deadline_policies import SUMMARIES
+from flyteish._core.wording import span
 
 LONG: Final = 2 * 3600.0
 """Seconds; the median life of a spot machine, beyond which work without checkpoints is more likely lost than not."""

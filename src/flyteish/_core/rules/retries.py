@@ -28,6 +28,7 @@ PAYS: Final[dict[End, Budget]] = {
     End.CANCELLED: "ends",
     End.DEADLINE: "ends",
     End.NO_CAPACITY: "none",
+    End.REJECTED: "none",
     End.RELOCATED: "none",
     End.ABANDONED: "none",
 }

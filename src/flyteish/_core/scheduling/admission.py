@@ -125,6 +125,15 @@ class Books(Ledger):
             self._wire()
         return book
 
+    def adopt_pool(self, pool: str, medium: str) -> PoolBook:
+        """The book of a pool that a living attempt is in, though it may not be configured any more."""
+        book = self.pools.get(pool)
+        if book is None:
+            book = self.pools[pool] = PoolBook(Pool(pool, medium=SPOT if medium == SPOT else ON_DEMAND))
+            book.removed = True
+            self._wire()
+        return book
+
     def drop(self, book: QueueBook) -> None:
         """Its last work is done, and it is not configured any more."""
         del self.queues[book.config.name]

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
+from flyteish._core.wording import counted, span
+
 LEAVE: Final = 0.10
 """A pool is passed over once its score is worse than the best one's by this much: one bad minute is not enough."""
 RETURN: Final = 0.05
@@ -232,9 +234,9 @@ class PoolMemory:
         told = [_count(preemptions, "preemption")] if preemptions else []
         told += [_count(stock_outs, "stock-out")] if stock_outs else []
         if told:
-            text = f"{' and '.join(told)} there in the last {_span(self.half_life)}"
+            text = f"{' and '.join(told)} there in the last {span(self.half_life)}"
         else:
-            text = f"what happened there before the last {_span(self.half_life)} is not forgotten yet"
+            text = f"what happened there before the last {span(self.half_life)} is not forgotten yet"
         self._told = counts, text
         return text
 
@@ -267,13 +269,4 @@ def passed_over(memories: Sequence[PoolMemory], already: Collection[PoolMemory],
 
 
 def _count(number: int, what: str) -> str:
-    more = " or more" if number >= MOST_COUNTED else ""
-    return f"{number}{more} {what}{'' if number == 1 else 's'}"
-
-
-def _span(seconds: float) -> str:
-    if seconds == 3600:
-        return "hour"
-    if seconds % 3600 == 0:
-        return f"{seconds / 3600:g} hours"
-    return f"{seconds / 60:g} minutes" if seconds >= 60 else f"{seconds:g} seconds"
+    return f"at least {counted(number, what)}" if number >= MOST_COUNTED else counted(number, what)

@@ -14,7 +14,6 @@ from flyteish._core.model.effects import Effect, Record, Refuse, StartAttempt
 from flyteish._core.model.events import (
     AttemptAdmitted,
     AttemptEnded,
-    AttemptNoticed,
     AttemptRunning,
     CheckpointCommitted,
     CheckpointSkipped,
@@ -38,6 +37,7 @@ from flyteish._core.rules import attempt_ends, placement, retries
 from flyteish._core.scheduling.admission import PoolBook, Start
 from flyteish._core.state import State
 from flyteish._core.transitions import relocations
+from flyteish._core.transitions.engine_facts import live_attempt
 from flyteish._core.transitions.parents_and_children import deliver_held, end, note_drained
 from flyteish._core.transitions.phases import move
 from flyteish._core.transitions.waiting import begin, go_on, ran_out, review
@@ -92,22 +92,14 @@ def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects)
     effects.append(Record(now, event))
 
 
-def _live(state: State, event: Any) -> tuple[Action, Attempt] | None:
-    """The action and its attempt, if the event is about the one that counts; else a zombie speaks."""
-    run = state.runs.get(event.run)
-    action = run.actions.get(event.action) if run is not None else None
-    if action is None or action.generation != event.generation or action.phase not in WITH_ATTEMPT:
-        return None
-    return action, action.attempts[-1]
-
-
 def running(state: State, event: AttemptRunning, now: float, effects: Effects) -> None:
     """Start-up is over: ``max_runtime`` runs from here."""
-    live = _live(state, event)
+    live = live_attempt(state, event)
     if live is None or live[1].running_at:
         return
     action, attempt = live
     attempt.running_at = now
+    action.rejections = 0
     limit = action.profile.settings.timeout.max_runtime
     if limit is not None:
         state.remind(now + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
@@ -141,20 +133,12 @@ def _remember(pool: PoolBook, attempt: Attempt, now: float) -> None:
     pool.memory.preempted(now, seconds, lost + max(0.0, start_up))
 
 
-def noticed(state: State, event: AttemptNoticed, now: float, effects: Effects) -> None:
-    """From here on an exception counts as the preemption that was announced. Several sources may tell of one end."""
-    live = _live(state, event)
-    if live is not None and attempt_ends.news(live[1].notice, event.kind):
-        live[1].notice = event.kind
-        effects.append(Record(now, event))
-
-
 # -- the end of an attempt -----------------------------------------------------------------------------------------
 
 
 def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> None:
     """An attempt is over: done, again, or given up."""
-    live = _live(state, event)
+    live = live_attempt(state, event)
     if live is None:
         _bury(state, event, effects)
         return
@@ -171,10 +155,11 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     attempt.ended_at = now
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at
+        action.rejections = 0
         if books is not None:
             _got_machine(books.pools[attempt.pool], attempt, now)
             state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.admitted_at)
-    attempt.end, attempt.cause = attempt_ends.classify(event.evidence, attempt)
+    attempt.end, attempt.cause = attempt_ends.classify(event.evidence, attempt, action.rejections)
     if attempt.medium == SPOT and books is not None and attempt.end is not _NO_CAPACITY:
         _remember(books.pools[attempt.pool], attempt, now)
     if attempt.end is _SUCCEEDED:
@@ -190,6 +175,8 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     elif attempt.end is _NO_CAPACITY:
         _denied(state, action, attempt, now)
     else:
+        if event.evidence.rejected is not None and not attempt.running_at:
+            action.rejections += 1
         if attempt.end is End.MAX_RUNTIME:
             attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
@@ -207,7 +194,7 @@ def _work_is_known(state: State, task: str, now: float, effects: Effects) -> Non
 
 def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
     """The event that ends an attempt, with the mean price of its life where that is not the price it began with."""
-    if state.books is not None:
+    if state.books is not None and (attempt.engine_facts is None or attempt.engine_facts.price_per_hour is None):
         prices = state.books.pools[attempt.pool].prices
         if not prices.was_steady(attempt.admitted_at):
             event = msgspec.structs.replace(event, price_per_hour=prices.mean(attempt.admitted_at, now))
@@ -302,7 +289,7 @@ def _denied(state: State, action: Action, attempt: Attempt, now: float) -> None:
 
 def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, effects: Effects) -> None:
     """A link of the chain: progress, so the count of preemptions without it begins anew."""
-    live = _live(state, event)
+    live = live_attempt(state, event)
     if live is None:
         key = ActionKey(event.run, event.action)
         message = f"attempt {event.generation} of {key} was given up; its checkpoint is refused"
@@ -326,7 +313,7 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
 
 def checkpoint_skipped(state: State, event: CheckpointSkipped, now: float, effects: Effects) -> None:
     """A warning that stays with the action."""
-    live = _live(state, event)
+    live = live_attempt(state, event)
     if live is None:
         return
     action = live[0]
@@ -353,7 +340,7 @@ def _kept_by(action: Action, sequence: int) -> float:
 
 def value_traced(state: State, event: ValueTraced, now: float, effects: Effects) -> None:
     """A traced helper's value, for the attempts to come."""
-    live = _live(state, event)
+    live = live_attempt(state, event)
     if live is not None:
         action = live[0]
         # A new dict: the running attempt's order holds the old one, on another thread.

@@ -1,69 +1,26 @@
-"""Facts about the whole: a controller took a run over, a pool's capacity changed, an operator or a new configuration
-changed the rules.
+"""Facts about queues and pools: a pool's capacity or price changed, an operator or a new configuration changed
+the rules.
 
 Applies them to the state; nothing that runs is killed by any of it. Must not know where they come from.
 """
 
 from __future__ import annotations
 
-from flyteish._core.model.effects import Effect, Record, Refuse
+from flyteish._core.model.effects import Effect, Refuse
 from flyteish._core.model.events import (
     Configured,
-    ControllerRestarted,
     PoolCapacityChanged,
     PoolPriceChanged,
     QueueStateSet,
 )
 from flyteish._core.model.ids import ActionKey
 from flyteish._core.model.queues import SPOT
-from flyteish._core.model.records import TERMINAL, Action, End, Phase, RunRecord
 from flyteish._core.state import State
-from flyteish._core.transitions.parents_and_children import end, note_drained
-from flyteish._core.transitions.phases import move
+from flyteish._core.transitions.parents_and_children import note_drained
 from flyteish._core.transitions.relocations import spot_came
-from flyteish._core.transitions.waiting import begin, change_lines, ran_out, release_roots
+from flyteish._core.transitions.waiting import change_lines, ran_out, release_roots
 
 Effects = list[Effect]
-
-
-def controller_restarted(state: State, event: ControllerRestarted, now: float, effects: Effects) -> None:
-    """Attempts died with their controller, which nobody pays for; the root goes on, the rest when asked for."""
-    run = state.runs[event.run]
-    effects.append(Record(now, event))
-    unfinished = [action for action in run.actions.values() if action.phase not in TERMINAL]
-    for action in unfinished:
-        _lay_down(state, action, now)
-    for action in unfinished:
-        if action.cancel_reason and action.phase not in TERMINAL:
-            end(state, action, Phase.ABORTED, now, effects)
-    root = run.actions.get(run.root)
-    if root is not None and root.phase is Phase.DORMANT:
-        _take_up(state, run, root, now)
-
-
-def _lay_down(state: State, action: Action, now: float) -> None:
-    attempt = action.current
-    if attempt is not None:
-        attempt.end, attempt.cause, attempt.ended_at = End.ABANDONED, "its controller stopped", now
-        action.abandoned += 1
-    books = state.books
-    if books is not None:
-        books.adopt(action.profile.settings.queue)
-        books.withdraw(action)
-        books.vacate(action)
-        books.enlist(action)
-    action.outstanding, action.held, action.awaited_by = 0, (), 0
-    if action.phase is not Phase.DORMANT:
-        move(state, action, Phase.DORMANT)
-    if action.deadline_at is not None:
-        state.remind(action.deadline_at, "deadline", action)
-
-
-def _take_up(state: State, run: RunRecord, root: Action, now: float) -> None:
-    move(state, root, Phase.QUEUED)
-    if state.books is not None and run.queue in state.books.queues:
-        state.books.queues[run.queue].runs_of.setdefault(run.task, {})[run.id] = None
-    begin(state, run, root, now)
 
 
 def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, effects: Effects) -> None:

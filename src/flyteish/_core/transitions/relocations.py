@@ -62,9 +62,15 @@ def _order(state: State, action: Action, attempt: Attempt, decision: Decision, n
         action.run, action.id, attempt.generation, decision.go, decision.rule, decision.why
     )  # fmt: skip
     relocation_ordered(state, event, now, effects)
-    assert state.books is not None
     state.watchers.pop(action.key, None)
-    state.moves(action, decision.go)
+    order_again(state, action, attempt, effects)
+
+
+def order_again(state: State, action: Action, attempt: Attempt, effects: Effects) -> None:
+    """The order to move, as it stands: the first time, and to a controller that cannot know whether it arrived."""
+    if state.books is None:
+        return
+    state.moves(action, attempt.moving)
     grace = state.books.pools[attempt.pool].config.grace
     effects.append(RelocateAttempt(action.attempt_key(), attempt.pool, grace))
 

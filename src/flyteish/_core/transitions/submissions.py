@@ -131,9 +131,10 @@ def _adopt(state: State, parent: Action, child: Action, effects: Effects) -> Non
 
 
 def _call_again(state: State, action: Action, parent: Action | None, now: float, effects: Effects) -> None:
-    """A resumed or retried parent makes a call that is on record."""
+    """A parent makes a call that is on record: a resumed or retried one, or one that has lost its connection."""
     if action.phase in TERMINAL:
-        effects.append(Deliver(action))
+        if parent is None or action.id not in parent.held:  # held back until the parent has its place again
+            effects.append(Deliver(action))
         return
     if parent is not None:
         _adopt(state, parent, action, effects)

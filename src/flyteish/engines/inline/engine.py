@@ -84,7 +84,7 @@ class InlineEngine:
         self._blobs, self._limits, self._scratch = blobs, opening.limits, opening.scratch
         self._loop = asyncio.get_running_loop()
         self._loops = TaskLoops(self._loop)
-        self._loader = Loader(lambda: blobs)
+        self._loader = Loader(lambda: blobs.blocking)
         self._output.open()
 
     async def adopt(self, unfinished: Sequence[Unfinished]) -> frozenset[AttemptKey]:

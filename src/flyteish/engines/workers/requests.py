@@ -57,7 +57,9 @@ class Requests:
             case m.Called(key, token, number, call):
                 attempt = self.entitled(worker, key, token)
                 if attempt is None:
-                    worker.send(m.Answer(number, m.refusal(key.run, key.action, _GIVEN_UP.format(key))))
+                    why = _GIVEN_UP.format(key)
+                    refused = Outcome.refused(key.run, key.action, "flyteish.errors.StaleAttemptError", why)
+                    worker.send(m.Answer(number, refused))
                     return
                 attempt.calls[number] = -1
                 done = partial(self._feed.put, self._answered, worker, attempt, number)

@@ -1,0 +1,124 @@
+"""What may go from a blob store: whatever is old and nobody wants. Works over any store, by listing and deleting.
+
+What a reference mentions is wanted, and so is what is in a tree that is wanted. A store's spaces are swept along.
+Blocks, for it takes long: callers on a loop use a thread. Must not know what content means; the caller says what it
+wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from flyteish.blobs import trees
+from flyteish.blobs.addresses import is_tree, mentioned
+from flyteish.errors import BlobCorruptError, BlobMissingError
+
+if TYPE_CHECKING:
+    from flyteish.interfaces import BlockingBlobs, Stored
+
+Keep = Callable[[str], bool]
+
+
+class Swept(NamedTuple):
+    """What a sweep did."""
+
+    contents: int
+    """How many contents nobody wanted."""
+    size: int
+    """Bytes that were freed; of a dry run, that would be."""
+
+
+def sweep(
+    store: BlockingBlobs, keep: Keep, older_than: float, *, unused_since: float = 0.0, dry_run: bool = False
+) -> Swept:
+    """Remove content last written before ``older_than`` (epoch) that ``keep`` does not want.
+
+    Args:
+        store: what is swept, with its spaces: for their content ``keep`` is asked by the space's name, ``/`` and the
+            address. References of ``store`` keep content of its spaces too.
+        keep: whether content is wanted, by its address.
+        older_than: what was put later stays, for whoever put it may not have said yet that he wants it.
+        unused_since: references last written before go first.
+        dry_run: only say what would go, references aside.
+    """
+    if unused_since > 0 and not dry_run:
+        for ref in store.references():
+            if ref.written_at < unused_since:
+                store.delete_ref(ref.name, unused_since)
+    wanted = _mentioned(store)
+    unwanted, freed = _sweep(store, wanted, keep, older_than, dry_run)
+    for name in store.spaces():
+        space = store.space(name)
+        more = _sweep(space, wanted, lambda address, name=name: keep(f"{name}/{address}"), older_than, dry_run)  # type: ignore[misc]
+        unwanted, freed = unwanted + more[0], freed + more[1]
+        if not dry_run:
+            freed += _dissolve(space, older_than)
+    if not dry_run:
+        freed += store.tidy(older_than)
+    return Swept(unwanted, freed)
+
+
+def supersede(store: BlockingBlobs, kept: Iterable[str], newest: str) -> int:
+    """Remove all content of ``store`` that was written before ``newest``, but for what is ``kept`` or referred to.
+
+    Goes by the store's own clock, and takes along what writers left unfinished. Returns the bytes freed.
+    """
+    contents = list(store.contents())
+    written_at = next((each.written_at for each in contents if each.name == newest), 0.0)
+    wanted = set(kept) | _mentioned(store)
+    freed = _delete(store, contents, wanted, lambda _: False, written_at, dry_run=False)[1]
+    return freed + store.tidy(written_at)
+
+
+def _sweep(store: BlockingBlobs, wanted: set[str], keep: Keep, older_than: float, dry_run: bool) -> tuple[int, int]:
+    return _delete(store, list(store.contents()), wanted, keep, older_than, dry_run)
+
+
+def _delete(
+    store: BlockingBlobs, contents: list[Stored], wanted: set[str], keep: Keep, older_than: float, dry_run: bool
+) -> tuple[int, int]:
+    def stays(found: Stored) -> bool:
+        return found.written_at >= older_than or found.name in inside or keep(found.name)
+
+    inside = set(wanted)
+    folders, files = (
+        [each for each in contents if is_tree(each.name)],
+        [each for each in contents if not is_tree(each.name)],
+    )
+    old = [each for each in folders if not stays(each)]
+    gone = {each.name for each in old}
+    for each in folders:
+        if each.name not in gone:
+            inside |= _members(store, each.name)
+    old += [each for each in files if not stays(each)]
+    if dry_run:
+        return len(old), sum(each.size for each in old)
+    return len(old), store.delete([each.name for each in old], older_than)
+
+
+def _dissolve(space: BlockingBlobs, older_than: float) -> int:
+    """A space without content needs no references."""
+    if not any(True for _ in space.contents()):
+        for ref in space.references():
+            space.delete_ref(ref.name, older_than)
+    return space.tidy(older_than)
+
+
+def _mentioned(store: BlockingBlobs) -> set[str]:
+    found: set[str] = set()
+    for ref in store.references():
+        try:
+            reference = store.get_ref(ref.name)
+        except BlobCorruptError:
+            continue  # nobody can read it any more
+        if reference is not None:  # nobody has removed it meanwhile
+            found |= mentioned(reference.data)
+    return found
+
+
+def _members(store: BlockingBlobs, address: str) -> set[str]:
+    try:
+        return {entry.address for entry in trees.members(address, store.get(address))}
+    except (BlobCorruptError, BlobMissingError):
+        return set()  # nobody can unpack it any more, so it keeps nothing alive
