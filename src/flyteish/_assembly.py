@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flyteish._async.feeds import Feeds
-from flyteish._controller.commands import Mailman
+from flyteish._controller.commands import Commands
 from flyteish._controller.engines import Engines
 from flyteish._controller.loop import Controller
-from flyteish._controller.order_factory import OrderDesk, SecretLookup
+from flyteish._controller.order_factory import OrderFactory, SecretLookup
+from flyteish._controller.result_cache import ResultCache
 from flyteish._core.model.events import Configured
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
@@ -32,8 +33,6 @@ from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, Mailbox, RunStore
 from flyteish.markets.followed import Markets
-from flyteish.markets.price_feed import PriceFeed
-from flyteish.markets.reclaimer import Reclaimer
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -88,25 +87,27 @@ class Machinery:
             )  # fmt: skip
             lifetimes = Lifetimes(config.pools)
             self.keeper = Keeper(self._mailbox, lifetimes, clock)
-            orders = OrderDesk(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
+            orders = OrderFactory(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
             pools = _sized(config)
             made = _made(config, pools, {**engines, "inline": lambda: self._inline})
             limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
                 engines=Engines(made, self.blobs, limits, self._scratch),
-                markets=_markets(config),
+                markets=Markets(config.pools, {pool.name: pool.market for pool in config.pools if pool.market}),
                 store=self.store,
                 clock=clock,
                 orders=orders,
+                cache=ResultCache(self.blobs),
                 keeper=self.keeper,
+                lifetimes=lifetimes,
                 stop_grace=config.stop_grace,
                 log_path=self._log_path,
                 loop_ends=loop_ends,
                 on_change=on_change,
-                on_drained=lambda queue: self.mailman.keep(queue, "drained"),
+                on_drained=lambda queue: self.commands.keep(queue, "drained"),
             )
-            self.mailman = Mailman(self.controller, self._mailbox)
+            self.commands = Commands(self.controller, self._mailbox, [queue.name for queue in config.queues])
             self._begin()
         except BaseException:
             self.store.close()
@@ -127,13 +128,13 @@ class Machinery:
         try:
             self.keeper.open(self.controller)
             await self.controller.open()
-            self.mailman.open()
+            self.commands.open()
         except BaseException:
             await self._shut()
             raise
 
     async def _shut(self) -> None:
-        self.mailman.close()
+        self.commands.close()
         try:
             await self.controller.close()
         finally:
@@ -150,7 +151,7 @@ class Machinery:
             self._portal.call(self._shut)
         finally:
             self._exit_portal.__exit__(None, None, None)
-            self.controller.refuse_rest()
+            self.controller.reject_rest()
             self._clear_scratch()  # while the store is claimed: the next session may be waiting to open
             self.store.close()
 
@@ -170,11 +171,6 @@ class Machinery:
             ):  # no room for logs is no reason not to run; the journal says it if it has none too
                 return None
         return self._logs[1] / f"{key.action}.{key.generation}.log"
-
-
-def _markets(config: Config) -> Markets:
-    reclaimers = {pool.name: Reclaimer(pool, pool.market) for pool in config.pools if pool.market}
-    return Markets(reclaimers, PriceFeed(config.pools))
 
 
 def _stores(config: Config) -> tuple[RunStore, Mailbox]:

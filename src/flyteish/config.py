@@ -246,7 +246,7 @@ class Config:
     max_value_size: int
     """Larger inputs and results are refused. Default 1 GiB."""
     allow_pickle: bool
-    """Whether values that nothing else can encode may be pickled. Default True."""
+    """Whether what nothing else can encode is pickled, and data may import modules. Default True."""
     max_threads: int
     """For ``def`` tasks of inline pools. Default: cores + 4, at most 32."""
     max_workers: int

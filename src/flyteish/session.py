@@ -11,7 +11,7 @@ import itertools
 import secrets as chance
 import threading
 from collections.abc import Mapping, Sequence
-from contextvars import Token, copy_context
+from contextvars import Token
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
 
@@ -24,8 +24,8 @@ from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._authoring.values.payloads import pack
 from flyteish._controller import recovery
-from flyteish._controller.callers import Waiting
 from flyteish._controller.clock import SystemClock
+from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
 from flyteish._controller.run_handle import Inside, Run
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.cost_summary import on_demand_price
@@ -270,8 +270,7 @@ class Session:
                 )
             self._runs[run_id] = handle
             self._scopes[run_id] = scope
-        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), task)
-        controller.post(controller.take_run, event, call, waiting)
+        controller.post(RunStarted(event, call, controller.links.waiting(self._finisher(handle), task)))
         return handle
 
     def resume(self, run: str, task: Task[..., R] | None = None) -> Run[R]:
@@ -297,7 +296,7 @@ class Session:
         found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._runs)
         handle: Run[R] = Run(run, found.task, self._inside(machinery))
         if found.outcome is not None:
-            controller.post(controller.take_ended, found.state.runs[run])
+            controller.post(RunFoundEnded(found.state.runs[run]))
             handle.finish(found.outcome, None)
             return handle
         recovery.check_queues(found.state.runs[run], [queue.name for queue in self.config.queues])
@@ -306,8 +305,8 @@ class Session:
                 return self._runs[run]
             self._runs[run] = handle
             self._scopes[run] = self.scope_of(found.said)
-        waiting = Waiting(self._finisher(handle), controller.caller_loop(), copy_context(), found.task)
-        controller.post(controller.take_resume, found.state, run, waiting)
+        waiting = controller.links.waiting(self._finisher(handle), found.task)
+        controller.post(RunTakenUp(found.state.runs[run], waiting))
         return handle
 
     def scope_of(self, said: Opinions) -> Scope:
@@ -372,7 +371,7 @@ class Session:
         machinery = self._open()
         if machinery.controller.over is not None:
             raise machinery.controller.over
-        machinery.mailman.set_queue_state(queue, state)
+        machinery.commands.set_queue_state(queue, state)
 
 
 class Runner:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flyteish import Pool, Session, TaskEnvironment
+from flyteish._controller.facts import Asked
 from flyteish.errors import ActionAbortedError
 
 env = TaskEnvironment(name="burst")
@@ -38,7 +39,7 @@ def test_a_run_that_is_aborted_at_once_ends(engine: str, durability: str, tmp_pa
         session.open()
         assert session._machinery is not None
         controller = session._machinery.controller
-        controller.post(controller.take_question, hold, lambda answer, error: None)
+        controller.post(Asked(hold, lambda answer, error: None))
         assert held.wait(30)  # the controller stands still: what comes now is one burst
         run = session.run(forever if engine == "inline" else forever_in_a_worker)
         run.abort("at once")

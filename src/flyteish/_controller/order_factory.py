@@ -1,7 +1,6 @@
 """From an admitted attempt to the order that an engine gets, with secrets looked up and a token of its own.
 
-Also keeps the cache of results, which is asked before an action is submitted and fed when it succeeded. Must
-not know how an engine runs the order.
+Must not know how an engine runs the order.
 """
 
 from __future__ import annotations
@@ -9,15 +8,11 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from hashlib import blake2b
-
-import msgspec
 
 from flyteish._core.model.events import AttemptEnded, Evidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import Action, Attempt
 from flyteish._core.model.settings import Scope, Secret
-from flyteish._core.model.values import Payload, Profile
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish.blobs import sweeping
 from flyteish.errors import BlobError
@@ -28,7 +23,7 @@ _log = logging.getLogger(__name__)
 SecretLookup = Callable[[Secret], str | None]
 
 
-class OrderDesk:
+class OrderFactory:
     """Makes orders; one per session."""
 
     def __init__(
@@ -43,7 +38,7 @@ class OrderDesk:
         self._blobs = blobs
         self._clock = clock
         self._scopes = scopes
-        self.lifetimes = lifetimes
+        self._lifetimes = lifetimes
         self._lookup = lookup
 
     def order(self, action: Action, attempt: Attempt, with_token: bool) -> Order | AttemptEnded:
@@ -74,7 +69,7 @@ class OrderDesk:
             preemptions=action.preemptions,
             deadline=action.deadline_at,
             checkpoints=action.checkpoints,
-            pool_lifetime=self.lifetimes.of(attempt.pool),
+            pool_lifetime=self._lifetimes.of(attempt.pool),
             traced=action.traced or {},
             group=action.group,
             token=secrets.token_urlsafe(16) if with_token else "",
@@ -101,33 +96,3 @@ class OrderDesk:
                 sweeping.sweep(self._blobs.blocking.space(space), lambda _: False, now)
             except BlobError as error:  # `flyteish gc` tries again
                 _log.warning("the checkpoints of %s could not be removed: %s", action.key, error)
-
-    # -- the cache of results ------------------------------------------------------------------------------------
-
-    def cached(self, profile: Profile, digest: bytes) -> Payload | None:
-        """A recorded result for these inputs, where the task's cache may be read."""
-        if profile.cache_version is None or profile.settings.cache.behavior != "auto":
-            return None
-        try:
-            found = self._blobs.blocking.get_ref(_cache_ref(profile, digest))
-            return None if found is None else msgspec.msgpack.decode(found.data, type=Payload)
-        except (BlobError, msgspec.MsgspecError) as error:
-            # A cache saves work, no more: what can't be read is computed anew and then replaced.
-            _log.warning("the cached result of %s cannot be read, so it is computed anew: %s", profile.task, error)
-            return None
-
-    def remember(self, action: Action, digest: bytes) -> None:
-        """Keep a result for later calls, where the task's cache is on. Failing to is no failure of the action."""
-        profile = action.profile
-        if profile.cache_version is None or profile.settings.cache.behavior == "disable" or action.result is None:
-            return
-        try:
-            self._blobs.blocking.set_ref(_cache_ref(profile, digest), msgspec.msgpack.encode(action.result))
-        except BlobError as error:
-            action.warnings += (f"the result could not be cached: {error}",)
-
-
-def _cache_ref(profile: Profile, digest: bytes) -> str:
-    cache = profile.settings.cache
-    text = f"{profile.task}\0{profile.cache_version}\0{cache.salt}\0".encode()
-    return "cache/" + blake2b(text + digest, digest_size=16).hexdigest()

@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Callable
 
 from flyteish._controller.burst import Burst
-from flyteish._controller.callers import Desk
+from flyteish._controller.callers import Callers
 from flyteish._controller.engines import Engines
-from flyteish._controller.order_factory import OrderDesk
+from flyteish._controller.order_factory import OrderFactory
 from flyteish._controller.outcomes import outcome_of
+from flyteish._controller.result_cache import ResultCache
 from flyteish._core.model.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
 from flyteish._core.model.events import AttemptEnded
 from flyteish._core.model.ids import AttemptKey
@@ -20,7 +21,6 @@ from flyteish._core.model.records import Action, Phase
 from flyteish.interfaces import Clock, Engine, Notice, Order
 from flyteish.markets.followed import Markets
 
-_ActionName = tuple[str, str]
 _Starts = dict[Engine, list[Order]]
 
 
@@ -39,8 +39,9 @@ class Performer:
         *,
         engines: Engines,
         markets: Markets,
-        desk: Desk,
-        orders: OrderDesk,
+        callers: Callers,
+        orders: OrderFactory,
+        cache: ResultCache,
         clock: Clock,
         stop_grace: float,
         report: Callable[[AttemptEnded], None],
@@ -50,16 +51,15 @@ class Performer:
     ) -> None:
         self._engines = engines
         self._markets = markets
-        self._desk = desk
+        self._callers = callers
         self._orders = orders
+        self._cache = cache
         self._clock = clock
         self._stop_grace = stop_grace
         self._report = report
         self._on_change = on_change
         self._on_ended = on_ended
         self._on_drained = on_drained
-        self.to_remember: dict[_ActionName, bytes] = {}
-        """Digests by which the results of cached tasks are kept, until they are delivered."""
 
     def carry_out(self, burst: Burst) -> None:
         """All orders of a durable burst."""
@@ -108,18 +108,18 @@ class Performer:
 
     def deliver(self, action: Action) -> None:
         """The action is over: who waits for it hears of it, and a cached result is kept."""
-        name = (action.run, action.id)
-        digest = self.to_remember.pop(name, None) if self.to_remember else None
+        wanted = self._cache.wanted
+        digest = wanted.pop((action.run, action.id), None) if wanted else None
         if action.checkpoints and action.phase is Phase.SUCCEEDED:  # nobody restores them any more
             asyncio.get_running_loop().run_in_executor(None, self._orders.forget_checkpoints, action)
         if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
             # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
             loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, self._orders.remember, action, digest).add_done_callback(
-                lambda _: self._desk.answer(outcome_of(action), action.generation)
+            loop.run_in_executor(None, self._cache.remember, action, digest).add_done_callback(
+                lambda _: self._callers.answer(outcome_of(action), action.generation)
             )
             return
-        self._desk.answer(outcome_of(action), action.generation)
+        self._callers.answer(outcome_of(action), action.generation)
 
     def reclaim(self, pool: str, key: AttemptKey, notice: Notice) -> None:
         """The pool's market takes the machine under an attempt away."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from flyteish._authoring.tasks.calling import conclude
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._authoring.values.payloads import unpack, unpack_beside
+from flyteish._controller.facts import Happened, Recipient
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.bills import BY, Billed, CostRow, billed, rows, total, with_descendants
 from flyteish._core.billing.cost_summary import CostSummary
@@ -30,7 +31,6 @@ from flyteish.interfaces import BlobStore, Outcome
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.tasks.task import Task
-    from flyteish._controller.loop import Controller
     from flyteish._core.model.events import Entry
     from flyteish._core.model.records import Action, RunRecord
     from flyteish._learning.recorder import Keeper
@@ -56,7 +56,7 @@ class Event(NamedTuple):
 class Inside(NamedTuple):
     """What a handle needs of its session."""
 
-    controller: Controller
+    controller: Recipient
     store: RunStore
     blobs: BlobStore
     feeds: Feeds
@@ -159,8 +159,7 @@ class Run(Generic[R]):
 
     def abort(self, reason: str = "aborted by the program") -> None:
         """Ask for the run to be ended: its attempts are stopped, what waits is dropped. Returns at once."""
-        controller = self._inside.controller
-        controller.post(controller.take_fact, CancelRequested(self.name, ROOT_ACTION, reason))
+        self._inside.controller.post(Happened(CancelRequested(self.name, ROOT_ACTION, reason)))
 
     # -- looking into it ------------------------------------------------------------------------------------------
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from flyteish._controller.loop import Controller
-    from flyteish._core.state import State
+from flyteish._controller.facts import Asked, Recipient
+from flyteish._core.state import State
 
 T = TypeVar("T")
 
 
-def ask(controller: Controller, question: Callable[[State, float], T]) -> T | None:
+def ask(controller: Recipient, question: Callable[[State, float], T]) -> T | None:
     """The answer of ``question(state, now)``, which is called on the controller's thread; None once it is closed."""
     answers: list[T | None] = []
     ready = threading.Event()
@@ -27,7 +26,7 @@ def ask(controller: Controller, question: Callable[[State, float], T]) -> T | No
 
     if controller.over is not None:
         return None
-    controller.post(controller.take_question, question, answer)
+    controller.post(Asked(question, answer))
     while not ready.wait(0.5):
         if controller.over is not None:
             return None

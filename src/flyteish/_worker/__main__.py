@@ -190,7 +190,7 @@ class Worker:
             # Importing runs user code too: should it kill this process, the engine must know whose it was.
             self._connection.send(m.Taken(order.key, order.token))
             try:
-                task = self._loader.load(order.reference, order.task)
+                task = self._loader.load(order.reference, order.task, may_unpickle=order.scope.allow_pickle)
             except BlobError as error:
                 return Evidence(vanished=f"the blob store failed: {type(error).__name__}: {error}")
             except BaseException as error:  # whatever importing user code can raise

@@ -1,21 +1,23 @@
 """From a task's reference to something that can be called: by import, from the script's file, or by value.
 
-Loads a module or a value once and remembers it. Must not know about attempts: what it raises is the same
-whoever asks, names the module, the file and the cure, and no retry can mend it.
+Loads a module or a value once and remembers it. A reference names code that is to run, so importing it is what a
+worker is for; but what it leads to is looked at, not asked, and called only if it is a task or a plain function.
+Must not know about attempts: what it raises is the same whoever asks, names the module, the file and the cure, and
+no retry can mend it.
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 from collections.abc import Callable
-from functools import reduce
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flyteish._authoring.values.kind_checks import MISSING, declared, shown
+from flyteish._authoring.values.names import look_up
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish._core.model.values import TaskReference
 from flyteish.errors import BlobError, TaskNotImportableError
@@ -28,7 +30,7 @@ _CURE = "define it at module level in a file that workers can import"
 
 
 class Loadable(Protocol):
-    """What an attempt needs of a task; the tasks of ``_authoring.task`` are such."""
+    """What an attempt needs of a task; the tasks of ``_authoring.tasks.task`` are such."""
 
     @property
     def name(self) -> str:
@@ -72,8 +74,17 @@ class Loader:
         """The task, if it was loaded before."""
         return self._loaded.get((reference, task))
 
-    def load(self, reference: TaskReference, task: str) -> Loadable:
+    def load(
+        self, reference: TaskReference, task: str, *, may_import: bool = True, may_unpickle: bool = True
+    ) -> Loadable:
         """The task called ``task`` behind a reference.
+
+        Args:
+            reference: where it is.
+            task: its name, ``environment.function``.
+            may_import: whether the reference may have a module imported or a file run, and may lead to a plain
+                function; else it has to be a declared task of a module that is imported already.
+            may_unpickle: whether a function that travels by value may be unpickled.
 
         Raises:
             TaskNotImportableError: says which module or file, why, and what to do.
@@ -81,12 +92,20 @@ class Loader:
         """
         found = self._loaded.get((reference, task))
         if found is None:
-            found = self._carried(reference, task) if reference.by_value else self._named(reference, task)
+            if reference.by_value:
+                found = self._carried(reference, task, may_unpickle)
+            else:
+                found = self._named(reference, task, may_import)
             self._loaded[reference, task] = found
         return found
 
-    def _carried(self, reference: TaskReference, task: str) -> Loadable:
+    def _carried(self, reference: TaskReference, task: str, may_unpickle: bool) -> Loadable:
         assert reference.by_value is not None
+        if not may_unpickle:
+            raise TaskNotImportableError(
+                f"task {task!r} is carried by value, that is pickled, and pickling is refused by configuration "
+                f"(allow_pickle = false): {_CURE}"
+            )
         data = self._blobs().get(reference.by_value)
         try:
             import cloudpickle
@@ -100,33 +119,31 @@ class Loader:
             ) from error
         return CarriedTask(getattr(thing, "function", thing), task)
 
-    def _named(self, reference: TaskReference, task: str) -> Loadable:
+    def _named(self, reference: TaskReference, task: str, may_import: bool) -> Loadable:
         if "<" in reference.name:
             raise TaskNotImportableError(
                 f"task {task!r} is {reference.name} of module {reference.module!r}, a local function, which "
                 f"no other process can import: {_CURE}"
             )
-        module = self._module(reference, task)
+        module = self._module(reference, task) if may_import else _imported(reference, task)
         where = f"module {reference.module!r} ({getattr(module, '__file__', None) or 'no file'})"
-        try:
-            thing: Any = reduce(getattr, reference.name.split("."), module)
-        except AttributeError as error:
-            thing = _task_called(module, task)
-            if thing is None:
-                raise TaskNotImportableError(
-                    f"task {task!r}: {where} has no {reference.name!r} when a worker imports it. Is it "
-                    f"defined under `if __name__ == '__main__'`? {_CURE[0].upper()}{_CURE[1:]}"
-                ) from error
-        if getattr(thing, "__flyteish_task__", False):
+        thing = look_up(module.__dict__, reference.name)
+        if _is_task(thing):
             found: Loadable = thing
             return found
-        declared = _task_called(module, task)
-        if declared is not None:
-            return declared
-        if inspect.isfunction(thing):
+        known = _task_called(module, task)
+        if known is not None:
+            return known
+        if thing is MISSING:
+            raise TaskNotImportableError(
+                f"task {task!r}: {where} has no {reference.name!r} when a worker imports it. Is it "
+                f"defined under `if __name__ == '__main__'`? {_CURE[0].upper()}{_CURE[1:]}"
+            )
+        if type(thing) is FunctionType and may_import:
             return CarriedTask(thing, task)
         raise TaskNotImportableError(
-            f"task {task!r}: {reference.name!r} in {where} is a {type(thing).__name__}, neither a task nor a function"
+            f"task {task!r}: {reference.name!r} in {where} is {shown(thing)}, no task"
+            + (" and no function" if may_import else ", and a worker's word is not enough to call it here")
         )
 
     def _module(self, reference: TaskReference, task: str) -> ModuleType:
@@ -180,10 +197,28 @@ def script_module(file: str, name: str = "__main__") -> ModuleType:
     return module
 
 
+def _imported(reference: TaskReference, task: str) -> ModuleType:
+    """The module, if this process has it: a reference that a worker sent runs nothing new."""
+    names = (SCRIPT_MODULE, "__main__") if reference.file is not None else (reference.module,)
+    for name in names:
+        module = sys.modules.get(name)
+        if module is not None and (reference.file is None or getattr(module, "__file__", None) == reference.file):
+            return module
+    raise TaskNotImportableError(
+        f"task {task!r} was called by a worker process and is to run in this one, which has not imported "
+        f"{reference.file or reference.module!r}; where pickling is refused (allow_pickle = false), a worker cannot "
+        "have modules imported here: import it in the program, or give its queue a pool of worker processes"
+    )
+
+
+def _is_task(thing: Any) -> bool:
+    return declared(type(thing), "__flyteish_task__") is True
+
+
 def _task_called(module: ModuleType, task: str) -> Loadable | None:
     """A task that stands in the module under another name than its function's (``t = env.task(f)``)."""
     for thing in list(vars(module).values()):
-        if getattr(type(thing), "__flyteish_task__", False) and thing.name == task:
+        if _is_task(thing) and thing.name == task:
             found: Loadable = thing.base  # an override stands for the same function
             return found
     return None

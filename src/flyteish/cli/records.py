@@ -20,7 +20,7 @@ from flyteish.interfaces import RunRow
 from flyteish.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from flyteish._controller.commands import Picture
+    from flyteish._controller.snapshot import Snapshot
     from flyteish._core.model.records import Action, RunRecord
 
 _NAMES = 10_000
@@ -90,17 +90,18 @@ class Records:
             return row.phase
         return "interrupted" if self.owner is None else "active"
 
-    def picture(self) -> Picture | None:
+    def picture(self) -> Snapshot | None:
         """What the live controller last said of itself; None where there is none, or it says nothing."""
-        from flyteish._controller.commands import PICTURE, Picture
+        from flyteish._controller.commands import SNAPSHOT
+        from flyteish._controller.snapshot import Snapshot
 
         if self.owner is None:
             return None
-        note, deadline = self.store.get_note(PICTURE), time.monotonic() + _FIRST_PICTURE
+        note, deadline = self.store.get_note(SNAPSHOT), time.monotonic() + _FIRST_PICTURE
         while note is None and time.monotonic() < deadline:  # it has just begun
             time.sleep(0.05)
-            note = self.store.get_note(PICTURE)
-        return None if note is None else msgspec.json.decode(note, type=Picture)
+            note = self.store.get_note(SNAPSHOT)
+        return None if note is None else msgspec.json.decode(note, type=Snapshot)
 
     def queue_states(self) -> dict[str, str]:
         """The states of queues that outlive their session."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from flyteish.interfaces.blobs import BlobStore, BlockingBlobs, BlockingContent, Reference, Stored
 from flyteish.interfaces.engines import (
+    CallSite,
     Engine,
     EngineFactory,
     InlineLink,
@@ -27,7 +28,6 @@ from flyteish.interfaces.engines import (
     Limits,
     Link,
     Opening,
-    Origin,
     Report,
     Reports,
     Unfinished,
@@ -42,6 +42,7 @@ __all__ = [
     "BlockingBlobs",
     "BlockingContent",
     "Call",
+    "CallSite",
     "Clock",
     "Command",
     "Engine",
@@ -57,7 +58,6 @@ __all__ = [
     "OnOutcome",
     "Opening",
     "Order",
-    "Origin",
     "Outcome",
     "PriceSource",
     "Reference",

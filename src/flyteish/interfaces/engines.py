@@ -95,7 +95,7 @@ class Reports(Protocol):
         """Where the attempt's output belongs; None where logs are not kept."""
 
 
-class Origin(NamedTuple):
+class CallSite(NamedTuple):
     """Where in this process a task was called: attempts that run inline go back there."""
 
     loop: AbstractEventLoop | None
@@ -109,7 +109,7 @@ class Origin(NamedTuple):
 class InlineReports(Protocol):
     """What an engine that shares the controller's process needs besides."""
 
-    def origin(self, key: AttemptKey) -> Origin | None:
+    def origin(self, key: AttemptKey) -> CallSite | None:
         """Where the action was called; None if that was in another process. Asked on the controller's thread."""
 
     def raised(self, key: AttemptKey, error: BaseException) -> None:

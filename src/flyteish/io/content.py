@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from flyteish._authoring.values.current_blobs import BlobAddress, current_blobs
+from flyteish._authoring.values.kind_checks import shown
 from flyteish.errors import SerializationError
 from flyteish.interfaces import BlockingContent
 from flyteish.io.local_copies import (
@@ -187,6 +188,7 @@ class Content:
 
     @classmethod
     def __flyteish_unpack__(cls: type[ContentT], packed: dict[str, Any]) -> ContentT:
+        check_facts(packed, {"path": str, "name": str, "format": str, "hash": str, "size": int})
         content = cls(**packed)
         content._blobs = current_blobs.get()
         return content
@@ -207,6 +209,15 @@ class Content:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Lets pydantic models have such fields."""
         return sys.modules["pydantic_core"].core_schema.is_instance_schema(cls)
+
+
+def check_facts(packed: Any, kinds: dict[str, type]) -> None:
+    """Refuse what cannot have been packed by such a value: it may come from anywhere."""
+    if type(packed) is not dict or packed.keys() - kinds.keys():
+        raise ValueError("a reference to content needs to be a dict of " + ", ".join(kinds))
+    for name, value in packed.items():
+        if value is not None and type(value) is not BlobAddress and type(value) is not kinds[name]:
+            raise ValueError(f"a reference to content cannot have {name} = {shown(value)}")
 
 
 @contextlib.asynccontextmanager

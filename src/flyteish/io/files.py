@@ -19,7 +19,7 @@ from flyteish._authoring.values import dataframes
 from flyteish._authoring.values.current_blobs import BlobAddress, current_blobs
 from flyteish.errors import SerializationError
 from flyteish.interfaces import BlockingContent
-from flyteish.io.content import Content, on_thread
+from flyteish.io.content import Content, check_facts, on_thread
 from flyteish.io.local_copies import AsyncHandle, Scratch
 
 __all__ = ["DataFrame", "Dir", "File"]
@@ -245,6 +245,7 @@ class DataFrame:
 
     @classmethod
     def __flyteish_unpack__(cls, packed: dict[str, Any]) -> DataFrame:
+        check_facts(packed, {"uri": str, "format": str, "hash": str, "packed": list})
         frame = cls(packed["uri"], packed["format"], packed["hash"])
         frame._packed, frame._blobs = packed["packed"], current_blobs.get()
         return frame

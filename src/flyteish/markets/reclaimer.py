@@ -62,7 +62,7 @@ class Reclaimer:
         number = self._started
         self._started += 1
         self._staying[key] = number
-        lifetime = self._market.lifetime(max(0.0, at), number)
+        lifetime = self._market.lifetime(at if at > 0.0 else 0.0, number)
         if lifetime is not None:
             heapq.heappush(self._ends, (now + lifetime, number, key))
         if self._held is not None:
@@ -75,7 +75,8 @@ class Reclaimer:
         self._leaving.pop(key, None)
         if len(self._ends) > 2 * len(self._staying) + 64:
             # Most planned notices belong to ended attempts: short tasks must not fill the heap for hours.
-            self._ends = [end for end in self._ends if self._stays(end)]
+            staying = self._staying
+            self._ends = [end for end in self._ends if staying.get(end[2]) == end[1]]
             heapq.heapify(self._ends)
 
     def next_due(self) -> float | None:

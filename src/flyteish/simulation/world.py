@@ -27,7 +27,6 @@ from flyteish._core.model.effects import (
 from flyteish._core.model.events import (
     ActionSubmitted,
     Event,
-    PoolCapacityChanged,
     RunSubmitted,
     TaskDeclared,
     TimePassed,
@@ -40,8 +39,7 @@ from flyteish._core.model.values import Payload, Profile, TaskReference
 from flyteish._core.rules.experience import Experience
 from flyteish._core.state import State
 from flyteish.interfaces import Market
-from flyteish.markets.price_feed import PriceFeed
-from flyteish.markets.reclaimer import Reclaimer
+from flyteish.markets.followed import Markets
 from flyteish.simulation.machines import Job, Machine, is_plain
 from flyteish.simulation.workload import Workload
 
@@ -109,16 +107,9 @@ class VirtualWorld:
         self._chance: dict[int, Random] = {}
         self._kept: list[Workload] = []  # so that an id stands for one workload only
         self._runs = 0
-        self._reclaimers = {name: Reclaimer(self._pools[name], market) for name, market in markets.items()}
-        self._available: dict[str, int | None] = dict.fromkeys(self._reclaimers)
-        self._market_next: dict[str, float] = {}
-        self._next_market = math.inf
-        self._prices = PriceFeed(pools)
-        self._prices.open(self.now)
-        self._follow_prices()
-        for name, reclaimer in self._reclaimers.items():
-            reclaimer.opened(self.now)
-            self._follow(name)
+        self._markets = Markets(pools, markets)
+        self._markets.open(self.now)
+        self._follow_markets()
 
     # -- what comes ---------------------------------------------------------------------------------------------
 
@@ -219,14 +210,14 @@ class VirtualWorld:
         Raises:
             ConfigurationError, UnknownQueueError: a queue can never take the work.
         """
-        heap, until = self._heap, self._until
+        heap, until, markets = self._heap, self._until, self._markets
         while self.unfinished or self._coming:
             timers = self.state.timers
             soonest = when = heap[0][0] if heap else math.inf
             if timers and timers[0].at < soonest:
                 soonest = timers[0].at
-            if self._next_market < soonest:
-                soonest = self._next_market
+            if markets.next_at < soonest:
+                soonest = markets.next_at
             if soonest > self.now:
                 if soonest > until:
                     self.now = until
@@ -234,7 +225,7 @@ class VirtualWorld:
                 if soonest > self.sample_at:
                     self._sampled(self, soonest)
                 self.now = soonest
-            if self._next_market <= self.now:
+            if markets.next_at <= self.now:
                 self._follow_markets()
             elif when <= self.now:
                 _, _, call, argument = heappop(heap)
@@ -246,33 +237,12 @@ class VirtualWorld:
             call(argument)
 
     def _follow_markets(self) -> None:
-        for name, when in list(self._market_next.items()):
-            if when <= self.now:
-                for key, notice in self._reclaimers[name].due(self.now):
-                    machine = self._live.get(key)
-                    if machine is not None:
-                        machine.notice(notice.kind, notice.seconds, notice.source)
-                self._follow(name)
-
-    def _follow(self, name: str) -> None:
-        reclaimer = self._reclaimers[name]
-        available = reclaimer.capacity(self.now)
-        if available != self._available[name]:
-            self._available[name] = available
-            self.tell(PoolCapacityChanged(name, available, "the pool's market"))
-        self._ask_again(name)
-
-    def _follow_prices(self, _: object = None) -> None:
-        for event in self._prices.changes(self.now):
+        for key, notice in self._markets.due(self.now):
+            machine = self._live.get(key)
+            if machine is not None:
+                machine.notice(notice.kind, notice.seconds, notice.source)
+        for event in self._markets.news(self.now):
             self.tell(event)
-        due = self._prices.next_due()
-        if due is not None:
-            self.at(due, self._follow_prices, None)
-
-    def _ask_again(self, name: str) -> None:
-        due = self._reclaimers[name].next_due()
-        self._market_next[name] = math.inf if due is None else due
-        self._next_market = min(self._market_next.values())
 
     # -- the core -----------------------------------------------------------------------------------------------
 
@@ -292,16 +262,13 @@ class VirtualWorld:
         self.running[effect.medium] += 1
         machine = Machine(self, job, action, self._pools[effect.pool])
         self._live[machine.key] = machine
-        reclaimer = self._reclaimers.get(effect.pool)
-        if reclaimer is not None and reclaimer.attempt_started(self.now, machine.key):
-            self._ask_again(effect.pool)
+        self._markets.started(effect.pool, machine.key, self.now)
 
     def left(self, machine: Machine) -> None:
         """An attempt is over; the core hears of it next."""
         del self._live[machine.key]
         self.running[self._pools[machine.pool].medium] -= 1
-        if machine.pool in self._reclaimers:
-            self._reclaimers[machine.pool].attempt_ended(machine.key)
+        self._markets.ended(machine.key, machine.pool)
 
     def _stop(self, effect: StopAttempt) -> None:
         machine = self._live.get(effect.key)

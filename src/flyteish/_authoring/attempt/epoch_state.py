@@ -105,21 +105,25 @@ def _access(state: Any, where: str) -> _Access:
     if not isinstance(state, type) and callable(take) and callable(give):
         return f"state_dict of {cls.__qualname__}", take, give
     if cls in (list, bytearray):
-        return cls.__name__, lambda: state, lambda saved: _refill(state, saved)
+        return cls.__name__, lambda: state, lambda saved: _refill(state, _exactly(cls, saved))
     if cls is dict or cls is set:
-        return cls.__name__, lambda: state, lambda saved: (state.clear(), state.update(saved))
+        return cls.__name__, lambda: state, lambda saved: _update(state, _exactly(cls, saved))
     if cls is deque:
-        return "deque", lambda: list(state), lambda saved: (state.clear(), state.extend(saved))
+        return "deque", lambda: list(state), lambda saved: (state.clear(), state.extend(_exactly(list, saved)))
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(state, numpy.ndarray):
-        return "array", lambda: state, lambda saved: _refill_array(state, saved)
+        return "array", lambda: state, lambda saved: _refill_array(state, _exactly(cls, saved))
     if _is_fixed(state):
         raise InputTypeError(
             f"checkpoint.epochs(): {where}, {_short(state)}, can't be restored in place: pass the list, dict or object "
             "that holds it, or save= and load="
         )
     if isinstance(state, msgspec.Struct):
-        return cls.__qualname__, lambda: msgspec.structs.asdict(state), lambda saved: _set_fields(state, saved)
+        return (
+            cls.__qualname__,
+            lambda: msgspec.structs.asdict(state),
+            lambda saved: _set_fields(state, _exactly(dict, saved)),
+        )
     return cls.__qualname__, state.__getstate__, lambda saved: _set_state(state, saved)
 
 
@@ -133,6 +137,18 @@ def _is_fixed(state: Any) -> bool:
         return True
     # Neither attributes nor a way of its own: an opaque handle, such as a lock or a file.
     return state.__getstate__() is None
+
+
+def _exactly(kind: type, saved: Any) -> Any:
+    """What was saved, which has to be of the kind that it is restored into before anything is cleared for it."""
+    if type(saved) is not kind:
+        raise CheckpointError(f"the checkpoint holds a {type(saved).__qualname__} where a {kind.__qualname__} belongs")
+    return saved
+
+
+def _update(state: Any, saved: Any) -> None:
+    state.clear()
+    state.update(saved)
 
 
 def _refill(state: Any, saved: Any) -> None:

@@ -153,7 +153,7 @@ class TaskSignature:
 
     def without(self, data: bytes, ignored: tuple[str, ...]) -> bytes:
         """Encoded inputs with some parameters left out: what a cache's key is made of."""
-        kept = {name: value for name, value in self._codec.decode(data).items() if name not in ignored}
+        kept = {name: value for name, value in self._record(data).items() if name not in ignored}
         return self._codec.seal({name: self._codec.lower(value) for name, value in kept.items()})
 
     def decode_inputs(self, data: bytes | memoryview) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -161,26 +161,38 @@ class TaskSignature:
         form = self._form_
         if form is None:
             form = self._form()
-        record = self._codec.decode(data)
+        record = self._record(data)
         if tuple(record) != form.names:
             record = self._reconciled(record)
         if form.positional_only:
             return tuple(record.values()), {}
         return self._split(record)
 
+    def _record(self, data: bytes | memoryview) -> dict[str, Any]:
+        record = self._codec.decode(data)
+        if type(record) is not dict:
+            raise SerializationError(f"{self._task}(): the recorded call is a {type(record).__name__}, not a call")
+        return record
+
     def _split(self, record: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter, value in zip(self._form().parameters, record.values(), strict=True):
             if parameter.kind is _VAR_POSITIONAL:
-                args.extend(value)
+                args.extend(self._starred(parameter, value, list, tuple))
             elif parameter.kind is _VAR_KEYWORD:
-                kwargs.update(value)
+                kwargs.update(self._starred(parameter, value, dict))
             elif parameter.kind is _KEYWORD_ONLY:
                 kwargs[parameter.name] = value
             else:
                 args.append(value)
         return tuple(args), kwargs
+
+    def _starred(self, parameter: Parameter, value: Any, *kinds: type) -> Any:
+        if type(value) not in kinds:
+            shown = f"{_STARS[parameter.kind]}{parameter.name}"
+            raise SerializationError(f"{self._task}(): the recorded {shown} is a {type(value).__name__}")
+        return value
 
     def _reconciled(self, record: dict[str, Any]) -> dict[str, Any]:
         """A call recorded before the function's parameters were changed, by name."""

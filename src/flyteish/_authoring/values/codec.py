@@ -28,6 +28,7 @@ from msgspec.msgpack import Ext
 
 from flyteish._authoring.values import kinds, third_party
 from flyteish._authoring.values.current_blobs import shelve, unshelve
+from flyteish._authoring.values.kind_checks import exactly
 from flyteish._authoring.values.kinds import (
     BIG_INT,
     BLOB_ADDRESS,
@@ -290,7 +291,7 @@ class Codec:
             raise SerializationError(f"{self.owner}: written by a newer flyteish (kind {code} is not known here)")
         state = self._read(data)
         if kind is REFERENCE:
-            return self.names.find(state)
+            return self.names.find(exactly(str, state), may_import=current_pickle_policy.get().allow_pickle)
         if kind is PICKLE:
             return self._unpickled(state)
         return kind.unpack(state)

@@ -50,8 +50,10 @@ def shelve(data: bytes) -> bytes | BlobAddress:
 
 def unshelve(content: bytes | memoryview | BlobAddress) -> bytes | memoryview:
     """The data that ``shelve`` was given."""
-    if isinstance(content, bytes | memoryview):
+    if type(content) is bytes or type(content) is memoryview:
         return content
+    if type(content) is not BlobAddress:
+        raise ValueError(f"a {type(content).__name__} stands where content or its address belongs")
     blobs = current_blobs.get()
     if blobs is None:
         raise SerializationError(

@@ -11,6 +11,7 @@ import importlib
 import io
 from typing import Any
 
+from flyteish._authoring.values import kind_checks as check
 from flyteish._authoring.values.current_blobs import shelve, unshelve
 from flyteish._authoring.values.kinds import NoEncoding
 
@@ -41,7 +42,9 @@ def pack(frame: Any) -> list[Any]:
 
 def unpack(state: Any) -> Any:
     """A fresh frame of the recorded library and class."""
-    library, name, notes, content = state
+    library, name, notes, content = check.listed(state, 4)
+    if check.exactly(str, name) not in _FRAMES.get(check.exactly(str, library), ()):
+        raise ValueError(f"{library}.{name} is no data frame that is known here")
     return _DECODERS[library](unshelve(content), name, notes)
 
 
@@ -141,14 +144,15 @@ def _encode_pandas(frame: Any, name: str) -> tuple[Any, bytes]:
 
 
 def _decode_pandas(data: bytes | memoryview, name: str, notes: Any) -> Any:
+    label, frequency = check.listed(notes, 2)
     frame = _arrow_table(data).to_pandas()
     # Arrow may hand out views of its read-only buffer; a frame that one gets as an argument is one's own.
     frame = frame.copy()
     if name == "Series":
         frame = frame["values"]
-        (frame.name,) = notes[0]
-    if notes[1] is not None:
-        frame.index.freq = notes[1]
+        (frame.name,) = check.listed(label, 1)
+    if frequency is not None:
+        frame.index.freq = check.exactly(str, frequency)
     return frame
 
 

@@ -1,11 +1,12 @@
 """Exceptions as plain data and back: what was raised in one process can be raised again in another.
 
 ``document`` describes any exception, however hostile its ``__str__``; ``rebuild`` makes the same class of
-exception again without unpickling and without calling a line of the class's own code. Neither ever raises.
+exception again without unpickling, without importing anything, and without calling a line of the class's own code.
+Neither ever raises.
 Must not know who failed, nor what follows from it: ``final`` is the one judgement, and it is by type.
 
 What cannot be the same again: an argument that is not plain data arrives as its ``repr``; an attribute that
-is not plain data is left out; an exception whose class cannot be imported arrives as ``RemoteTaskError``,
+is not plain data is left out; an exception whose class this process has not imported arrives as ``RemoteTaskError``,
 and so does one that must not be raised by somebody else (``SystemExit``, ``KeyboardInterrupt``,
 ``GeneratorExit``, a ``CancelledError``, ``StopIteration``): it would end the host, or a generator in it.
 The original is then its cause.
@@ -13,11 +14,20 @@ The original is then its cause.
 
 from __future__ import annotations
 
-import importlib
+import builtins
 import sys
+from types import ModuleType
 from typing import Any, Final
 
 from flyteish._authoring.values import plain_data
+from flyteish._authoring.values.kind_checks import (
+    bases_of,
+    declared,
+    is_class,
+    is_subclass,
+    namespace_of,
+    put_attribute,
+)
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish._core.model.values import ErrorDocument
 from flyteish.errors import (
@@ -199,7 +209,7 @@ def shortened(text: str) -> str:
 
 
 def rebuild(document: ErrorDocument) -> BaseException:
-    """The exception, of its own class where that can be imported here; its traceback is kept as a note.
+    """The exception, of its own class where this process has imported that; its traceback is kept as a note.
 
     Always an ``Exception`` that anybody may raise: see the module's docstring for what becomes of others.
     """
@@ -219,10 +229,11 @@ def _rebuilt(document: ErrorDocument, depth: int) -> BaseException:
         original, exc = exc, _stand_in(document)
         cause = original if cause is None else cause
     _put_notes(exc, document)
+    # Through BaseException: the class may have set traps of its own.
     if context is not None:
-        exc.__context__ = context
+        _CONTEXT.__set__(exc, context)
     if cause is not None:
-        exc.__cause__ = cause  # sets __suppress_context__ too, as `raise ... from` does
+        _CAUSE.__set__(exc, cause)  # sets __suppress_context__ too, as `raise ... from` does
     return exc
 
 
@@ -241,8 +252,8 @@ def _instance(document: ErrorDocument, depth: int) -> BaseException | None:
 
 def _made(kind: type[BaseException], arguments: tuple[Any, ...], init: tuple[Any, ...]) -> BaseException | None:
     """An instance made by the built-in bases alone: the class's own code is not called."""
-    for base in type.mro(kind):
-        if base.__module__ != "builtins" or not issubclass(base, BaseException):
+    for base in map(_BUILTIN.get, map(id, bases_of(kind))):
+        if base is None:
             continue
         try:
             exc: BaseException = base.__new__(kind, *arguments)
@@ -252,7 +263,7 @@ def _made(kind: type[BaseException], arguments: tuple[Any, ...], init: tuple[Any
             try:
                 base.__init__(exc, *init)
             except (TypeError, ValueError):
-                exc.args = init
+                _ARGS.__set__(exc, init)
         return exc
     return None
 
@@ -269,14 +280,14 @@ def _stand_in(document: ErrorDocument) -> RemoteTaskError:
 
 def _put_attributes(exc: BaseException, document: ErrorDocument) -> None:
     attributes = plain_data.decode(document.attributes)
-    if isinstance(exc, RemoteTaskError):
-        exc.remote_type = ""  # its __init__ was not called
+    if issubclass(type(exc), RemoteTaskError):
+        put_attribute(exc, "remote_type", "")  # its __init__ was not called
     if not isinstance(attributes, dict):
         return
     for name, value in attributes.items():
         try:
-            object.__setattr__(exc, name, value)
-        except (AttributeError, TypeError):
+            put_attribute(exc, name, value)
+        except (AttributeError, TypeError, ValueError):
             pass  # a read-only attribute: the class computes it
 
 
@@ -285,39 +296,35 @@ def _put_notes(exc: BaseException, document: ErrorDocument) -> None:
     if document.traceback and not any(note.startswith(REMOTE_TRACEBACK) for note in notes):
         notes.append(f"{REMOTE_TRACEBACK}:\n{document.traceback}")
     if notes:
-        object.__setattr__(exc, "__notes__", notes)
+        put_attribute(exc, "__notes__", notes)
 
 
 def _may_travel(exc: BaseException) -> bool:
-    return isinstance(exc, Exception) and not isinstance(exc, StopIteration | StopAsyncIteration)
+    # Of the type: isinstance would ask the exception for its __class__.
+    return issubclass(type(exc), Exception) and not issubclass(type(exc), StopIteration | StopAsyncIteration)
 
 
 def find_class(name: str) -> type[BaseException] | None:
-    """The exception class of that qualified name, imported if need be; None where there is none."""
+    """The exception class of that qualified name, if this process has imported it; None: it has not."""
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         return None
     for end in range(len(parts) - 1, 0, -1):
         module = sys.modules.get(".".join(parts[:end]))
-        if module is not None:
-            found = _class_in(module, parts[end:])
-            return found if found is not None else _imported(parts, end)
-    return _imported(parts, 0)
-
-
-def _imported(parts: list[str], loaded: int) -> type[BaseException] | None:
-    """From modules that are not loaded yet, the longest name first, as an ``except`` would need them."""
-    for end in range(len(parts) - 1, loaded, -1):
-        try:
-            module = importlib.import_module(".".join(parts[:end]))
-        except (Exception, SystemExit):
-            continue  # no such module, or one that cannot be imported here: its class is not known here
-        return _class_in(module, parts[end:])
+        if issubclass(type(module), ModuleType):
+            return _class_in(object.__getattribute__(module, "__dict__"), parts[end:])
     return None
 
 
-def _class_in(module: object, path: list[str]) -> type[BaseException] | None:
-    found: object = module
-    for part in path:
-        found = getattr(found, part, None)
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
+def _class_in(namespace: Any, path: list[str]) -> type[BaseException] | None:
+    """By looking, not by asking: a module or a class may answer with code of its own."""
+    found = namespace.get(path[0])
+    for part in path[1:]:
+        found = namespace_of(found).get(part) if is_class(found) else None
+    return found if is_subclass(found, BaseException) else None
+
+
+_BUILTIN: dict[int, Any] = {id(kind): kind for kind in vars(builtins).values() if is_subclass(kind, BaseException)}
+_ARGS: Any = declared(BaseException, "args")
+_CAUSE: Any = declared(BaseException, "__cause__")
+_CONTEXT: Any = declared(BaseException, "__context__")

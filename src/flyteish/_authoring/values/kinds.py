@@ -1,7 +1,11 @@
 """How each kind of Python object is taken apart into simpler values, and put together again.
 
-A kind's number is part of the stored format: never reuse one. Must not know about annotations, tasks or bytes
-on the wire; ``values`` encodes what comes out here, and asks ``foreign`` for the kinds of other libraries.
+A kind's number is part of the stored format: never reuse one. Taking apart may call what the object's class
+offers. Putting together calls nothing that ``kind_checks`` has not found to be of its kind, and then no more than
+what the class declares for it: ``__flyteish_unpack__``, the default factory of a field that the record lacks, a
+Struct's ``__post_init__``, an Enum's ``_missing_``, and the hash of what becomes a key. Must not know about
+annotations, tasks or bytes on the wire; ``codec`` encodes what comes out here, and asks ``third_party`` for the
+kinds of other libraries.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from flyteish._authoring.values import kind_checks as check
 from flyteish._authoring.values.current_blobs import BlobAddress
 
 Shape = Literal["opaque", "items", "unordered", "object"]
@@ -64,9 +69,9 @@ def _pack_datetime(value: dt.datetime) -> object:
 
 
 def _unpack_datetime(state: Any) -> dt.datetime:
-    if isinstance(state, str):
+    if type(state) is str:
         return dt.datetime.fromisoformat(state)
-    text, fold, zone = state
+    text, fold, zone = _moment(state)
     return dt.datetime.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
@@ -75,8 +80,20 @@ def _pack_time(value: dt.time) -> object:
 
 
 def _unpack_time(state: Any) -> dt.time:
-    text, fold, zone = state
+    text, fold, zone = _moment(state)
     return dt.time.fromisoformat(text).replace(fold=fold, tzinfo=zone)
+
+
+def _moment(state: Any) -> tuple[str, int, dt.tzinfo | None]:
+    text, fold, zone = check.listed(state, 3)
+    if zone is not None:
+        check.subclass_of(dt.tzinfo, type(zone))
+    return check.exactly(str, text), check.exactly(int, fold), zone
+
+
+def _unpack_timezone(state: Any) -> dt.timezone:
+    offset, *name = check.listed(state, 1, 2)
+    return dt.timezone(check.exactly(dt.timedelta, offset), *(check.exactly(str, each) for each in name))
 
 
 def _pack_zone(value: Any) -> str:
@@ -85,76 +102,100 @@ def _pack_zone(value: Any) -> str:
     return str(value.key)
 
 
-def _imported(module: str, name: str) -> Callable[..., Any]:
-    """A constructor that is imported when first used."""
-
-    def build(*state: Any, **named: Any) -> Any:
-        return getattr(importlib.import_module(module), name)(*state, **named)
-
-    return build
+def _from_text(module: str, name: str) -> Callable[[Any], Any]:
+    """A constructor that takes text, imported when first used."""
+    return lambda state: getattr(importlib.import_module(module), name)(check.exactly(str, state))
 
 
-_FRACTION = _imported("fractions", "Fraction")
-_UUID = _imported("uuid", "UUID")
+def _unpack_uuid(state: Any) -> Any:
+    return importlib.import_module("uuid").UUID(bytes=check.exactly(bytes, state))
+
+
+def _unpack_fraction(state: Any) -> Any:
+    return importlib.import_module("fractions").Fraction(*check.numbers(state, 2))
+
+
+def _unpack_complex(state: Any) -> complex:
+    real, imaginary = check.listed(state, 2)
+    return complex(check.exactly(float, real), check.exactly(float, imaginary))
+
+
+def _unpack_deque(state: Any) -> Any:
+    longest, items = check.listed(state, 2)
+    return collections.deque(check.listed(items), check.one_of((int, type(None)), longest))
+
+
+def _unpack_defaultdict(state: Any) -> Any:
+    factory, content = check.listed(state, 2)
+    return collections.defaultdict(factory, check.pairs(content))
 
 
 def _unpack_counter(state: Any) -> Any:
     counter: collections.Counter[Any] = collections.Counter()
-    dict.update(counter, state)  # Counter's own update adds, which fails on counts that are not numbers
+    dict.update(counter, check.pairs(state))  # Counter's own update adds, which fails on counts that are no numbers
     return counter
 
 
-BIG_INT = Kind(1, _pack_int, lambda state: int.from_bytes(state, "big", signed=True))
+def _unpack_pattern(state: Any) -> Any:
+    pattern, flags = check.listed(state, 2)
+    return re.compile(check.one_of((str, bytes), pattern), check.exactly(int, flags))
+
+
+def _unpack_path(state: Any) -> Any:
+    name, text = check.listed(state, 2)
+    return _PATHS[check.exactly(str, name)](check.exactly(str, text))
+
+
+BIG_INT = Kind(1, _pack_int, lambda state: int.from_bytes(check.exactly(bytes, state), "big", signed=True))
 WILD_TEXT = Kind(
     2,
     lambda text: text.encode("utf-8", "surrogatepass"),
-    lambda state: state.decode("utf-8", "surrogatepass"),
+    lambda state: check.exactly(bytes, state).decode("utf-8", "surrogatepass"),
 )
-MAP = Kind(3, _pairs, dict)
-TUPLE = Kind(4, list, tuple, "items")
+MAP = Kind(3, _pairs, lambda state: dict(check.pairs(state)))
+TUPLE = Kind(4, list, lambda state: tuple(check.listed(state)), "items")
 REFERENCE = Kind(5, _keep, _keep)  # a class or function by name; the codec knows the names
 PICKLE = Kind(6, _keep, _keep)  # by cloudpickle; the codec knows whether that is allowed
-BLOB_ADDRESS = Kind(7, str, BlobAddress)
+BLOB_ADDRESS = Kind(7, str, lambda state: BlobAddress(check.exactly(str, state)))
 
 _PLAIN: dict[type, Kind] = {
     tuple: TUPLE,
-    set: Kind(8, list, set, "unordered"),
-    frozenset: Kind(9, list, frozenset, "unordered"),
-    bytearray: Kind(10, bytes, bytearray),
-    complex: Kind(11, lambda value: [value.real, value.imag], lambda state: complex(*state)),
-    range: Kind(12, lambda value: [value.start, value.stop, value.step], lambda state: range(*state)),
-    slice: Kind(13, lambda value: [value.start, value.stop, value.step], lambda state: slice(*state)),
+    set: Kind(8, list, lambda state: set(check.listed(state)), "unordered"),
+    frozenset: Kind(9, list, lambda state: frozenset(check.listed(state)), "unordered"),
+    bytearray: Kind(10, bytes, lambda state: bytearray(check.exactly(bytes, state))),
+    complex: Kind(11, lambda value: [value.real, value.imag], _unpack_complex),
+    range: Kind(12, lambda value: [value.start, value.stop, value.step], lambda state: range(*check.numbers(state, 3))),
+    slice: Kind(13, lambda value: [value.start, value.stop, value.step], lambda state: slice(*check.listed(state, 3))),
     dt.datetime: Kind(14, _pack_datetime, _unpack_datetime),
-    dt.date: Kind(15, dt.date.isoformat, dt.date.fromisoformat),
+    dt.date: Kind(15, dt.date.isoformat, lambda state: dt.date.fromisoformat(check.exactly(str, state))),
     dt.time: Kind(16, _pack_time, _unpack_time),
     dt.timedelta: Kind(
-        17, lambda value: [value.days, value.seconds, value.microseconds], lambda state: dt.timedelta(*state)
+        17,
+        lambda value: [value.days, value.seconds, value.microseconds],
+        lambda state: dt.timedelta(*check.numbers(state, 3)),
     ),
     BlobAddress: BLOB_ADDRESS,
-    dt.timezone: Kind(18, lambda value: list(value.__getinitargs__()), lambda state: dt.timezone(*state)),
+    dt.timezone: Kind(18, lambda value: list(value.__getinitargs__()), _unpack_timezone),
 }
 
 # By name, so that nobody pays for importing what no value uses.
 _NAMED: dict[str, Kind] = {
-    "zoneinfo.ZoneInfo": Kind(19, _pack_zone, _imported("zoneinfo", "ZoneInfo")),
-    "decimal.Decimal": Kind(20, str, _imported("decimal", "Decimal")),
-    "uuid.UUID": Kind(21, lambda value: value.bytes, lambda state: _UUID(bytes=state)),
-    "fractions.Fraction": Kind(22, lambda value: [value.numerator, value.denominator], lambda state: _FRACTION(*state)),
-    "collections.OrderedDict": Kind(23, _pairs, collections.OrderedDict),
-    "collections.deque": Kind(
-        24, lambda value: [value.maxlen, list(value)], lambda state: collections.deque(state[1], state[0])
-    ),
-    "collections.defaultdict": Kind(
-        25,
-        lambda value: [value.default_factory, _pairs(value)],
-        lambda state: collections.defaultdict(*state),
-    ),
+    "zoneinfo.ZoneInfo": Kind(19, _pack_zone, _from_text("zoneinfo", "ZoneInfo")),
+    "decimal.Decimal": Kind(20, str, _from_text("decimal", "Decimal")),
+    "uuid.UUID": Kind(21, lambda value: value.bytes, _unpack_uuid),
+    "fractions.Fraction": Kind(22, lambda value: [value.numerator, value.denominator], _unpack_fraction),
+    "collections.OrderedDict": Kind(23, _pairs, lambda state: collections.OrderedDict(check.pairs(state))),
+    "collections.deque": Kind(24, lambda value: [value.maxlen, list(value)], _unpack_deque),
+    "collections.defaultdict": Kind(25, lambda value: [value.default_factory, _pairs(value)], _unpack_defaultdict),
     "collections.Counter": Kind(26, _pairs, _unpack_counter),
-    "re.Pattern": Kind(27, lambda value: [value.pattern, value.flags], lambda state: re.compile(*state)),
+    "re.Pattern": Kind(27, lambda value: [value.pattern, value.flags], _unpack_pattern),
 }
 
-_PATH = Kind(28, lambda path: [type(path).__name__, str(path)], lambda state: getattr(pathlib, state[0])(state[1]))
-_PATHS = (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
+_PATH = Kind(28, lambda path: [type(path).__name__, str(path)], _unpack_path)
+_PATHS: dict[str, Callable[[str], Any]] = {
+    kind.__name__: kind
+    for kind in (pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath)
+}
 
 
 # -- classes that people write ---------------------------------------------------------------------
@@ -166,8 +207,17 @@ def _pack_enum(member: Any) -> list[Any]:
     return [type(member), None, member._value_]  # flags joined with |
 
 
+#: What members that are not declared are made of: flags joined with |, or what ``_missing_`` knows to read.
+_ENUM_VALUES = (int, str, bytes, float, type(None))
+
+
 def _unpack_enum(state: Any) -> Any:
-    return state[0][state[1]] if len(state) == 2 else state[0](state[2])
+    kind, name, *value = check.listed(state, 2, 3)
+    cls = check.subclass_of(enum.Enum, kind)
+    if value:
+        check.one_of(_ENUM_VALUES, value[0])
+    # Not through the class: its metaclass may say otherwise what indexing and calling mean.
+    return enum.EnumType.__call__(cls, *value) if value else enum.EnumType.__getitem__(cls, check.exactly(str, name))
 
 
 def _extras(value: Any, fields: Iterable[str]) -> dict[str, Any]:
@@ -193,22 +243,35 @@ def _pack_instance(value: Any) -> tuple[type, dict[str, Any]]:
 
 
 def _unpack_instance(state: Any) -> Any:
-    cls, recorded = state
+    cls, recorded = check.listed(state, 2)
+    if not _is_record(cls):
+        raise ValueError(f"{check.shown(cls)} stands where a dataclass or an attrs class belongs")
     instance = object.__new__(cls)
-    for name, value in recorded.items():
-        object.__setattr__(instance, name, value)
+    for name, value in check.named(recorded).items():
+        check.put_attribute(instance, name, value)
     for field in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():
         if field.name not in recorded:
             _fill(instance, field)
     return instance
 
 
+def _is_record(cls: Any) -> bool:
+    return (
+        check.is_class(cls)
+        and (
+            type(check.declared(cls, "__dataclass_fields__")) is dict
+            or check.is_subclass(type(check.declared(cls, "__attrs_attrs__")), tuple)
+        )
+        and check.makes_instances_itself(cls)
+    )
+
+
 def _fill(instance: Any, field: dataclasses.Field[Any]) -> None:
     """A field that the recorded value lacks: the class has gained it since."""
     if field.default_factory is not dataclasses.MISSING:
-        object.__setattr__(instance, field.name, field.default_factory())
+        check.put_attribute(instance, field.name, field.default_factory())
     elif field.default is not dataclasses.MISSING:
-        object.__setattr__(instance, field.name, field.default)
+        check.put_attribute(instance, field.name, field.default)
     elif field.init:
         cls = type(instance).__qualname__
         raise LookupError(f"the recorded {cls} has no field {field.name!r}, which {cls} now requires")
@@ -221,15 +284,24 @@ def _pack_struct(value: Any) -> tuple[type, dict[str, Any]]:
 
 
 def _unpack_struct(state: Any) -> Any:
-    cls, recorded = state
+    kind, recorded = check.listed(state, 2)
+    cls = check.subclass_of(msgspec.Struct, kind)
+    # A class that makes its instances by code of its own cannot be a Struct that anybody has made one of.
+    if check.declared(type(cls), "__call__") is not _CALL or check.declared(cls, "__new__") is not _NEW:
+        raise ValueError(f"{check.shown(cls)} makes its instances by code of its own")
+    check.named(recorded)
     fields = {name: recorded.pop(name) for name in cls.__struct_fields__ if name in recorded}
     instance = cls(**fields)
     if hasattr(cls, "__post_init__"):  # it has seen these values before, and may have changed them
         for name, value in fields.items():
             msgspec.structs.force_setattr(instance, name, value)
     for name, value in recorded.items():
-        setattr(instance, name, value)
+        check.put_attribute(instance, name, value, msgspec.structs.force_setattr)
     return instance
+
+
+_CALL = check.declared(type(msgspec.Struct), "__call__")
+_NEW = check.declared(msgspec.Struct, "__new__")
 
 
 def _pack_named_tuple(value: Any) -> tuple[type, dict[str, Any]]:
@@ -237,20 +309,37 @@ def _pack_named_tuple(value: Any) -> tuple[type, dict[str, Any]]:
 
 
 def _unpack_named_tuple(state: Any) -> Any:
-    cls, recorded = state
-    fields = {**cls._field_defaults, **recorded}
-    return tuple.__new__(cls, [fields[name] for name in cls._fields])
+    kind, recorded = check.listed(state, 2)
+    cls = check.subclass_of(tuple, kind)
+    names, defaults = check.declared(cls, "_fields"), check.declared(cls, "_field_defaults")
+    if type(names) is not tuple or type(defaults) is not dict:
+        raise ValueError(f"{check.shown(cls)} stands where a NamedTuple belongs")
+    fields = {**defaults, **check.named(recorded)}
+    if missing := [name for name in names if name not in fields]:
+        raise LookupError(f"the recorded {check.shown(cls)} has no field {missing[0]!r}, which it now requires")
+    return tuple.__new__(cls, [fields[name] for name in names])
 
 
 def _pack_portable(value: Any) -> tuple[Any, ...]:
     return type(value), {}, value.__flyteish_pack__()
 
 
+def _unpack_portable(state: Any) -> Any:
+    cls, _, packed = check.listed(state, 3)
+    unpack: Any = check.declared(cls, "__flyteish_unpack__") if check.is_class(cls) else None
+    if (
+        not check.is_one_of((classmethod, staticmethod), unpack)
+        or check.declared(cls, "__flyteish_pack__") is check.MISSING
+    ):
+        raise ValueError(f"{check.shown(cls)} stands where a class with __flyteish_unpack__ belongs")
+    return unpack.__get__(None, cls)(packed)
+
+
 _ENUM = Kind(29, _pack_enum, _unpack_enum)
 _INSTANCE = Kind(30, _pack_instance, _unpack_instance, "object")
 _STRUCT = Kind(31, _pack_struct, _unpack_struct, "object")
 _NAMED_TUPLE = Kind(32, _pack_named_tuple, _unpack_named_tuple, "object")
-_PORTABLE = Kind(33, _pack_portable, lambda state: state[0].__flyteish_unpack__(state[2]), "object")
+_PORTABLE = Kind(33, _pack_portable, _unpack_portable, "object")
 
 
 def has_plain_layout(cls: Any) -> bool:
@@ -285,7 +374,7 @@ def kind_of(cls: Any) -> Kind | None:
         return _STRUCT
     if (hasattr(cls, "__dataclass_fields__") or hasattr(cls, "__attrs_attrs__")) and has_plain_layout(cls):
         return _INSTANCE
-    return _PATH if cls in _PATHS else None
+    return _PATH if cls in _PATHS.values() else None
 
 
 KINDS: dict[int, Kind] = {

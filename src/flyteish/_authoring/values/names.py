@@ -1,8 +1,11 @@
 """How classes and functions are named inside encoded values, and found again.
 
 Names of a task's own module are relative to it (``:Config``), so a script that runs as ``__main__`` here and
-under another name in a worker means the same class, and equal calls stay equal. Must not know how names are
-encoded.
+under another name in a worker means the same class, and equal calls stay equal.
+
+A name in bytes that somebody else wrote is a request, not an order. Finding asks no module's and no class's code: it
+looks into their ``__dict__``, and what it gives is a class or a function. A module that this process has not imported
+is imported only if whoever decodes may do so, because importing is running code. Must not know how names are encoded.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ import importlib
 import inspect
 import sys
 from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
-_MISSING: Any = object()
+from flyteish._authoring.values.kind_checks import MISSING, is_class, is_one_of, namespace_of
+
 #: What these hold differs from process to process, so a name in them says nothing elsewhere.
 _PRIVATE_MODULES = frozenset({"__main__", "__mp_main__"})
 
@@ -50,32 +55,55 @@ class Names:
         if self._known.get(name) is thing:
             return name
         if name.startswith(":"):
-            return name if _walk(self._globals, qualname) is thing else None
+            return name if look_up(self._globals, qualname) is thing else None
         if module in _PRIVATE_MODULES or module not in sys.modules:
             return None
-        return name if _walk(vars(sys.modules[module]), qualname) is thing else None
+        return name if look_up(vars(sys.modules[module]), qualname) is thing else None
 
-    def find(self, name: str) -> Any:
-        """The class or function of that name. Raises LookupError."""
+    def find(self, name: str, *, may_import: bool = False) -> Any:
+        """The class or function of that name. Raises LookupError.
+
+        Args:
+            name: as ``of`` gave it.
+            may_import: whether a module that is not imported yet may be.
+        """
         if name in self._known:
             return self._known[name]
         module, _, qualname = name.partition(":")
-        try:
-            namespace = vars(importlib.import_module(module)) if module else self._globals
-        except ImportError as error:
-            raise LookupError(f"{name!r} cannot be imported ({error})") from error
-        found = _walk(namespace, qualname)
-        if found is _MISSING:
+        found = look_up(_namespace(module, name, may_import) if module else self._globals, qualname)
+        if found is MISSING:
             raise LookupError(f"{module or self._module} has no {qualname!r} (moved or renamed?)")
+        if not is_class(found) and not is_one_of((FunctionType, BuiltinFunctionType), found):
+            raise LookupError(f"{name!r} is neither a class nor a function")
         return found
 
     def _spell(self, module: str, qualname: str) -> str:
         return f":{qualname}" if module == self._module else f"{module}:{qualname}"
 
 
-def _walk(namespace: Mapping[str, Any], qualname: str) -> Any:
+def _namespace(module: str, name: str, may_import: bool) -> Mapping[str, Any]:
+    loaded = sys.modules.get(module)
+    if issubclass(type(loaded), ModuleType):
+        # Not vars(): a module that loads itself when it is first asked for something is not asked.
+        namespace: Mapping[str, Any] = object.__getattribute__(loaded, "__dict__")
+        return namespace
+    if not may_import:
+        raise LookupError(
+            f"{name!r} is in a module that is not imported here, and names in data import nothing where pickling is "
+            f"refused: `import {module}` in the task's module, or name the class in an annotation"
+        )
+    try:
+        return vars(importlib.import_module(module))
+    except ImportError as error:
+        raise LookupError(f"{name!r} cannot be imported ({error})") from error
+
+
+def look_up(namespace: Mapping[str, Any], qualname: str) -> Any:
+    """What a dotted name means in a namespace, by looking into classes only; ``MISSING``: nothing."""
     first, *rest = qualname.split(".")
-    found = namespace.get(first, _MISSING)
+    found = namespace.get(first, MISSING)
     for part in rest:
-        found = getattr(found, part, _MISSING)
+        found = namespace_of(found).get(part, MISSING) if is_class(found) else MISSING
+        if type(found) is staticmethod:
+            found = found.__func__
     return found

@@ -55,7 +55,7 @@ def decode(data: bytes | None) -> Any:
         return None
     try:
         return _decoder.decode(data)
-    except (msgspec.MsgspecError, ArithmeticError, TypeError, ValueError):
+    except (msgspec.MsgspecError, ArithmeticError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -7,10 +7,12 @@ annotations or tasks.
 from __future__ import annotations
 
 import io
+import math
 import sys
 from typing import Any
 
 from flyteish._authoring.values import dataframes
+from flyteish._authoring.values import kind_checks as check
 from flyteish._authoring.values.current_blobs import shelve, unshelve
 from flyteish._authoring.values.kinds import Kind, NoEncoding
 
@@ -32,7 +34,15 @@ def _npy(array: Any) -> bytes:
 def _from_npy(data: bytes | memoryview) -> Any:
     import numpy as np
 
-    return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    file = io.BytesIO(data)
+    newer = np.lib.format.read_magic(file) != (1, 0)
+    read_header: Any = np.lib.format.read_array_header_2_0 if newer else np.lib.format.read_array_header_1_0
+    shape, _, dtype = read_header(file)
+    # Before anything is set aside for it: a header may claim any size.
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell() or min(shape, default=0) < 0:
+        raise ValueError(f"an array of {dtype} {shape} cannot be what {len(data)} bytes hold")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _pack_array(array: Any) -> object:
@@ -42,15 +52,15 @@ def _pack_array(array: Any) -> object:
 
 
 def _unpack_array(state: Any) -> Any:
-    if not isinstance(state, list):
+    if type(state) is not list:
         return _from_npy(unshelve(state))
     import numpy as np
 
-    shape, items = state
-    array = np.empty(len(items), dtype=object)
-    for index, item in enumerate(items):  # assigning the list at once would broadcast nested sequences
-        array[index] = item
-    return array.reshape(shape)
+    shape, items = check.listed(state, 2)
+    if min(check.numbers(shape), default=0) < 0:
+        raise ValueError(f"no array has the shape {shape}")
+    # One by one: a list assigned at once would broadcast nested sequences.
+    return np.fromiter(check.listed(items), dtype=object, count=len(items)).reshape(shape)
 
 
 def _pack_scalar(scalar: Any) -> object:
@@ -62,11 +72,15 @@ def _pack_scalar(scalar: Any) -> object:
 
 
 def _unpack_scalar(state: Any) -> Any:
-    if isinstance(state, bytes):
+    if type(state) is bytes:
         return _from_npy(state)[()]
     import numpy as np
 
-    return np.frombuffer(state[1], dtype=state[0])[0]
+    text, data = check.listed(state, 2)
+    size, dtype = len(check.exactly(bytes, data)), np.dtype(check.exactly(str, text))
+    if dtype.kind not in "biufcmM" or dtype.itemsize != size:
+        raise ValueError(f"{size} bytes are no numpy scalar of {dtype}")
+    return np.frombuffer(data, dtype=dtype)[0]
 
 
 def _pack_dtype(dtype: Any) -> Any:
@@ -81,7 +95,17 @@ def _pack_dtype(dtype: Any) -> Any:
 def _unpack_dtype(state: Any) -> Any:
     import numpy as np
 
+    _check_descr(state)
     return np.lib.format.descr_to_dtype(state)
+
+
+def _check_descr(descr: Any) -> None:
+    """numpy asks whatever else it gets for its ``dtype``."""
+    if check.is_one_of((list, tuple), descr):
+        for part in descr:
+            _check_descr(part)
+    else:
+        check.one_of((str, int), descr)
 
 
 # -- pydantic --------------------------------------------------------------------------------------
@@ -100,19 +124,32 @@ def _pack_model(model: Any) -> tuple[Any, ...]:
 
 
 def _unpack_model(state: Any) -> Any:
-    cls, recorded, extra, chosen, private = state
+    kind, recorded, extra, chosen, private = check.listed(state, 5)
+    # Whoever has imported a model's class has imported pydantic.
+    base: Any = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    if base is None:
+        raise ValueError(f"{check.shown(kind)} stands where a subclass of pydantic.BaseModel belongs")
+    cls = check.subclass_of(base, kind)
+    check.named(recorded)
+    for each in (extra, private):
+        if each is not None:
+            check.named(each)
+    for name in check.listed(chosen):
+        check.exactly(str, name)
     fields = {
         name: recorded[name] if name in recorded else _default(cls, name, field)
         for name, field in cls.model_fields.items()
     }
-    model = cls.__new__(cls)
-    model.__setstate__(
+    model = object.__new__(cls)
+    # Not the model's own, which may be somebody's code.
+    base.__setstate__(
+        model,
         {
             "__dict__": fields,
             "__pydantic_extra__": extra,
             "__pydantic_fields_set__": {name for name in chosen if name in fields or name in (extra or ())},
             "__pydantic_private__": private,
-        }
+        },
     )
     return model
 

@@ -127,7 +127,7 @@ class InlineEngine:
                 f"{order.task} was called by another process and is known by value only: what a worker sent is not "
                 "unpickled here; define it at module level in a file, or give its queue a pool of worker processes"
             )
-        return self._loader.load(order.reference, order.task)
+        return self._loader.load(order.reference, order.task, may_import=order.scope.allow_pickle)
 
     def stop(self, key: AttemptKey, reason: str, grace: float) -> None:
         attempt = self._attempts.get(key)

@@ -1,0 +1,241 @@
+"""What the controller does with each kind of fact: mostly, it tells the core, and remembers who waits for the answer.
+
+Must not decide: what follows is the core's to say, and it comes back as orders in the burst. Must not know how facts
+get here, nor how bursts become durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flyteish._controller.callers import Caller, Callers, Waiting
+from flyteish._controller.core_driver import CoreDriver
+from flyteish._controller.facts import (
+    Asked,
+    CallCancelled,
+    CallLeft,
+    CallMade,
+    Fact,
+    Happened,
+    Reported,
+    RunFoundEnded,
+    RunStarted,
+    RunTakenUp,
+)
+from flyteish._controller.outcomes import row_of, type_name
+from flyteish._controller.performer import Performer
+from flyteish._controller.result_cache import ResultCache
+from flyteish._core import lifecycle
+from flyteish._core.model.effects import Refuse
+from flyteish._core.model.events import (
+    ActionSubmitted,
+    AttemptEnded,
+    CancelRequested,
+    ControllerRestarted,
+    TaskDeclared,
+)
+from flyteish._core.model.ids import ROOT_ACTION, ActionKey, AttemptKey
+from flyteish._core.model.records import TERMINAL, End, Phase
+from flyteish._learning.machine_lifetimes import Lifetimes
+from flyteish.interfaces import Call, Clock, OnJournalled, Outcome
+from flyteish.markets.followed import Markets
+
+
+class FactHandlers:
+    """One for each controller; used on its thread only."""
+
+    def __init__(
+        self,
+        *,
+        core: CoreDriver,
+        callers: Callers,
+        performer: Performer,
+        cache: ResultCache,
+        markets: Markets,
+        lifetimes: Lifetimes,
+        clock: Clock,
+    ) -> None:
+        self._core = core
+        self._callers = callers
+        self._performer = performer
+        self._cache = cache
+        self._markets = markets
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._calling: dict[AttemptKey, Caller] = {}
+        """Attempts that have called something."""
+        self._unconfirmed: set[_Confirmation] = set()
+
+    def table(self) -> Mapping[type[Fact], Callable[[Any], None]]:
+        """What is done with each kind."""
+        return {
+            RunStarted: self._run_started,
+            RunTakenUp: self._run_taken_up,
+            RunFoundEnded: self._run_found_ended,
+            CallMade: self._call_made,
+            CallCancelled: self._call_cancelled,
+            CallLeft: self._call_left,
+            Reported: self._reported,
+            Happened: self._happened,
+            Asked: self._asked,
+        }
+
+    # -- runs --------------------------------------------------------------------------------------------------------
+
+    def _run_started(self, fact: RunStarted) -> None:
+        event, waiting = fact.event, fact.waiting
+        refusal = self._core.apply(event)
+        if refusal is None:
+            refusal = self._submit(event.run, None, 0, fact.call, waiting)
+        if refusal is not None:
+            self._core.burst.forget(event.run)
+            waiting.tell(Outcome.refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
+            return
+        self._core.glance(event.run)
+
+    def _run_taken_up(self, fact: RunTakenUp) -> None:
+        run = fact.record.id
+        self._core.state.runs[run] = fact.record
+        self._callers.wait(run, fact.waiting)
+        self._core.apply(ControllerRestarted(run))
+        self._core.glance(run)
+
+    def _run_found_ended(self, fact: RunFoundEnded) -> None:
+        if fact.record.id not in self._core.state.runs:
+            self._core.burst.rows[fact.record.id] = row_of(fact.record)
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def _call_made(self, fact: CallMade) -> None:
+        caller, waiting, call = fact.caller, fact.waiting, fact.call
+        key = caller.key
+        if key.run not in self._core.state.runs:
+            waiting.tell(Outcome.refused(key.run, "", "flyteish.errors.StaleAttemptError", f"run {key.run} is over"))
+            return
+        waiting.action = lifecycle.child_identity(
+            self._core.state, key.run, key.action, call.profile.task, call.digest, call.occurrence
+        )
+        refusal = self._submit(key.run, key.action, key.generation, call, waiting)
+        if refusal is not None:
+            waiting.tell(Outcome.refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
+        else:
+            self._calling.setdefault(key, caller)
+
+    def _submit(self, run: str, parent: str | None, generation: int, call: Call, waiting: Waiting) -> Refuse | None:
+        profile, action = call.profile, waiting.action
+        if profile.key not in self._core.state.runs[run].profiles:
+            self._core.apply(TaskDeclared(run, profile))
+        cached = None
+        if profile.cache_version is not None:
+            digest = call.cache_digest or call.digest
+            cached = self._cache.find(profile, digest)
+            self._cache.wanted[run, action] = digest
+        # The caller must be known before the core answers, which it may do in the same burst.
+        self._callers.wait(run, waiting)
+        event = ActionSubmitted(
+            run, action, parent, generation, profile.key, call.inputs, call.digest, call.occurrence, call.group, cached
+        )
+        refusal = self._core.apply(event)
+        if refusal is not None:
+            self._callers.withdraw(run, waiting)
+            self._cache.wanted.pop((run, action), None)
+        return refusal
+
+    def _call_cancelled(self, fact: CallCancelled) -> None:
+        caller = fact.caller
+        waiting = caller.calls.get(fact.number) if caller.calls is not None else None
+        if waiting is not None:
+            key = caller.key
+            self._core.apply(CancelRequested(key.run, waiting.action, fact.reason, by=str(key)))
+
+    def _call_left(self, fact: CallLeft) -> None:
+        caller = fact.caller
+        waiting = caller.calls.pop(fact.number, None) if caller.calls is not None else None
+        if waiting is not None:
+            why = f"the event loop of its program ends: {fact.reason}"
+            waiting.tell(Outcome.refused(caller.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
+
+    # -- attempts ----------------------------------------------------------------------------------------------------
+
+    def _reported(self, fact: Reported) -> None:
+        event = fact.event
+        if type(event) is AttemptEnded:
+            self._ended(event)
+        else:
+            self._core.apply(event)
+        if fact.done is not None:
+            self._when_durable(fact.done)
+
+    def _ended(self, event: AttemptEnded) -> None:
+        key = AttemptKey(event.run, event.action, event.generation)
+        self._markets.ended(key)
+        if key in self._calling:
+            self._hang_up(self._calling.pop(key))
+        action = self._core.state.action(ActionKey(event.run, event.action))
+        if action is None:
+            self._callers.spare(key)
+            return
+        attempt = action.attempts[-1] if action.attempts else None
+        self._core.apply(event)
+        if attempt is not None and attempt.generation == event.generation:
+            over = attempt.ended_at or self._clock.now()
+            self._lifetimes.saw(attempt.pool, over - attempt.admitted_at, reclaimed=attempt.end is End.PREEMPTED)
+        if action.phase is not Phase.FAILED or action.generation != event.generation:
+            self._callers.spare(key)
+
+    def _hang_up(self, caller: Caller) -> None:
+        for name in self._callers.hang_up(caller):
+            action = self._core.state.action(ActionKey(caller.key.run, name))
+            if action is not None and action.phase in TERMINAL:
+                # The core held its outcome back until the caller had its place again, which now never happens.
+                self._performer.deliver(action)
+
+    # -- all else ----------------------------------------------------------------------------------------------------
+
+    def _happened(self, fact: Happened) -> None:
+        refusal = self._core.apply(fact.event)
+        if fact.done is None:
+            return
+        if refusal is not None:
+            fact.done(refusal.message)
+        else:
+            self._when_durable(fact.done)
+
+    def _when_durable(self, done: OnJournalled) -> None:
+        self._core.burst.orders.append(_Confirmation(self._unconfirmed, done))
+
+    def _asked(self, fact: Asked) -> None:
+        try:
+            found = fact.question(self._core.state, self._clock.now())
+        except Exception as error:
+            fact.answer(None, error)
+        else:
+            fact.answer(found, None)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def answer_everybody(self, why: BaseException) -> None:
+        """The controller ends: nobody is left waiting."""
+        name, error = type_name(why), str(why)
+        for run, action, waiting in self._callers.everyone():
+            waiting.tell(Outcome.refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))
+        unconfirmed = list(self._unconfirmed)
+        self._unconfirmed.clear()
+        for each in unconfirmed:
+            each.done(error)
+
+
+class _Confirmation:
+    """Somebody who waits for an event to be durable: an order of the burst that has it."""
+
+    __slots__ = ("_all", "done")
+
+    def __init__(self, everybody: set[_Confirmation], done: OnJournalled) -> None:
+        self._all = everybody
+        self.done = done
+        everybody.add(self)
+
+    def __call__(self) -> None:
+        self._all.discard(self)
+        self.done(None)
