@@ -21,14 +21,25 @@ from flyteish.testing.lasting_processes import LastingProcess
 class RemoteAttempt(PeerAttempt):
     """One attempt between ``start`` (or ``adopt``) and its one report of the end."""
 
-    __slots__ = ("digest", "doomed", "ends_at", "fate", "log", "notice", "peer", "process", "running_at", "timer")
+    __slots__ = (
+        "awaited", "digest", "doomed", "ends_at", "fate", "gone", "last_word", "log", "notice", "peer", "process",
+        "running_at", "settled", "timer",
+    )  # fmt: skip
 
-    def __init__(self, order: Order, link: Link, log: str | None, digest: bytes) -> None:
+    def __init__(self, order: Order, link: Link, log: str | None, process: LastingProcess, digest: bytes) -> None:
         super().__init__(order, link)
         self.log = log
+        self.process = process
         self.digest = digest
         """Of the token that its process shows."""
-        self.process: LastingProcess
+        self.awaited = False
+        """Whether its process has still to connect for the first time, so that it can't have begun."""
+        self.gone = False
+        """Whether it was seen that its process is."""
+        self.settled = False
+        """Whether its end is on record."""
+        self.last_word: m.Stop | m.Notify | None = None
+        """That it has to end, if it was not told yet."""
         self.peer: RemotePeer | None = None
         """None until its process has connected."""
         self.running_at = 0.0
@@ -40,7 +51,8 @@ class RemoteAttempt(PeerAttempt):
         self.notice = ""
         """Kind of the notice that it last got; empty: none."""
         self.ends_at = 0.0
-        """When a reclaim's grace is over, on the loop's clock."""
+        """When a reclaim's grace is over, and once its end is reported, when its process has to be gone; on the loop's
+        clock."""
         self.timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:

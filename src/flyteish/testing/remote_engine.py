@@ -19,14 +19,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 from flyteish._async.feeds import LoopFeed
@@ -179,8 +179,14 @@ class RemoteEngine:
             return
         self._open = False
         self._looking.cancel()
-        self._hang_up()
-        ending = [each for each in self._attempts.values() if not self._detaches(each)]
+        self._listener.close()
+        ending = []
+        for attempt in self._attempts.values():
+            attempt.cancel_timer()
+            if not self._detaches(attempt):
+                ending.append(attempt)
+            elif attempt.peer is not None:  # before it is told of the end of the session, which is none of its own
+                attempt.peer.detach()
         for attempt in ending:
             attempt.tell(m.Notify(attempt.key, Notice("shutdown", CLOSE_GRACE, "session")))
             attempt.tell(m.Stop(attempt.key, "the session was closed"))
@@ -189,12 +195,11 @@ class RemoteEngine:
             attempt.process.kill()
         await _gone([each.process for each in (*ending, *self._over.values())], CLOSE_GRACE)
         for attempt in (*self._attempts.values(), *self._over.values()):
-            attempt.cancel_timer()
             if attempt.peer is not None:
                 attempt.peer.detach()
             attempt.process.let_go()
-        # What is ended here is not reported, and the run's next controller shall take it for what it is: given up.
-        await self._forget([attempt.key for attempt in ending])
+        # What is ended here is not reported: to the run's next controller it died with this one.
+        await self._forget(ending)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -348,3 +353,31 @@ class RemoteEngine:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _gone(processes: Sequence[LastingProcess], seconds: float) -> None:
+    """Wait until they have all ended, but no longer than this."""
+    patience = asyncio.get_running_loop().time() + seconds
+    while any(process.alive for process in processes) and asyncio.get_running_loop().time() < patience:
+        await asyncio.sleep(_LOOK_SECONDS / 5)
+
+
+def _exited(attempt: RemoteAttempt) -> Evidence:
+    """What is seen of a process that has claimed no end and was not ended by us."""
+    code = attempt.process.exit_code
+    if attempt.awaited:
+        words = attempt.process.last_words() or "it said nothing"
+        return Evidence(vanished=f"its process ended before it connected (exit code {code}): {words}")
+    if code is None:
+        return Evidence(vanished="its process is gone; nobody saw how it ended")
+    return read_exit_code(code)
+
+
+def _name(key: AttemptKey) -> str:
+    """Under which its process is found."""
+    return f"{key.run}.{key.action}.{key.generation}"
+
+
+def _key(name: str) -> AttemptKey:
+    run, action, generation = name.rsplit(".", 2)
+    return AttemptKey(run, action, int(generation))
