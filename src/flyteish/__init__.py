@@ -18,6 +18,7 @@ from flyteish._core.model.policies import Backoff, RetryStrategy, SpotPolicy, Ti
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Cache, Secret
+from flyteish._version import __version__
 
 if TYPE_CHECKING:
     from flyteish import current, io, testing
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from flyteish.default_session import forecasts, init, run, with_runcontext
     from flyteish.interfaces import Notice
     from flyteish.session import Run, Session
-
-__version__ = "0.1.0"
 
 __all__ = [
     "AsyncTask",

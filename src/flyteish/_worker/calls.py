@@ -1,7 +1,7 @@
 """What a running attempt asks of the controller, sent over the worker's connection.
 
-Each request carries the attempt's key and token, so that the engine can refuse one of an attempt that was
-given up. Must not know what an answer means: it hands it to whoever asked.
+Each request carries the attempt's key, so that the engine can refuse one of an attempt that was given up. Must not
+know what an answer means: it hands it to whoever asked.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from flyteish._worker.messages import (
     Answer,
     CallCancelled,
     Called,
-    CheckpointAck,
     Checkpointed,
     FromWorker,
+    Recorded,
     Skipped,
     Traced,
 )
@@ -42,7 +42,7 @@ class Callbacks:
         self._waiting[number] = done
         return number
 
-    def answer(self, message: Answer | CheckpointAck) -> None:
+    def answer(self, message: Answer | Recorded) -> None:
         """Hand an answer to whoever waits for it; one that nobody waits for is dropped."""
         done = self._waiting.pop(message.number, None)
         if done is None:
@@ -62,11 +62,10 @@ class WorkerLink:
         callbacks: the process's.
     """
 
-    __slots__ = ("_callbacks", "_key", "_send", "_token")
+    __slots__ = ("_callbacks", "_key", "_send")
 
     def __init__(self, order: Order, send: Callable[[FromWorker], None], callbacks: Callbacks) -> None:
         self._key: AttemptKey = order.key
-        self._token = order.token
         self._send = send
         self._callbacks = callbacks
 
@@ -75,20 +74,23 @@ class WorkerLink:
 
     def call(self, call: Call, done: OnOutcome, task: object | None = None) -> int:
         number = self._callbacks.add(done)
-        self._send(Called(self._key, self._token, number, call))
+        self._send(Called(self._key, number, call))
         return number
 
     def cancel(self, number: int, reason: str) -> None:
-        self._send(CallCancelled(self._key, self._token, number, reason))
+        self._send(CallCancelled(self._key, number, reason))
 
     def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
         number = self._callbacks.add(done)
-        self._send(Checkpointed(self._key, self._token, number, record))
+        self._send(Checkpointed(self._key, number, record))
 
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
-        self._send(Skipped(self._key, self._token, event))
+        self._send(Skipped(self._key, event))
 
     def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        self._send(Traced(self._key, self._token, key, result))
-        if done is not None:
-            done(None)
+        number = self._callbacks.add(done or _ignore)
+        self._send(Traced(self._key, number, key, result))
+
+
+def _ignore(why: str | None) -> None:
+    """Nobody waits for it."""

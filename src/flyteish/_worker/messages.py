@@ -1,42 +1,113 @@
-"""What an engine and its worker process say to each other, and how it is framed on the socket between them.
+"""What an engine and a worker say to each other: the wire protocol.
 
-Each message is one msgpack array behind its length in four bytes; the type says which it is. Both sides
-decode into these types only: no pickle is ever read here. Must not know what either side does with a
-message.
+*How it works.* A worker is a process that runs attempts: one after the other for an engine on the same machine (a
+socket that it inherited), or a single one anywhere else (a connection over a network, which it opens itself). Both
+speak the same protocol over a stream of bytes. Each message is one msgpack array in a frame (``channel``); the array's
+first item says which message it is. Both sides decode into the types below and into nothing else: no pickle is ever
+read here, and what decodes is checked before it is used (``checks``), since it comes from a process that runs
+somebody's code.
+
+*The worker speaks first*, because whoever listens must learn who is there before it says anything: ``Hello`` names the
+attempt (or the worker) and shows its token. The answer is ``Welcome``, with all that a worker needs to begin, or
+``Rejected``, with a reason. Whoever has not been welcomed may send a single short frame and nothing else.
+
+*An attempt's course* is ``Taken`` (its code is about to be imported; should that kill the worker, it is known whose
+fault it was), ``Began`` (user code runs), ``Ended``; either of the first two may be missing, but not both. Between
+them it asks: ``Called`` is answered by ``Answer``, ``Checkpointed`` and ``Traced`` by ``Recorded``, each under the
+number that the worker gave it. Only the attempt that a worker is at may ask. Orders may be sent ahead; those that have
+not begun can be taken back (``Recall``, answered by ``Recalled``).
+
+*Connections are lost*, though neither end has failed. So messages are numbered in each direction, acknowledged in
+passing, kept until they are, and sent again in order over the next connection; what comes twice is recognised by its
+number. Both sides open with the number up to which they have heard the other: nothing is sent again that had arrived.
+This goes for every message but the opening ones and bare acknowledgements, for each of the others changes something at
+the other end, or is what one that does is checked against. There is nothing that may be lost to save effort: a message
+that would be worthless later (how far something has got, say) should have no number. What is kept is bounded. A worker
+that has sent that much unheard waits: its task goes on when somebody listens. An engine cannot wait, and gives up the
+worker that does not listen.
+
+*Acknowledged means done with*: an engine acknowledges an end or a notice when it is on record, everything else when it
+has been passed on. For a controller may die between the two, and another one take its place: it has another ``epoch``
+and knows nothing. To that one the worker sends anew, under new numbers, what was not acknowledged, and then every
+request that has not been answered. That can only do what was done already: a child is found by its identity and runs
+once, a checkpoint and a traced value are recognised.
+
+*Over an inherited socket* none of this is needed, and none is done: such a connection is lost when one of the two
+processes is, and a worker whose engine is gone ends at once. The frames are the same, and so is the code.
 """
 
 from __future__ import annotations
 
-import struct
+from typing import Final
 
 import msgspec
 
-from flyteish._core.model.events import CheckpointSkipped, Evidence
+from flyteish._core.model.events import CheckpointSkipped, WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces import Call, Notice, Order, Outcome
 
-_LENGTH = struct.Struct(">I")
-#: Longer messages are refused: a length beyond this is not one of ours.
-LONGEST = 2**31 - 1
+PROTOCOL: Final = 1
+"""Both ends must have the same; to be changed with every change of a message."""
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     pass
 
 
-# -- to the worker -----------------------------------------------------------------------------------------
+# -- the first of each side -------------------------------------------------------------------------------
 
 
 class Hello(_Message, frozen=True):
-    """The first message: how to import what the host can import, and where values lie."""
+    """The worker says who it is."""
 
-    sys_path: list[str]
-    argv: list[str]
+    protocol: int
+    version: str
+    """Of flyteish."""
+    token: str
+    key: AttemptKey | None = None
+    """The attempt that it is there for; None: whatever it is given."""
+    epoch: str = ""
+    """Of the engine that it last spoke to; empty: none yet."""
+    received: int = 0
+    """Number of the last message that it got from that one."""
+    stage: str = ""
+    """How far ``key`` has come: empty (it has no order yet), ``ordered``, ``taken`` or ``began``."""
+
+    def __repr__(self) -> str:
+        return f"Hello({self.key or 'any'}, protocol {self.protocol}, flyteish {self.version}, {self.stage or 'new'})"
+
+
+class Welcome(_Message, frozen=True):
+    """The engine knows the worker, and says what it needs."""
+
+    epoch: str
+    """Another one than the worker's: this engine knows of nothing that the worker has said."""
+    received: int
+    """Number of the last message that the engine got from the worker, if the epochs are the same."""
+    sys_path: list[str] | None
+    """How to import what the host can import; None: as the worker has it."""
+    argv: list[str] | None
     blobs_url: str
+    inline_limit: int
+    """Bytes; larger values go to the blob store."""
     max_result: int
+    """Bytes; larger results are refused."""
     scratch: str | None = None
     """Below it attempts have their private folders, in one named after the process; None: the system's place."""
+    reconnect_seconds: float = 0.0
+    """How long a lost connection is tried again."""
+
+
+class Rejected(_Message, frozen=True):
+    """The engine does not serve this worker."""
+
+    why: str
+    again: bool = False
+    """Whether it may be otherwise later: the engine is not ready yet."""
+
+
+# -- to the worker -----------------------------------------------------------------------------------------
 
 
 class Run(_Message, frozen=True):
@@ -73,8 +144,8 @@ class Answer(_Message, frozen=True):
     outcome: Outcome
 
 
-class CheckpointAck(_Message, frozen=True):
-    """The checkpoint of that number is journalled, or was refused (``why``)."""
+class Recorded(_Message, frozen=True):
+    """The checkpoint or traced value of that number is on record, or was refused (``why``)."""
 
     number: int
     why: str | None = None
@@ -84,7 +155,7 @@ class Exit(_Message, frozen=True):
     """Finish: there is no more work."""
 
 
-ToWorker = Hello | Run | Notify | Stop | Recall | Answer | CheckpointAck | Exit
+ToWorker = Run | Notify | Stop | Recall | Answer | Recorded | Exit
 
 
 # -- from the worker ---------------------------------------------------------------------------------------
@@ -98,22 +169,19 @@ class Taken(_Message, frozen=True):
     """The worker turns to this attempt; its code is still to be imported."""
 
     key: AttemptKey
-    token: str
 
 
 class Began(_Message, frozen=True):
     """User code begins."""
 
     key: AttemptKey
-    token: str
 
 
 class Ended(_Message, frozen=True):
     """The attempt is over. ``seconds`` is how long it kept the worker."""
 
     key: AttemptKey
-    token: str
-    evidence: Evidence
+    evidence: WorkerEvidence
     seconds: float
 
 
@@ -127,7 +195,6 @@ class Called(_Message, frozen=True):
     """User code calls a task; ``number`` is the worker's own."""
 
     key: AttemptKey
-    token: str
     number: int
     call: Call
 
@@ -136,7 +203,6 @@ class CallCancelled(_Message, frozen=True):
     """User code no longer waits for its call."""
 
     key: AttemptKey
-    token: str
     number: int
     reason: str
 
@@ -145,7 +211,6 @@ class Checkpointed(_Message, frozen=True):
     """A checkpoint lies in the blob store and wants to join the chain."""
 
     key: AttemptKey
-    token: str
     number: int
     record: CheckpointRecord
 
@@ -154,7 +219,6 @@ class Skipped(_Message, frozen=True):
     """Restore passed over a torn or corrupt checkpoint."""
 
     key: AttemptKey
-    token: str
     event: CheckpointSkipped
 
 
@@ -162,7 +226,7 @@ class Traced(_Message, frozen=True):
     """A traced helper's value, for later attempts."""
 
     key: AttemptKey
-    token: str
+    number: int
     name: str
     result: Payload
 
@@ -171,7 +235,6 @@ class Signalled(_Message, frozen=True):
     """The worker received SIGTERM, which it takes for a notice, while this attempt ran."""
 
     key: AttemptKey
-    token: str
     notice: Notice
 
 
@@ -179,47 +242,8 @@ FromWorker = (
     Ready | Taken | Began | Ended | Recalled | Called | CallCancelled | Checkpointed | Skipped | Traced | Signalled
 )
 
-_encoder = msgspec.msgpack.Encoder()
-to_worker = msgspec.msgpack.Decoder(ToWorker)
-from_worker = msgspec.msgpack.Decoder(FromWorker)
-
-
-class ConnectionBrokenError(Exception):
-    """What arrived is not a message of this protocol."""
-
-
-def frame(message: ToWorker | FromWorker) -> bytes:
-    """The message with its length before it.
-
-    Raises:
-        ConnectionBrokenError: the message is longer than 2 GiB.
-    """
-    data = _encoder.encode(message)
-    if len(data) > LONGEST:
-        raise ConnectionBrokenError(f"a {type(message).__name__} of {len(data)} bytes is too long to send")
-    return _LENGTH.pack(len(data)) + data
-
-
-class FrameReader:
-    """Collects what arrives and gives back the bodies of complete messages."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Add what was read; the bodies that are now complete, in order."""
-        buffer = self._buffer
-        buffer += data
-        bodies: list[bytes] = []
-        start, end = 0, len(buffer)
-        while end - start >= 4:
-            (length,) = _LENGTH.unpack_from(buffer, start)
-            if length > LONGEST:
-                raise ConnectionBrokenError(f"a message of {length} bytes was announced")
-            if end - start - 4 < length:
-                break
-            bodies.append(bytes(buffer[start + 4 : start + 4 + length]))
-            start += 4 + length
-        if start:
-            del buffer[:start]
-        return bodies
+encode: Final = msgspec.msgpack.Encoder().encode
+hello: Final[msgspec.msgpack.Decoder[Hello]] = msgspec.msgpack.Decoder(Hello)
+reply: Final[msgspec.msgpack.Decoder[Welcome | Rejected]] = msgspec.msgpack.Decoder(Welcome | Rejected)
+to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
+from_worker: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)

@@ -16,7 +16,7 @@ from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document
 from flyteish._authoring.values.payloads import INLINE_BYTES
-from flyteish._core.model.events import Evidence
+from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
 from flyteish._core.wording import size
 from flyteish.errors import BlobError, SerializationError
@@ -52,7 +52,7 @@ class Stopping:
         return f"Stopping(requested={self.requested}, inside={self.inside})"
 
 
-Ending = tuple[Evidence, BaseException | None]
+Ending = tuple[WorkerEvidence, BaseException | None]
 
 
 def perform_sync(
@@ -106,7 +106,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
         user_code = stop.inside = False
         result = _encoded(task, value, limits[1])
         address = blobs.put(result) if len(result) > limits[0] else None
-        return Evidence(result=Payload(result if address is None else None, address, len(result))), None
+        return WorkerEvidence(result=Payload(result if address is None else None, address, len(result))), None
     except BaseException as exc:
         stop.inside = False
         return _failed(exc, user_code, stop, AttemptStopped)
@@ -148,8 +148,8 @@ async def perform_async(
         user_code = False
         result = _encoded(task, value, max_result)
         if len(result) <= inline_limit:
-            return Evidence(result=Payload(result, None, len(result))), None
-        return Evidence(result=Payload(None, await blobs.put(result), len(result))), None
+            return WorkerEvidence(result=Payload(result, None, len(result))), None
+        return WorkerEvidence(result=Payload(None, await blobs.put(result), len(result))), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -178,12 +178,12 @@ def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: type[BaseException]) -> Ending:
     if isinstance(exc, AttemptLeft):  # it may only be raised after a notice
-        return Evidence(reclaimed=str(exc)), exc
+        return WorkerEvidence(left=str(exc)), exc
     if stop is not None and stop.requested:
         if isinstance(exc, ours):
-            return Evidence(stopped=True), exc
-        return Evidence(error=document(exc), stopped=True), exc
+            return WorkerEvidence(stopped=True), exc
+        return WorkerEvidence(error=document(exc), stopped=True), exc
     if isinstance(exc, BlobError) and not user_code:
         # The store failed, not the task: the system's budget pays (spec: attempts).
-        return Evidence(vanished=f"the blob store failed: {type(exc).__name__}: {exc}"), exc
-    return Evidence(error=document(exc)), exc
+        return WorkerEvidence(store_failed=f"{type(exc).__name__}: {exc}"), exc
+    return WorkerEvidence(error=document(exc)), exc

@@ -7,11 +7,11 @@ be quick.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from flyteish._core.wording import did_you_mean
+from flyteish._version import __version__
 from flyteish.cli import exit_codes
 from flyteish.cli.exit_codes import UsageError
 
@@ -62,7 +62,7 @@ def parse(parser: Parser, given: Sequence[str]) -> argparse.Namespace:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
-        print(f"flyteish {sys.modules['flyteish'].__version__}")
+        print(f"flyteish {__version__}")
         parser.exit()
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,14 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 import flyteish
 from flyteish import ctx
-from flyteish._core.model.values import CheckpointRecord, Profile
-from flyteish._worker.calls import WorkerLink
+from flyteish._core.model.events import WorkerEvidence
+from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.values import CheckpointRecord
+from flyteish._worker import messages as m
 from flyteish.errors import NonRecoverableError
-from flyteish.interfaces import Call
 
 env = flyteish.TaskEnvironment(name="jobs")
 
@@ -215,26 +216,28 @@ async def impatient(x: int) -> str:
 
 
 @env.task
-def forge() -> list[str]:
-    """Asks under a token that is not the attempt's."""
-    mine: Any = ctx().link
-    link = WorkerLink(msgspec.structs.replace(ctx().order, token="a guess"), mine._send, mine._callbacks)
-    record = CheckpointRecord(1, 1, "sha256:00", "bytes", 1, 0.0)
-    profile = Profile("k", "jobs.double", ctx().order.settings, ctx().order.reference)
-    call = Call(profile, ctx().order.inputs, b"")
-    answers: list[Any] = []
-    answered = threading.Semaphore(0)
-
-    def done(answer: Any, _: object = None) -> None:
-        answers.append(answer)
-        answered.release()
-
-    link.commit_checkpoint(record, done)
-    assert answered.acquire(timeout=10)
-    link.call(call, done)
-    assert answered.acquire(timeout=10)
-    why, outcome = answers
-    return [str(why), outcome.error.message]
+def forge(what: str) -> str:
+    """Says something that no worker says."""
+    link: Any = ctx().link
+    connection = link._send.__self__
+    mine = ctx().order.key
+    record = CheckpointRecord(1, mine.generation, f"sha256:{0:064}", "bytes", 1, 0.0, space="r1/somebody-else")
+    other = AttemptKey(mine.run, "somebody-else", 1)
+    messages: dict[str, Any] = {
+        "another's checkpoint": m.Checkpointed(mine, 1, record),
+        "another's end": m.Ended(other, WorkerEvidence(stopped=True), 0.0),
+        "no number": m.Ended(mine, WorkerEvidence(stopped=True), math.nan),
+        "ready again": m.Ready(),
+        "what was not asked": m.Recalled([other]),
+    }
+    if what in messages:
+        connection.send(messages[what])
+    else:
+        frame = struct.pack(">IQQ", 1, 4, 0) + b"\x90"  # after ready, taken, began
+        data = {"garbage": b"{'json': true}" * 2, "a huge frame": b"\xff" * 20, "an unknown message": frame}
+        connection.sock.sendall(data[what])
+    time.sleep(60)
+    return "nobody noticed"
 
 
 @env.task

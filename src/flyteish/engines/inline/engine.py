@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flyteish._authoring.attempt.context import AttemptContext
 from flyteish._authoring.values.errors import document
-from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence
+from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence, WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
+from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker.loader import Loader
 from flyteish._worker.runner import Stopping, perform_async, perform_sync
 from flyteish.engines.inline.output import SPEAKER, Output, Speaker
@@ -276,14 +277,14 @@ class _Attempt(Stopping):
         variables = _variables(order)
         if variables:
             with scoped(variables):
-                evidence, live = await perform
+                said, live = await perform
         else:
-            evidence, live = await perform
+            said, live = await perform
         if isinstance(live, asyncio.CancelledError) and not self.requested and self._task and self._task.cancelling():
             self.lost = True
             engine._lost(self)
             return
-        self.report(evidence, live)
+        self.report(_believed(said), live)
 
     # -- on a thread ---------------------------------------------------------------------------------------------
 
@@ -300,11 +301,11 @@ class _Attempt(Stopping):
         engine, context = self._engine, self.context
         inline_limit, max_result = engine._limits
         with scoped(_variables(self.order)):
-            evidence, live = perform_sync(
+            said, live = perform_sync(
                 self.order, self.loadable, context.link, engine._blobs, engine._feeds, context,
                 stop=self, inline_limit=inline_limit, max_result=max_result,
             )  # fmt: skip
-        self.report(evidence, live)
+        self.report(_believed(said), live)
 
     # -- ends ----------------------------------------------------------------------------------------------------
 
@@ -364,6 +365,11 @@ class _Attempt(Stopping):
             error = evidence.error if not evidence.stopped else None
             evidence = self.evidence if error is None else _with_error(self.evidence, evidence)
         engine._report(self.order.key, evidence, live, self._running_at)
+
+
+def _believed(said: WorkerEvidence) -> Evidence:
+    # In this process nobody leaves without a notice: the context sees to it.
+    return Evidence(said.result) if said.result is not None else from_worker(said, notice="heard")
 
 
 def _with_error(ours: Evidence, theirs: Evidence) -> Evidence:

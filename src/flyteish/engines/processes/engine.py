@@ -2,7 +2,7 @@
 
 Keeps a pool that starts when first needed, hands each worker as many small attempts as it does in a few
 milliseconds, takes back what waits behind a long one, and replaces workers that die. Judges nothing: what
-an attempt's end means is ``_core.endings``' business. A worker whose attempt waits for child calls gives
+an attempt's end means is the core's business. A worker whose attempt waits for child calls gives
 its place to another worker, so parents cannot starve their children.
 """
 
@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from flyteish._async.feeds import LoopFeed
-from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence
+from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence, WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
+from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.backlog import Backlog, Pace
 from flyteish.engines.processes.exit_codes import read_exit_code
 from flyteish.engines.processes.start_failures import StartFailures
-from flyteish.engines.processes.worker_pool import PooledAttempt, PooledWorker, within
+from flyteish.engines.processes.worker_pool import Hooks, PooledAttempt, PooledWorker, within
 from flyteish.engines.processes.worker_process import WorkerProcess, processors
-from flyteish.engines.workers.requests import Requests
 from flyteish.errors import ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
 
@@ -35,6 +35,8 @@ CLOSE_GRACE = 1.0
 _KILL_GAP = 1.0
 #: An attempt that is over sooner than this is not reported as running.
 _SHORT_SECONDS = 0.05
+#: A local worker ends with its controller, so that it never meets another one.
+_EPOCH = "1"
 #: Seconds that a worker may need to start.
 _START_SECONDS = 60.0
 
@@ -84,10 +86,13 @@ class ProcessesEngine:
             )
         self._reports = opening.reports
         self._loop = asyncio.get_running_loop()
-        self._requests = Requests(LoopFeed(self._loop), self._waits)
-        self._hello = m.Hello(
-            list(sys.path), list(sys.argv), blobs.url, opening.limits.value, str(scratch) if scratch else None
+        self._feed = LoopFeed(self._loop)
+        self._scratch = str(scratch) if scratch else None
+        limits = opening.limits
+        self._welcome = m.Welcome(
+            _EPOCH, 0, list(sys.path), list(sys.argv), blobs.url, limits.inline, limits.value, self._scratch
         )
+        self._hooks = Hooks(self._started, self._began, self._ended, self._given_back, self._signalled, self._waits)
         self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
 
@@ -141,7 +146,7 @@ class ProcessesEngine:
             await within(self._all_over.wait(), CLOSE_GRACE)
         for worker in self._workers:
             worker.leaving = True
-            worker.process.send(m.Exit()) if worker.current is None else worker.process.kill()
+            worker.send(m.Exit()) if worker.current is None else worker.process.kill()
         if self._workers:
             await within(self._all_gone.wait(), CLOSE_GRACE)
             for worker in self._workers:
@@ -190,8 +195,7 @@ class ProcessesEngine:
         batch = self._waiting.take(min(count, self._pace.ahead))
         for attempt in batch:
             attempt.worker = worker
-            worker.attempts[attempt.key] = attempt
-        worker.process.send(m.Run([attempt.order for attempt in batch], [attempt.log for attempt in batch]))
+        worker.give(batch, [attempt.log for attempt in batch])
 
     def _has_no_work(self, worker: PooledWorker) -> None:
         """The worker has nothing to do: it takes work from a queue behind a busier one, or leaves."""
@@ -199,27 +203,20 @@ class ProcessesEngine:
             return
         if len(self._idle) >= self._places:
             worker.leaving = True
-            worker.process.send(m.Exit())
+            worker.send(m.Exit())
             return
         self._idle.append(worker)
         if not self._waiting:
             loaded = max(self._workers, key=lambda other: len(other.unbegun()))
             queued = loaded.unbegun()
-            self._recall(loaded, queued[len(queued) // 2 :])
-
-    def _recall(self, worker: PooledWorker, keys: list[AttemptKey]) -> None:
-        if keys:
-            worker.recalled.update(keys)
-            worker.process.send(m.Recall(keys))
+            loaded.recall(queued[len(queued) // 2 :])
 
     # -- the pool ------------------------------------------------------------------------------------------
 
     def _start_worker(self) -> None:
-        worker = PooledWorker()
+        worker = PooledWorker(self._feed, self._welcome, self._hooks)
         try:
-            worker.process = WorkerProcess(
-                self._loop, self._hello, partial(self._heard, worker), partial(self._gone, worker)
-            )
+            worker.process = WorkerProcess(self._loop, worker.admit, partial(self._gone, worker), self._scratch)
         except OSError as error:
             self._failures.refused(error)
             return
@@ -229,7 +226,6 @@ class ProcessesEngine:
         worker.start_timer = self._loop.call_later(_START_SECONDS, worker.process.kill)
 
     def _started(self, worker: PooledWorker) -> None:
-        worker.ready = True
         self._starting -= 1
         self._failures.clear()
         if worker.start_timer is not None:
@@ -250,7 +246,7 @@ class ProcessesEngine:
         if current is not None:
             worker.attempts.pop(current.key, None)
             self._end(current, current.fate or read_exit_code(code))
-        self._take_back(worker, list(worker.attempts))
+        self._take_back(list(worker.attempts.values()))
         if not self._workers:
             self._all_gone.set()
         self._dispatch()
@@ -268,38 +264,14 @@ class ProcessesEngine:
 
     # -- what workers say ----------------------------------------------------------------------------------
 
-    def _heard(self, worker: PooledWorker, message: m.FromWorker) -> None:
-        match message:
-            case m.Ended(key, token, evidence, seconds):
-                self._ended(worker, key, token, evidence, seconds)
-            case m.Began(key, token) | m.Taken(key, token):
-                self._began(worker, key, token, running=isinstance(message, m.Began))
-            case m.Ready():
-                self._started(worker)
-            case m.Recalled(keys):
-                self._take_back(worker, keys)
-                self._dispatch()
-            case m.Signalled(key, token, notice):
-                attempt = worker.current
-                if attempt is not None and self._requests.entitled(worker, key, token) is attempt:
-                    self._report_notice(attempt, notice)
-            case _:
-                self._requests.take(worker, message)
-
-    def _began(self, worker: PooledWorker, key: AttemptKey, token: str, *, running: bool) -> None:
-        attempt = worker.attempts.get(key)
-        if attempt is None or attempt.order.token != token:
-            return
-        first = worker.current is not attempt
-        worker.current = attempt
-        worker.recalled.discard(key)
-        if running:
+    def _began(self, worker: PooledWorker, attempt: PooledAttempt) -> None:
+        if attempt.user_code:
             attempt.running_at = time.time()
             # The end of a short one says soon enough when it began, unless its running time is being watched.
             order = attempt.order
             watched = order.settings.timeout.max_runtime is not None or order.deadline is not None
             self._loop.call_later(0.0 if watched else _SHORT_SECONDS, self._still_runs, attempt)
-        if first and attempt.doomed is not None:
+        if attempt.doomed is not None and attempt.timer is None:
             # It began while it was being asked back.
             if attempt.doomed.stopped:
                 self._stop_running(attempt, "stopped")
@@ -311,30 +283,32 @@ class ProcessesEngine:
         if self._attempts.get(attempt.key) is attempt:
             self._reports.report(AttemptRunning(*attempt.key))
 
-    def _ended(self, worker: PooledWorker, key: AttemptKey, token: str, evidence: Evidence, seconds: float) -> None:
-        attempt = worker.attempts.get(key)
-        if attempt is None or attempt.order.token != token:
-            return
+    def _ended(self, worker: PooledWorker, attempt: PooledAttempt, said: WorkerEvidence, seconds: float) -> None:
         self._pace.took(seconds)
-        worker.current, worker.log = None, attempt.log
-        del worker.attempts[key]
-        self._end(attempt, evidence)
+        worker.log = attempt.log
+        self._end(attempt, from_worker(said, attempt.notice))
         if not worker.attempts:
             self._has_no_work(worker)
         if self._waiting:
             self._top_up(worker) if worker.attempts else self._dispatch()
 
-    def _take_back(self, worker: PooledWorker, keys: Sequence[AttemptKey]) -> None:
-        for key in reversed(keys):
-            attempt = worker.attempts.pop(key, None)
-            worker.recalled.discard(key)
-            if attempt is None or key not in self._attempts:
+    def _given_back(self, worker: PooledWorker, attempts: list[PooledAttempt]) -> None:
+        self._take_back(attempts)
+        self._dispatch()
+
+    def _take_back(self, attempts: list[PooledAttempt]) -> None:
+        for attempt in reversed(attempts):
+            if attempt.key not in self._attempts:
                 continue
             attempt.worker = None
             if attempt.doomed is not None:
                 self._end(attempt, attempt.doomed)
             else:
                 self._waiting.put_back(attempt)
+
+    def _signalled(self, attempt: PooledAttempt, notice: Notice) -> None:
+        if attempt.doomed is None:  # our own SIGTERM at the end of a reclaim is no news
+            self._report_notice(attempt, notice)
 
     def _end(self, attempt: PooledAttempt, evidence: Evidence) -> None:
         """The one place from which an attempt's end is reported."""
@@ -350,7 +324,7 @@ class ProcessesEngine:
     def _waits(self, worker: PooledWorker) -> None:
         """The worker's attempt waits for child calls, or does so no longer."""
         if worker.blocked:
-            self._recall(worker, worker.unbegun())
+            worker.recall(worker.unbegun())
         self._dispatch()
 
     # -- ending attempts -----------------------------------------------------------------------------------
@@ -364,17 +338,17 @@ class ProcessesEngine:
         elif worker.current is attempt:
             return False
         elif attempt.key not in worker.recalled:
-            self._recall(worker, [attempt.key])
+            worker.recall([attempt.key])
         return True
 
     def _stop_running(self, attempt: PooledAttempt, reason: str) -> None:
         worker = self._clear_behind(attempt)
-        worker.process.send(m.Stop(attempt.key, reason))
+        worker.send(m.Stop(attempt.key, reason))
         attempt.timer = self._loop.call_later(attempt.grace, attempt.kill)
 
     def _reclaim_running(self, attempt: PooledAttempt, notice: Notice) -> None:
         worker = self._clear_behind(attempt)
-        worker.process.send(m.Notify(attempt.key, notice))
+        worker.send(m.Notify(attempt.key, notice))
         gap = min(_KILL_GAP, max(0.0, attempt.ends_at - self._loop.time()))
         attempt.timer = self._loop.call_at(attempt.ends_at, attempt.terminate, self._loop, gap)
 
@@ -383,15 +357,14 @@ class ProcessesEngine:
         worker = attempt.worker
         assert worker is not None
         attempt.cancel_timer()
-        self._recall(worker, worker.unbegun())
+        worker.recall(worker.unbegun())
         return worker
 
     def _report_notice(self, attempt: PooledAttempt, notice: Notice) -> None:
-        # Our own SIGTERM at the end of a reclaim is no news.
-        if notice.source != "sigterm" or attempt.doomed is None:
-            self._reports.report(AttemptNoticed(*attempt.key, notice.kind, notice.seconds, notice.source))
+        attempt.notice = notice.kind
+        self._reports.report(AttemptNoticed(*attempt.key, notice.kind, notice.seconds, notice.source))
 
     @staticmethod
     def _tell(attempt: PooledAttempt, notice: Notice) -> None:
         if attempt.worker is not None and attempt.worker.current is attempt:
-            attempt.worker.process.send(m.Notify(attempt.key, notice))
+            attempt.worker.send(m.Notify(attempt.key, notice))

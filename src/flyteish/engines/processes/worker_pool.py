@@ -1,49 +1,45 @@
 """What an engine of worker processes keeps of each attempt and of each worker.
 
-Records only; who acts on them is ``engine``'s business. Must not touch a socket.
+What follows from what a worker says is ``engine``'s business. Must not touch a socket.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flyteish._core.model.events import Evidence
-from flyteish._core.model.ids import AttemptKey
+from flyteish._async.feeds import LoopFeed
+from flyteish._core.model.events import Evidence, WorkerEvidence
 from flyteish._worker import messages as m
-from flyteish.interfaces import Link, Order
+from flyteish.engines.workers.peer import Peer, PeerAttempt
+from flyteish.engines.workers.stream import SocketStream
+from flyteish.interfaces import Link, Notice, Order
 
 if TYPE_CHECKING:
     from flyteish.engines.processes.worker_process import WorkerProcess
 
 
-class PooledAttempt:
+class PooledAttempt(PeerAttempt):
     """One attempt between ``start`` and its one report of the end."""
 
-    __slots__ = (
-        "calls", "doomed", "ends_at", "fate", "grace", "key", "link", "log", "noticed", "order", "running_at", "timer",
-        "worker",
-    )  # fmt: skip
+    __slots__ = ("doomed", "ends_at", "fate", "grace", "log", "notice", "running_at", "timer", "worker")
 
     def __init__(self, order: Order, link: Link, log: str | None) -> None:
-        self.order = order
-        self.key: AttemptKey = order.key
-        self.link = link
+        super().__init__(order, link)
         self.log = log
         self.worker: PooledWorker | None = None
         """The worker that has it, begun or not; None while it waits in the engine."""
         self.running_at = 0.0
         """Seconds since the epoch; 0 until user code began."""
-        self.calls: dict[int, int] = {}
-        """Child calls without an answer: the worker's number -> the link's."""
         self.doomed: Evidence | None = None
         """How it ends if it has not begun yet; from when it is known that it has to end."""
         self.grace = 0.0
         """Seconds that a stop leaves it once it runs."""
         self.fate: Evidence | None = None
         """How it ends if its worker dies now: set when we first sent that worker a deadly signal."""
-        self.noticed = False
+        self.notice = ""
+        """Kind of the notice that it last got; empty: none."""
         self.ends_at = 0.0
         """When a reclaim's grace is over, on the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None
@@ -77,23 +73,28 @@ class PooledAttempt:
             worker.process.kill()
 
 
-class PooledWorker:
-    """One worker of the pool.
+class Hooks(NamedTuple):
+    """What the engine does when a worker says something."""
 
-    Invariant: ``current`` is in ``attempts``; whatever else is in there has not begun, as far as was heard.
-    """
+    started: Callable[[PooledWorker], None]
+    began: Callable[[PooledWorker, PooledAttempt], None]
+    ended: Callable[[PooledWorker, PooledAttempt, WorkerEvidence, float], None]
+    given_back: Callable[[PooledWorker, list[PooledAttempt]], None]
+    signalled: Callable[[PooledAttempt, Notice], None]
+    waits: Callable[[PooledWorker], None]
 
-    __slots__ = ("attempts", "current", "leaving", "log", "process", "ready", "recalled", "start_timer")
 
-    def __init__(self) -> None:
+class PooledWorker(Peer[PooledAttempt]):
+    """One worker of the pool."""
+
+    __slots__ = ("_hooks", "leaving", "log", "process", "start_timer")
+
+    def __init__(self, feed: LoopFeed, welcome: m.Welcome, hooks: Hooks) -> None:
+        super().__init__(feed, welcome, resumes=False)
+        self._hooks = hooks
         self.process: WorkerProcess
-        self.attempts: dict[AttemptKey, PooledAttempt] = {}
-        self.current: PooledAttempt | None = None
         self.log: str | None = None
         """Where the last attempt's output went: beside it lies the worker's spool."""
-        self.recalled: set[AttemptKey] = set()
-        """Asked back, not yet answered."""
-        self.ready = False
         self.leaving = False
         self.start_timer: asyncio.TimerHandle | None = None
 
@@ -101,9 +102,37 @@ class PooledWorker:
         state = "leaving" if self.leaving else "ready" if self.ready else "starting"
         return f"PooledWorker({self.process.pid}, {state}, {len(self.attempts)} attempts)"
 
-    def send(self, message: m.ToWorker) -> None:
-        """Tell it."""
-        self.process.send(message)
+    def admit(self, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
+        """Its process has said hello."""
+        self.attach(stream, hello)
+        return None
+
+    def on_ready(self) -> None:
+        self._hooks.started(self)
+
+    def on_began(self, attempt: PooledAttempt) -> None:
+        self._hooks.began(self, attempt)
+
+    def on_ended(self, attempt: PooledAttempt, said: WorkerEvidence, seconds: float, number: int) -> None:
+        self._hooks.ended(self, attempt, said, seconds)
+
+    def on_given_back(self, attempts: list[PooledAttempt]) -> None:
+        self._hooks.given_back(self, attempts)
+
+    def on_signal(self, attempt: PooledAttempt, notice: Notice, number: int) -> None:
+        self._hooks.signalled(attempt, notice)
+
+    def on_waiting(self) -> None:
+        self._hooks.waits(self)
+
+    def on_nonsense(self, why: str) -> None:
+        # Where it is at nothing, it is the next one's turn to find that out: so it is bounded how often that happens.
+        attempt = self.current or next(iter(self.attempts.values()), None)
+        if attempt is not None:
+            self.current = attempt
+            if attempt.fate is None:
+                attempt.fate = Evidence(vanished=why)
+        self.process.kill()
 
     @property
     def blocked(self) -> bool:
@@ -120,12 +149,6 @@ class PooledWorker:
     def serving(self) -> bool:
         """Whether it can be counted on to take more work, sooner or later."""
         return not self.leaving and not self.blocked
-
-    def unbegun(self) -> list[AttemptKey]:
-        """What it could give back, in order."""
-        return [
-            key for key, attempt in self.attempts.items() if attempt is not self.current and key not in self.recalled
-        ]
 
 
 async def within(waiting: Coroutine[Any, Any, object], seconds: float) -> None:

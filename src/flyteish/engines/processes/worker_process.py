@@ -1,7 +1,7 @@
-"""One worker process as its engine sees it: started, spoken to, killed, and waited for.
+"""One worker process as its engine sees it: started, killed, and waited for.
 
-Moves messages and signals; must not know what an attempt is. Lives on one event loop: every method is
-called there, and ``heard`` and ``gone`` are called there.
+Whoever ``admit`` hands its stream to speaks with it; here are only its signals and its end. Must not know what an
+attempt is. Lives on one event loop: every method is called there, and ``admit`` and ``gone`` are.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from hmac import compare_digest
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import IO
 
 from flyteish._worker import messages as m
+from flyteish.engines.workers.door import Admit, Door
+from flyteish.engines.workers.stream import SocketStream
 
-_READ = 1 << 18
+#: Seconds that a worker may need to start.
+_START_SECONDS = 60.0
 #: Seconds that a worker which closed its connection gets to end by itself.
 _EOF_SECONDS = 1.0
 _TAIL = 4_096
@@ -33,9 +38,9 @@ class WorkerProcess:
     """A started process.
 
     Args:
-        hello: its first message.
-        heard: called with each message that it sends.
+        admit: asked when it has said hello.
         gone: called once, with the exit code (negative: the signal), after its last message was heard.
+        scratch: the folder below which it has one for private files.
 
     Raises:
         OSError: the operating system has no process or no file descriptor left.
@@ -44,37 +49,35 @@ class WorkerProcess:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        hello: m.Hello,
-        heard: Callable[[m.FromWorker], None],
+        admit: Admit,
         gone: Callable[[int], None],
+        scratch: str | None,
     ) -> None:
         self._loop = loop
-        self._heard = heard
+        self._admit = admit
         self._gone = gone
-        self._inbox = m.FrameReader()
-        self._outgoing = bytearray()
-        self._writing = False
+        self._token = token_urlsafe(16).encode()
+        """What it shows; nobody else knows it."""
+        self._sent_away_for = ""
         self._exited = False
         self._deadline: asyncio.TimerHandle | None = None
         self.killed = False
         """Whether we sent it SIGKILL."""
-        self._socket, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         # What it says before it has redirected its output: why it could not start.
         self._early: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         try:
             with theirs:
-                self._process = self._spawn(theirs)
+                self._process = self._spawned(theirs)
         except BaseException:
-            self._socket.close()
+            ours.close()
             self._early.close()
             raise
-        self._socket.setblocking(False)
-        loop.add_reader(self._socket, self._readable)
+        self._door = Door(loop, ours, self._hello, self._nobody, _START_SECONDS)
         name = f"flyteish wait for worker {self.pid}"
         self._waiter = threading.Thread(target=self._wait, name=name, daemon=True)
         self._waiter.start()
-        self._folder = None if hello.scratch is None else Path(hello.scratch, str(self.pid))
-        self.send(hello)
+        self._folder = None if scratch is None else Path(scratch, str(self.pid))
 
     def __repr__(self) -> str:
         state = "exited" if self._exited else "killed" if self.killed else "alive"
@@ -85,88 +88,45 @@ class WorkerProcess:
         """Its process id, which is its group's too."""
         return self._process.pid
 
-    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+    def _spawned(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
         descriptor = theirs.fileno()
-        return subprocess.Popen(
+        process = subprocess.Popen(
             # -P: a file in the working directory must not stand in for a module of the standard library.
             [sys.executable, "-P", "-m", "flyteish._worker", str(descriptor)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=self._early,
             stderr=self._early,
             pass_fds=(descriptor,),
             # A session of its own: Ctrl-C does not reach it, and one signal ends it with its children.
             start_new_session=True,
         )
-
-    # -- speaking ------------------------------------------------------------------------------------------
-
-    def send(self, message: m.ToWorker) -> None:
-        """Send soon, in order. To a process that is gone: nothing, ``gone`` tells."""
-        if self._exited or self._socket.fileno() < 0:
-            return
-        data = m.frame(message)
-        if not self._writing:
-            try:
-                sent = self._socket.send(data)
-            except BlockingIOError:
-                sent = 0
-            except OSError:
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-            self._writing = True
-            self._loop.add_writer(self._socket, self._writable)
-        self._outgoing += data
-
-    def _writable(self) -> None:
-        try:
-            sent = self._socket.send(self._outgoing)
-        except BlockingIOError:
-            return
-        except OSError:
-            sent = len(self._outgoing)
-        del self._outgoing[:sent]
-        if not self._outgoing:
-            self._writing = False
-            self._loop.remove_writer(self._socket)
+        assert process.stdin is not None
+        with suppress(BrokenPipeError), process.stdin as stdin:  # by no argument and no variable, which others can see
+            stdin.write(self._token)
+        return process
 
     # -- hearing -------------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(_READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._take(data)
-            return
-        self._loop.remove_reader(self._socket)
+    def _eof(self) -> None:
         # It ends, or user code closed the socket beneath it; then it is of no more use.
         self._deadline = self._loop.call_later(_EOF_SECONDS, self.kill)
 
-    def _take(self, data: bytes) -> None:
-        try:
-            messages = [m.from_worker.decode(body) for body in self._inbox.feed(data)]
-        except (m.ConnectionBrokenError, ValueError):  # msgspec's errors are ValueErrors
-            self._loop.remove_reader(self._socket)
+    def _hello(self, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
+        if not compare_digest(hello.token.encode(), self._token):
+            return m.Rejected("this is not the worker that was started")
+        stream.ended = self._eof
+        return self._admit(hello, stream)
+
+    def _nobody(self, door: Door, why: str) -> None:
+        if not why:
+            self._eof()
+        else:
+            self._sent_away_for = why
             self.kill()
-            return
-        for message in messages:
-            self._heard(message)
 
     def drain(self) -> None:
         """Hear what it has said until now."""
-        while self._socket.fileno() >= 0:
-            try:
-                data = self._socket.recv(_READ)
-            except OSError:
-                return
-            if not data:
-                return
-            self._take(data)
+        self._door.stream.drain()
 
     # -- ending --------------------------------------------------------------------------------------------
 
@@ -187,15 +147,12 @@ class WorkerProcess:
 
     def hang_up(self) -> None:
         """Close the connection: the process ends by itself, with what it started."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
-            self._socket.close()
+        self._door.close()
 
     def last_words(self) -> str:
-        """The last line that it wrote before it was ready; empty where there is none."""
-        if self._early.closed:
-            return ""
+        """Why it was sent away, or the last line that it wrote before it was ready; empty where there is none."""
+        if self._sent_away_for or self._early.closed:
+            return self._sent_away_for
         self._early.seek(0, os.SEEK_END)
         self._early.seek(max(0, self._early.tell() - _TAIL))
         lines = self._early.read().decode("utf-8", "replace").strip().splitlines()

@@ -1,0 +1,134 @@
+"""The worker's end of its connection to the engine: whole messages, from any thread.
+
+``Connection`` is over a socket that was inherited, and ends with it; ``reconnect`` has the one that goes on over
+another. Must not know what a message means.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from typing import NoReturn
+
+from flyteish._version import __version__
+from flyteish._worker import messages as m
+from flyteish._worker.channel import LONGEST, Channel, FrameReader, NonsenseError, greeting
+
+
+class Connection:
+    """A socket to the engine.
+
+    Args:
+        sock: connected; becomes this object's own.
+        token: shown in the hello.
+
+    Invariant: messages that were held back are sent before any later one.
+    """
+
+    def __init__(self, sock: socket.socket | None, token: str, *, resumes: bool = False) -> None:
+        self.sock = sock
+        """None while there is no connection."""
+        self._token = token
+        self._lock = threading.Lock()
+        self._held: list[bytes] = []
+        self._channel = Channel(resumes=resumes, longest=LONGEST)
+        self._unread = b""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._channel}, {'lost' if self.sock is None else 'connected'})"
+
+    @property
+    def busy(self) -> bool:
+        """Whether some thread is half way through a message and must not be torn out of it."""
+        return self._lock.locked()
+
+    def hold(self, message: m.FromWorker) -> None:
+        """Send it together with the next one: a system call less for each small task."""
+        self._held.append(m.encode(message))
+
+    def send(self, message: m.FromWorker, *, wait: bool = True) -> None:
+        """Send now. Where the engine is gone, this process ends.
+
+        Args:
+            wait: whether this may wait for the engine to listen; False on the thread that listens to it.
+        """
+        body = m.encode(message)
+        with self._lock:
+            if self._held:
+                self._held.append(body)
+                self._write(self._packed())
+            else:
+                self._write(self._channel.pack(body))
+
+    def flush(self) -> None:
+        """Send what was held back."""
+        if not self._held:
+            return
+        with self._lock:
+            self._write(self._packed())
+
+    def _packed(self) -> bytes:
+        data = b"".join([self._channel.pack(body) for body in self._held])
+        self._held.clear()
+        return data
+
+    def _write(self, data: bytes) -> None:
+        assert self.sock is not None
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            vanish()
+
+    def open(self) -> m.Welcome:
+        """Say hello, and wait for the answer. This process ends where nobody wants it."""
+        assert self.sock is not None
+        self._write(greeting(m.encode(m.Hello(m.PROTOCOL, __version__, self._token))))
+        reader = FrameReader(LONGEST)
+        frames: list[tuple[int, int, bytes]] = []
+        while not frames:
+            frames = reader.feed(self._read(), 1)
+            if reader.broken:
+                raise NonsenseError(reader.broken)
+        answer = m.reply.decode(frames[0][2])
+        if isinstance(answer, m.Rejected):
+            turned_away(answer.why)
+        self._unread = reader.rest
+        return answer
+
+    def unread(self) -> list[m.ToWorker]:
+        """What came right behind the answer to our hello."""
+        return self._messages(self._unread)
+
+    def receive(self) -> list[m.ToWorker]:
+        """What has come. Where the engine is gone, this process ends."""
+        return self._messages(self._read())
+
+    def _messages(self, data: bytes) -> list[m.ToWorker]:
+        bodies = self._channel.feed(data)
+        if self._channel.broken:
+            raise NonsenseError(self._channel.broken)
+        return [m.to_worker.decode(body) for body in bodies]
+
+    def _read(self) -> bytes:
+        assert self.sock is not None
+        try:
+            data = self.sock.recv(1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            vanish()
+        return data
+
+
+def turned_away(why: str) -> NoReturn:
+    """The engine does not want this worker."""
+    raise SystemExit(f"flyteish worker: {why}")
+
+
+def vanish() -> NoReturn:
+    """The engine is gone: end at once, with every process that user code started and left in this group."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)

@@ -1,0 +1,300 @@
+"""Runs attempts in a process of their own, one at a time, and tells the engine at the other end of a connection.
+
+On its main thread, ``def`` tasks as they are and ``async def`` tasks on a loop that lasts as long as the process; a
+second thread reads the connection. Must not decide anything about attempts: it says what happened, and the engine
+reports it.
+
+SIGINT is ignored (Ctrl-C belongs to the controller). SIGTERM is a notice that the machine goes away; work
+goes on until SIGKILL. The worker also sends itself a SIGTERM to unwind a ``def`` task that was stopped.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from flyteish._async.feeds import Feeds
+from flyteish._authoring.attempt.context import AttemptContext
+from flyteish._authoring.values.errors import document
+from flyteish._core.model.events import WorkerEvidence
+from flyteish._core.model.ids import AttemptKey
+from flyteish._worker import messages as m
+from flyteish._worker.calls import Callbacks, WorkerLink
+from flyteish._worker.connection import Connection, vanish
+from flyteish._worker.loader import Loadable, Loader
+from flyteish._worker.output import Output
+from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, perform_sync
+from flyteish._worker.variables import Variables
+from flyteish.blobs import open_blobs
+from flyteish.errors import BlobError
+from flyteish.interfaces import Notice, Order
+
+if TYPE_CHECKING:
+    import asyncio
+
+#: Seconds that a SIGTERM from outside is taken to leave, as Kubernetes' default does.
+SIGTERM_SECONDS: Final = 30.0
+#: Seconds that tasks which an attempt left on the loop get to take their cancellation.
+_LEFTOVER_SECONDS: Final = 1.0
+_SIGTERM, _AGAIN = b"T", b"A"
+
+
+class Current:
+    """The attempt that the main thread is at."""
+
+    __slots__ = ("context", "is_async", "key", "stop", "task")
+
+    def __init__(self, order: Order, context: AttemptContext) -> None:
+        self.key: AttemptKey = order.key
+        self.is_async = order.is_async
+        self.context = context
+        self.stop = Stopping()
+        self.task: asyncio.Task[object] | None = None
+
+
+class Worker:
+    """One worker process. ``serve`` is its main thread; ``_read`` runs on the other."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._callbacks = Callbacks()
+        self._orders: deque[tuple[Order, str | None]] = deque()
+        self._arrived = threading.Condition(threading.Lock())
+        self._leaving = False
+        self._current: Current | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._main = threading.get_ident()
+        self._alarm_out, self._alarm_in = os.pipe()
+        os.set_blocking(self._alarm_in, False)
+        # Kept, since a bound method is a new object each time and user code may install a handler of its own.
+        self._handler = self._on_sigterm
+
+    def serve(self) -> None:
+        """Run attempts until the engine says that it was enough."""
+        welcome = self._connection.open()
+        if welcome.sys_path is not None:
+            sys.path[:] = welcome.sys_path
+        if welcome.argv is not None:
+            sys.argv[:] = welcome.argv
+        self._limits = welcome.inline_limit, welcome.max_result
+        self._scratch = None if welcome.scratch is None else Path(welcome.scratch, str(os.getpid()))
+        self._blobs = open_blobs(welcome.blobs_url)
+        self._loader = Loader(lambda: self._blobs.blocking)
+        self._feeds = Feeds()
+        self._variables = Variables()
+        self._output = Output()
+        faulthandler.enable()
+        signal.signal(signal.SIGINT, _ignore)  # a handler, not SIG_IGN, which children would inherit
+        signal.signal(signal.SIGTERM, self._handler)
+        self._connection.send(m.Ready())
+        for message in self._connection.unread():
+            self._handle(message)
+        threading.Thread(target=self._read, name="flyteish worker connection", daemon=True).start()
+        while (job := self._next()) is not None:
+            self._perform(*job)
+        self._output.close()
+
+    # -- the main thread: attempts -------------------------------------------------------------------------
+
+    def _next(self) -> tuple[Order, str | None] | None:
+        with self._arrived:
+            if not self._orders:
+                self._connection.flush()
+            while not self._orders:
+                if self._leaving:
+                    return None
+                self._arrived.wait()
+            return self._orders.popleft()
+
+    def _perform(self, order: Order, log: str | None) -> None:
+        began = time.perf_counter()
+        link = WorkerLink(order, self._connection.send, self._callbacks)
+        current = Current(order, AttemptContext(order, link, self._blobs, self._feeds, scratch=self._scratch))
+        self._current = current
+        self._output.begin(log)
+        self._variables.begin(order)
+        try:
+            evidence = self._evidence(order, current, link)
+        except AttemptStopped:
+            evidence = WorkerEvidence(stopped=True)  # it came in the instant after the task was over
+        finally:
+            self._current = None
+            current.context.close()
+            self._variables.end()
+            if signal.getsignal(signal.SIGTERM) is not self._handler:
+                signal.signal(signal.SIGTERM, self._handler)
+            self._output.end()
+        self._connection.hold(m.Ended(order.key, evidence, time.perf_counter() - began))
+
+    def _evidence(self, order: Order, current: Current, link: WorkerLink) -> WorkerEvidence:
+        task = self._loader.known(order.reference, order.task)
+        if task is None:
+            # Importing runs user code too: should it kill this process, the engine must know whose it was.
+            self._connection.send(m.Taken(order.key))
+            try:
+                task = self._loader.load(order.reference, order.task, may_unpickle=order.scope.allow_pickle)
+            except BlobError as error:
+                return WorkerEvidence(store_failed=f"{type(error).__name__}: {error}")
+            except BaseException as error:  # whatever importing user code can raise
+                return WorkerEvidence(error=document(error))
+        self._connection.send(m.Began(order.key))
+        if order.is_async:
+            return self._on_loop(order, task, link, current)
+        return perform_sync(
+            order,
+            task,
+            link,
+            self._blobs,
+            self._feeds,
+            current.context,
+            stop=current.stop,
+            inline_limit=self._limits[0],
+            max_result=self._limits[1],
+        )[0]
+
+    def _on_loop(self, order: Order, task: Loadable, link: WorkerLink, current: Current) -> WorkerEvidence:
+        import asyncio  # here, since a worker that runs `def` tasks only needs none
+
+        if self._loop is None or self._loop.is_closed():
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        loop = self._loop
+        work = perform_async(
+            order,
+            task,
+            link,
+            self._blobs,
+            self._feeds,
+            current.context,
+            stop=current.stop,
+            inline_limit=self._limits[0],
+            max_result=self._limits[1],
+        )
+        current.task = mine = loop.create_task(work, name=f"flyteish {order.key}")
+        if current.stop.requested:  # it came before there was a task to cancel
+            mine.cancel()
+        try:
+            evidence, _ = loop.run_until_complete(mine)
+        except asyncio.CancelledError:
+            evidence = WorkerEvidence(stopped=True)  # cancelled before its first step
+        except BaseException as error:  # a stopped loop; SystemExit or KeyboardInterrupt in a task of the user's
+            evidence = WorkerEvidence(error=document(error))
+        self._sweep(loop)
+        return evidence
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What the attempt left on the loop ends with it."""
+        import asyncio
+
+        left = asyncio.all_tasks(loop)
+        if not left:
+            return
+        for task in left:
+            task.cancel()
+        try:
+            _, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=_LEFTOVER_SECONDS))
+        except BaseException:
+            stubborn = left
+        if stubborn:
+            self._loop = None  # the next attempt gets a loop without them
+        for task in left - stubborn:
+            if not task.cancelled():
+                task.exception()  # marks it as seen: the attempt it belonged to is over
+
+    # -- the other thread: the connection ------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            poll = select.poll()
+            assert self._connection.sock is not None
+            poll.register(self._connection.sock, select.POLLIN)
+            poll.register(self._alarm_out, select.POLLIN)
+            while True:
+                for descriptor, _ in poll.poll():
+                    if descriptor == self._alarm_out:
+                        self._alarmed(os.read(self._alarm_out, 64))
+                        continue
+                    for message in self._connection.receive():
+                        self._handle(message)
+        except BaseException:
+            traceback.print_exc()
+            vanish()  # without this thread nothing could ever stop the other
+
+    def _handle(self, message: m.ToWorker) -> None:
+        match message:
+            case m.Run(orders, logs):
+                with self._arrived:
+                    self._orders.extend(zip(orders, logs, strict=True))
+                    self._arrived.notify()
+            case m.Answer() | m.Recorded():
+                self._callbacks.answer(message)
+            case m.Recall(keys):
+                with self._arrived:
+                    back = [order.key for order, _ in self._orders if order.key in keys]
+                    self._orders = deque(job for job in self._orders if job[0].key not in back)
+                self._connection.send(m.Recalled(back), wait=False)
+            case m.Notify(key, notice):
+                current = self._current
+                if current is not None and current.key == key:
+                    current.context.interruption.notify(notice)
+            case m.Stop(key):
+                current = self._current
+                if current is not None and current.key == key:
+                    self._stop(current)
+            case m.Exit():
+                with self._arrived:
+                    self._leaving = True
+                    self._arrived.notify()
+
+    def _stop(self, current: Current) -> None:
+        current.stop.requested = True
+        if current.is_async:
+            task = current.task
+            if task is not None:
+                task.get_loop().call_soon_threadsafe(task.cancel)
+        else:
+            # To the main thread itself, so that a system call in which it blocks is interrupted.
+            signal.pthread_kill(self._main, signal.SIGTERM)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        """On the main thread, between any two instructions of it: takes no lock."""
+        current = self._current
+        if current is None or not current.stop.requested:
+            self._alarm(_SIGTERM)
+        elif self._connection.busy:
+            self._alarm(_AGAIN)  # torn out of a send, half a message would be all that the engine gets
+        elif current.stop.inside:
+            current.stop.inside = False
+            raise AttemptStopped("the attempt was stopped")
+
+    def _alarm(self, what: bytes) -> None:
+        try:
+            os.write(self._alarm_in, what)
+        except OSError:
+            pass  # the pipe is full of alarms already
+
+    def _alarmed(self, what: bytes) -> None:
+        current = self._current
+        if current is None:
+            return
+        if _SIGTERM in what:
+            notice = Notice(kind="shutdown", seconds=SIGTERM_SECONDS, source="sigterm")
+            if current.context.interruption.notify(notice):
+                self._connection.send(m.Signalled(current.key, notice), wait=False)
+        if _AGAIN in what:
+            time.sleep(0.001)
+            self._stop(current)
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C belongs to the controller."""
