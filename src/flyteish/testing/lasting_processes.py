@@ -18,7 +18,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -127,29 +127,34 @@ class LastingProcesses:
     def __repr__(self) -> str:
         return f"LastingProcesses({str(self._folder)!r})"
 
-    def start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> LastingProcess:
+    def start(self, name: str, command: Sequence[str], told: str = "") -> LastingProcess:
         """Start a program under a name that no living one has.
+
+        Args:
+            told: what it reads from its standard input, a few hundred bytes: nobody else sees it.
 
         Raises:
             OSError: the operating system has no process or no file descriptor left.
         """
         path = self._folder / name
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        hear, say = os.pipe()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(lock, 0)
+            os.write(say, told.encode())  # it is there before the process is, whatever becomes of us
             with open(output_of(path), "wb") as output:
                 child = subprocess.Popen(
                     ["/bin/sh", "-c", _START, str(path), *command],
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
+                    stdin=hear,
                     stdout=output,
                     stderr=output,
                     pass_fds=(lock,),
                     start_new_session=True,
                 )
         finally:
-            os.close(lock)
+            for descriptor in (lock, hear, say):
+                os.close(descriptor)
         return LastingProcess(path, child.pid, child)
 
     def find(self, name: str) -> LastingProcess | None:

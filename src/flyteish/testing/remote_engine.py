@@ -43,10 +43,12 @@ from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.exit_codes import read_exit_code
-from flyteish.errors import ConfigurationError, SessionClosedError
+from flyteish.engines.workers.stream import SocketStream
+from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
-from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses
+from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses, is_locked
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
+from flyteish.testing.remote_door import RemoteDoor
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +58,8 @@ CLOSE_GRACE: Final = 1.0
 _KILL_GAP: Final = 1.0
 #: Seconds between two looks at which processes still live.
 _LOOK_SECONDS: Final = 0.05
+#: Seconds that a process may take until it has connected.
+_START_SECONDS: Final = 60.0
 #: Seconds that a process may take to end once its attempt is over.
 _EXIT_SECONDS: Final = 5.0
 
@@ -119,7 +123,8 @@ class RemoteEngine:
             scratch=str(self._scratch),
             reconnect_seconds=self._reconnect_seconds,
         )
-        self._listen()
+        self._scratch.mkdir(mode=0o700, exist_ok=True)
+        self._door = RemoteDoor(self._loop, self._folder, self._admit)
         self._open = True
         self._look()
 
@@ -179,7 +184,7 @@ class RemoteEngine:
             return
         self._open = False
         self._looking.cancel()
-        self._listener.close()
+        self._door.close()
         ending = []
         for attempt in self._attempts.values():
             attempt.cancel_timer()
@@ -255,6 +260,46 @@ class RemoteEngine:
     def _never_came(self, attempt: RemoteAttempt) -> None:
         attempt.fate = Evidence(vanished=f"its process did not connect within {_START_SECONDS:g} s")
         attempt.process.kill()
+
+    # -- who connects --------------------------------------------------------------------------------------
+
+    def _admit(self, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
+        key = hello.key
+        if key is None:
+            return m.Rejected("whoever connects here must say which attempt it is")
+        attempt = self._attempts.get(key) or self._over.get(key)
+        if attempt is None:
+            # It may be of a run that nobody has taken up yet.
+            return m.Rejected(f"{key} is not known here", again=is_locked(self._folder / "attempts" / _name(key)))
+        if not attempt.proves(hello.token):
+            return m.Rejected(f"that is not the token of {key}")
+        first = attempt.peer is None
+        if attempt.peer is None:
+            attempt.peer = RemotePeer(attempt, self, self._feed, self._welcome)
+            if hello.stage:
+                attempt.peer.take_up(attempt, hello)
+            else:
+                attempt.peer.give([attempt], [attempt.log])
+        stream.ended = attempt.peer.detach
+        attempt.peer.attach(stream, hello)
+        if first:
+            self._came(attempt)
+        return None
+
+    def _came(self, attempt: RemoteAttempt) -> None:
+        if attempt.awaited:
+            attempt.awaited = False
+            attempt.cancel_timer()
+        self._reports.report(AttemptPlaced(*attempt.key, node=socket.gethostname()))
+        if attempt.user_code:
+            self.began(attempt)
+        self._say_last_word(attempt)
+
+    def _command(self, key: AttemptKey) -> list[str]:
+        address = self._via or f"file:{self._folder / 'address'}"
+        # -P: a file in the working directory must not stand in for a module of the standard library.
+        attempt = [key.run, key.action, str(key.generation)]
+        return [sys.executable, "-P", "-m", "flyteish._worker", "--connect", address, *attempt]
 
     # -- what processes say --------------------------------------------------------------------------------
 
