@@ -40,15 +40,18 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.rules.attempt_ends import from_worker
+from flyteish._worker import claims
 from flyteish._worker import messages as m
+from flyteish._worker.channel import NonsenseError
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.exit_codes import read_exit_code
+from flyteish.engines.workers.listener import WorkerListener
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
 from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses, is_locked
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
-from flyteish.testing.remote_door import RemoteDoor
+from flyteish.testing.remote_folder import RemoteFolder
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +88,7 @@ class RemoteEngine:
     outlives = True
 
     def __init__(self, folder: str | Path, *, via: str | None = None, reconnect_seconds: float = 600.0) -> None:
-        self._folder = Path(folder).absolute()
+        self._path = Path(folder).absolute()
         self._via = via
         self._reconnect_seconds = reconnect_seconds
         self._open = False
@@ -96,7 +99,7 @@ class RemoteEngine:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
-        return f"RemoteEngine({str(self._folder)!r}, {len(self._attempts)} attempts)"
+        return f"RemoteEngine({str(self._path)!r}, {len(self._attempts)} attempts)"
 
     # -- the contract --------------------------------------------------------------------------------------
 
@@ -110,8 +113,8 @@ class RemoteEngine:
         self._reports = opening.reports
         self._loop = asyncio.get_running_loop()
         self._feed = LoopFeed(self._loop)
-        self._processes = LastingProcesses(self._folder / "attempts")
-        self._scratch = self._folder / "scratch"
+        self._folder = RemoteFolder(self._path)
+        self._processes = LastingProcesses(self._folder.attempts)
         self._welcome = m.Welcome(
             epoch=token_hex(8),
             received=0,
@@ -120,11 +123,10 @@ class RemoteEngine:
             blobs_url=opening.blobs.url,
             inline_limit=opening.limits.inline,
             max_result=opening.limits.value,
-            scratch=str(self._scratch),
+            scratch=str(self._folder.scratch),
             reconnect_seconds=self._reconnect_seconds,
         )
-        self._scratch.mkdir(mode=0o700, exist_ok=True)
-        self._door = RemoteDoor(self._loop, self._folder, self._admit)
+        self._listen()
         self._open = True
         self._look()
 
@@ -184,7 +186,7 @@ class RemoteEngine:
             return
         self._open = False
         self._looking.cancel()
-        self._door.close()
+        self._listener.close()
         ending = []
         for attempt in self._attempts.values():
             attempt.cancel_timer()
@@ -207,6 +209,7 @@ class RemoteEngine:
         await self._forget(ending)
         if self._tasks:
             await asyncio.wait(self._tasks)
+        self._folder.close()
 
     # -- processes -----------------------------------------------------------------------------------------
 
@@ -229,7 +232,7 @@ class RemoteEngine:
             if process is not None:  # its end is on record, or it was given up
                 process.kill()
                 process.forget()
-                self._opening.blobs.blocking.delete_ref(claim_name(key))
+                self._opening.blobs.blocking.delete_ref(claims.name_of(key))
         return found
 
     def _look(self) -> None:
@@ -250,11 +253,16 @@ class RemoteEngine:
         if attempt.peer is not None:
             attempt.peer.detach()
         try:
-            said = await claimed(self._opening.blobs, attempt.key)
+            claim = await claims.claimed(self._opening.blobs, attempt.key, self._opening.limits.inline)
         except BlobError as error:
             evidence = Evidence(vanished=f"the blob store failed: {error}")
+        except NonsenseError as error:
+            evidence = Evidence(vanished=str(error))
         else:
-            evidence = attempt.fate or _exited(attempt) if said is None else from_worker(said, attempt.notice)
+            evidence = attempt.fate or _exited(attempt)
+            if claim is not None:
+                attempt.running_at = claim.running_at
+                evidence = from_worker(claim.evidence, attempt.notice)
         self._end(attempt, evidence)
 
     def _never_came(self, attempt: RemoteAttempt) -> None:
@@ -263,43 +271,58 @@ class RemoteEngine:
 
     # -- who connects --------------------------------------------------------------------------------------
 
-    def _admit(self, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
-        key = hello.key
-        if key is None:
-            return m.Rejected("whoever connects here must say which attempt it is")
+    def _listen(self) -> None:
+        """Where the last engine did, for that is where attempts look first; elsewhere, if somebody has that port now."""
+        for port in (self._folder.port, 0):
+            self._listener = WorkerListener(self._digest, self._admit, self._is_of_another_run, port=port)
+            try:
+                self._listener.open()
+            except OSError:
+                if not port:
+                    self._folder.close()
+                    raise
+            else:
+                self._folder.listens_at(self._listener.url)
+                return
+
+    def _digest(self, key: AttemptKey) -> bytes | None:
         attempt = self._attempts.get(key) or self._over.get(key)
-        if attempt is None:
-            # It may be of a run that nobody has taken up yet.
-            return m.Rejected(f"{key} is not known here", again=is_locked(self._folder / "attempts" / _name(key)))
-        if not attempt.proves(hello.token):
-            return m.Rejected(f"that is not the token of {key}")
+        return None if attempt is None else attempt.digest or None
+
+    def _is_of_another_run(self, key: AttemptKey) -> bool:
+        return is_locked(self._folder.attempts / _name(key))
+
+    def _admit(self, key: AttemptKey, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
+        attempt = self._attempts.get(key) or self._over[key]
         first = attempt.peer is None
         if attempt.peer is None:
             attempt.peer = RemotePeer(attempt, self, self._feed, self._welcome)
-            if hello.stage:
-                attempt.peer.take_up(attempt, hello)
-            else:
+            if hello.stage in ("", "ready"):
                 attempt.peer.give([attempt], [attempt.log])
+            else:
+                attempt.peer.expect(attempt)
         stream.ended = attempt.peer.detach
-        attempt.peer.attach(stream, hello)
-        if first:
+        rejected = attempt.peer.attach(stream, hello)
+        if first and rejected is None:
             self._came(attempt)
-        return None
+        return rejected
 
     def _came(self, attempt: RemoteAttempt) -> None:
         if attempt.awaited:
             attempt.awaited = False
             attempt.cancel_timer()
         self._reports.report(AttemptPlaced(*attempt.key, node=socket.gethostname()))
-        if attempt.user_code:
-            self.began(attempt)
         self._say_last_word(attempt)
 
     def _command(self, key: AttemptKey) -> list[str]:
-        address = self._via or f"file:{self._folder / 'address'}"
-        # -P: a file in the working directory must not stand in for a module of the standard library.
-        attempt = [key.run, key.action, str(key.generation)]
-        return [sys.executable, "-P", "-m", "flyteish._worker", "--connect", address, *attempt]
+        where = self._via or f"file://{self._folder.address}"
+        patience = str(self._reconnect_seconds)
+        return [
+            # -P: a file in the working directory must not stand in for a module of the standard library.
+            *(sys.executable, "-P", "-m", "flyteish._worker"),
+            *("--connect", where, "--attempt", *map(str, key)),
+            *("--token-file", "/dev/stdin", "--patience", patience),
+        ]
 
     # -- what processes say --------------------------------------------------------------------------------
 
@@ -361,11 +384,11 @@ class RemoteEngine:
         """Nothing is left of them for a later controller to find."""
         for attempt in attempts:
             try:
-                await self._opening.blobs.delete_ref(claim_name(attempt.key))
+                await claims.forget(self._opening.blobs, attempt.key)
             except BlobError as error:
                 _log.warning("the claim of %s could not be removed: %s", attempt.key, error)
             attempt.process.forget()
-            await asyncio.to_thread(shutil.rmtree, self._scratch / str(attempt.process.pid), ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._folder.scratch / str(attempt.process.pid), ignore_errors=True)
 
     # -- ending attempts -----------------------------------------------------------------------------------
 
