@@ -38,7 +38,6 @@ from flyteish.config_values import (
     TIMES,
     FoundFile,
     Origin,
-    Paths,
     blame,
     built_tables,
     by_name,
@@ -52,6 +51,7 @@ from flyteish.config_values import (
     wrong,
 )
 from flyteish.errors import ConfigurationError
+from flyteish.paths import Paths
 
 Durability = Literal["full", "process", "memory"]
 BUILT_IN: Final = "built-in default"

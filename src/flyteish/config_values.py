@@ -1,7 +1,7 @@
-"""What lies where, and how people spell it: the home folder, configuration files, times and policies in them.
+"""How people spell configuration: files, and the times, policies, pools and markets in them.
 
-Folders are made when somebody first writes into them, readable by their owner only; nothing is written
-outside the home. Must not know which keys a file may hold (``config`` does), nor read the environment.
+Turns what is written into values, or says where it was written and what is accepted. Must not know which keys a file
+may hold (``config`` does), nor read the environment.
 """
 
 from __future__ import annotations
@@ -25,64 +25,6 @@ from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market, PriceSource
 from flyteish.markets.market import MARKETS, Outages
 from flyteish.markets.price_sources import PRICES
-
-# -- the home -----------------------------------------------------------------------------------------------
-
-
-class Paths(NamedTuple):
-    """The places in a home folder. Naming one does not create it."""
-
-    home: Path
-    """Absolute."""
-
-    @property
-    def store(self) -> Path:
-        """The journal: an SQLite file (and its companions, which SQLite names after it)."""
-        return self.home / "flyteish.db"
-
-    @property
-    def blobs(self) -> Path:
-        """The folder of values, checkpoints and files."""
-        return self.home / "blobs"
-
-    @property
-    def logs(self) -> Path:
-        """The folder of the attempts' output."""
-        return self.home / "logs"
-
-    @property
-    def scratch(self) -> Path:
-        """The folder of running attempts' private files: notices, restored checkpoints, downloads."""
-        return self.home / "scratch"
-
-    def make(self, folder: Path | None = None) -> Path:
-        """Create a folder in the home (default: the home itself) where it is missing; returns it.
-
-        What is created can be read by its owner only (mode 0700); a folder that exists keeps its mode.
-
-        Raises:
-            ConfigurationError: it cannot be created, or a file is in its place; names the path and the cure.
-            ValueError: the folder is not in this home.
-        """
-        wanted = self.home if folder is None else folder
-        if wanted != self.home and self.home not in wanted.parents:
-            raise ValueError(f"{wanted} is not in the home {self.home}")
-        try:
-            self.home.parent.mkdir(parents=True, exist_ok=True)
-            # One by one: ``mkdir(parents=True)`` would give only the last its mode.
-            for path in reversed([wanted, *wanted.parents]):
-                if path == self.home or self.home in path.parents:
-                    path.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"home={str(self.home)!r} cannot be used: {wanted} cannot be created ({error.strerror}); set "
-                f"FLYTEISH_HOME, or `home` in flyteish.toml, to a folder that you may write to"
-            ) from error
-        return wanted
-
-    def __repr__(self) -> str:
-        return f"Paths({str(self.home)!r})"
-
 
 # -- configuration files ------------------------------------------------------------------------------------
 

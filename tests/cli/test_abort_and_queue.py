@@ -193,6 +193,7 @@ def test_gc_removes_old_runs_their_logs_and_values_that_nobody_needs(cli: Cli, f
 
     said = json.loads(cli("gc", "--dry-run", "--older-than", "0", "--json").out)
     assert (said["dry_run"], said["log_bytes"]) == (True, 500)
+    would = said["blobs"], said["blob_bytes"]
     assert blobs_in(flyteish_home) == before
     assert logs.exists()
 
@@ -201,6 +202,7 @@ def test_gc_removes_old_runs_their_logs_and_values_that_nobody_needs(cli: Cli, f
     assert waiting not in said["runs"]
     assert said["blobs"] == 2
     assert said["blob_bytes"] > 400_000
+    assert would == (said["blobs"], said["blob_bytes"])
     assert not logs.exists()
     assert [row["run"] for row in json.loads(cli("get", "runs", "--json").out)] == [waiting]
     with Session() as session:

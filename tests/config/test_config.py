@@ -15,9 +15,10 @@ from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Cache, Secret
 from flyteish.config import Config, load_config
-from flyteish.config_values import Paths, seconds
+from flyteish.config_values import seconds
 from flyteish.errors import ConfigurationError
 from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.paths import Paths
 
 
 @pytest.fixture(autouse=True)

@@ -1,76 +1,30 @@
-"""What every blob store promises, and what the one of files promises about its files."""
+"""What every blob store promises of content."""
 
 from __future__ import annotations
 
-import asyncio
+import array
+import io
 import os
+import random
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from flyteish.blobs import open_blobs, trees
 from flyteish.blobs.addresses import content_address, mentioned
-from flyteish.blobs.files import BlockingFileBlobs, FileBlobStore
+from flyteish.blobs.files import FileBlobStore
 from flyteish.blobs.memory import MemoryBlobStore
-from flyteish.blobs.on_loop import LoopBlobs
-from flyteish.blobs.sweeping import sweep
-from flyteish.errors import BlobCorruptError, BlobError, BlobMissingError, ConfigurationError
-from flyteish.interfaces import BlobStore, BlockingBlobs
+from flyteish.errors import BlobCorruptError, BlobError, BlobMissingError, ConfigurationError, InputTypeError
+from flyteish.interfaces import BlockingBlobs
 
 NEVER = "sha256:" + "0" * 64
 OUT = ["/etc/passwd", "../outside", "../../x", "deep/../../outside", "deep/../a.txt"]
-BAD_NAMES = ["", "/a", "a/", "a//b", "..", "a/../b", ".", "a~", "a b", "-x", "x\n", "a" * 201]
 LATER = 4e9  # after every test run; before it, everything is old
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop on a thread of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="loop of a store")
-    thread.start()
-    yield loop
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
-STORES: dict[str, Callable[[Path], BlobStore]] = {
-    "files": lambda folder: FileBlobStore(folder / "store"),
-    "memory": lambda folder: MemoryBlobStore(),
-}
-
-
-@pytest.fixture(params=[(store, face) for store in STORES for face in ("blocking", "awaited")], ids=" ".join)
-def blobs(request: pytest.FixtureRequest, tmp_path: Path, loop: asyncio.AbstractEventLoop) -> BlockingBlobs:
-    """Every store, as threads use it; and through what is awaited, as loops do."""
-    store, face = request.param
-    made = STORES[store](tmp_path)
-    return made.blocking if face == "blocking" else LoopBlobs(made, loop)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> BlockingFileBlobs:
-    return BlockingFileBlobs(tmp_path / "store")
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A directory with everything that a directory may have."""
-    root = tmp_path / "tree"
-    (root / "deep" / "er").mkdir(parents=True)
-    (root / "empty").mkdir()
-    (root / "a.txt").write_text("a")
-    (root / "deep" / "er" / "b.bin").write_bytes(b"\0\1")
-    (root / "run.sh").write_text("#!/bin/sh\n")
-    (root / "run.sh").chmod(0o750)
-    (root / "deep" / "link").symlink_to("../a.txt")
-    (root / "deep" / "ümläut").write_text("name")
-    return root
 
 
 def picture(root: Path) -> dict[str, object]:
@@ -87,11 +41,6 @@ def picture(root: Path) -> dict[str, object]:
     return found
 
 
-def said(blobs: BlockingBlobs, name: str) -> bytes | None:
-    found = blobs.get_ref(name)
-    return None if found is None else found.data
-
-
 # -- every store ------------------------------------------------------------------------------------
 
 
@@ -103,12 +52,77 @@ def test_bytes_come_back_from_their_address(blobs: BlockingBlobs, data: bytes) -
     assert bytes(blobs.get(address)) == data
 
 
+BUFFERS: dict[str, Callable[[bytes], Any]] = {
+    "bytearray": bytearray,
+    "memoryview": memoryview,
+    "part of a memoryview": lambda data: memoryview(b"xx" + data + b"xx")[2:-2],
+    "every second": lambda data: memoryview(bytes(each for pair in zip(data, data, strict=True) for each in pair))[::2],
+    "array": lambda data: array.array("H", data),
+    "open file": io.BytesIO,
+}
+
+
+@pytest.mark.parametrize("made", BUFFERS.values(), ids=BUFFERS)
+@pytest.mark.parametrize("size", [0, 6, 2_500_000])
+def test_any_buffer_and_any_open_file_is_content(blobs: BlockingBlobs, made: Callable[[bytes], Any], size: int) -> None:
+    """Its bytes in order, whatever its shape, and whether or not it can be written to."""
+    data = random.Random(size).randbytes(size)
+    assert blobs.put(made(data)) == content_address(data)
+    assert bytes(blobs.get(content_address(data))) == data
+
+
+def test_a_file_is_put_from_where_it_stands(blobs: BlockingBlobs, tmp_path: Path) -> None:
+    """What was read of it before is not content."""
+    (tmp_path / "f").write_bytes(b"head and the rest")
+    with open(tmp_path / "f", "rb") as file:
+        file.read(9)
+        assert bytes(blobs.get(blobs.put(file))) == b"the rest"
+
+
+@pytest.mark.parametrize("wrong", ["text", 3, None, ["x"]])
+def test_what_has_no_bytes_is_refused(blobs: BlockingBlobs, wrong: Any) -> None:
+    """The error says what is accepted."""
+    with pytest.raises(InputTypeError, match="expected a buffer"):
+        blobs.put(wrong)
+
+
+def test_a_file_of_text_is_refused(blobs: BlockingBlobs) -> None:
+    """It was opened in the wrong mode."""
+    with pytest.raises(InputTypeError, match="gives str, not bytes"):
+        blobs.put(io.StringIO("text"))  # type: ignore[arg-type]
+
+
+def test_content_comes_back_read_only(blobs: BlockingBlobs) -> None:
+    """A store's own bytes can't be written to, also where they are mapped."""
+    for size in (10, 3_000_000):
+        assert blobs.get(blobs.put(bytes(size))).readonly
+
+
+def test_a_buffer_that_changes_meanwhile_gets_the_address_of_what_was_stored(blobs: BlockingBlobs) -> None:
+    """Whoever writes into a buffer while it is stored never makes content that does not match its address."""
+    data, stop = bytearray(4_000_000), threading.Event()
+
+    def scribble() -> None:
+        while not stop.is_set():
+            for at in range(0, len(data), 4096):
+                data[at] = (data[at] + 1) % 256
+
+    thread = threading.Thread(target=scribble)
+    thread.start()
+    try:
+        for _ in range(5):
+            blobs.get(blobs.put(data))  # verifies
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_equal_content_has_one_address(blobs: BlockingBlobs, tmp_path: Path) -> None:
     """Putting content twice, as bytes or as a file, is one content."""
     (tmp_path / "f").write_bytes(b"same")
     address = content_address(b"same")
     assert [blobs.put(b"same"), blobs.put(b"same"), blobs.put_path(tmp_path / "f")] == [address] * 3
-    assert sweep(blobs, lambda _: False, older_than=LATER).size == len(b"same")
+    assert [each.size for each in blobs.contents()] == [len(b"same")]
 
 
 def test_files_are_fetched(blobs: BlockingBlobs, tmp_path: Path) -> None:
@@ -203,49 +217,6 @@ def test_fetch_makes_no_folders(blobs: BlockingBlobs, tmp_path: Path) -> None:
     assert not (tmp_path / "gone").exists()
 
 
-def test_references_hold_the_last_value(blobs: BlockingBlobs) -> None:
-    """A reference has the value set last; one that was never set is None, and an empty value is a value."""
-    assert blobs.get_ref("a/b") is None
-    blobs.set_ref("a/b", b"1")
-    blobs.set_ref("a/b", b"2")
-    blobs.set_ref("a", b"")
-    assert (said(blobs, "a/b"), said(blobs, "a")) == (b"2", b"")
-
-
-@pytest.mark.parametrize("name", BAD_NAMES)
-def test_bad_reference_names_are_refused(blobs: BlockingBlobs, name: str) -> None:
-    """A name that could leave the store or hide in it is refused, both ways."""
-    with pytest.raises(ConfigurationError, match="is not accepted for a reference"):
-        blobs.set_ref(name, b"")
-    with pytest.raises(ConfigurationError, match="is not accepted for a reference"):
-        blobs.get_ref(name)
-
-
-def test_sweep_removes_what_is_old_and_unwanted(blobs: BlockingBlobs) -> None:
-    """The bytes freed are counted; wanted and recent content stays."""
-    wanted, unwanted = blobs.put(b"wanted"), blobs.put(b"unwanted")
-    assert sweep(blobs, lambda address: address == wanted, older_than=1.0).size == 0
-    assert sweep(blobs, lambda address: address == wanted, older_than=LATER).size == len(b"unwanted")
-    assert bytes(blobs.get(wanted)) == b"wanted"
-    with pytest.raises(BlobMissingError):
-        blobs.get(unwanted)
-
-
-def test_sweep_keeps_the_members_of_kept_trees(blobs: BlockingBlobs, tree: Path, tmp_path: Path) -> None:
-    """Wanting a directory is wanting what is in it."""
-    address = blobs.put_path(tree)
-    sweep(blobs, lambda candidate: candidate == address, older_than=LATER)
-    assert picture(blobs.fetch(address, tmp_path / "copy")) == picture(tree)
-
-
-def test_sweep_keeps_what_references_mention(blobs: BlockingBlobs, tree: Path, tmp_path: Path) -> None:
-    """An address inside a reference's value, whatever its encoding, keeps its content."""
-    address = blobs.put_path(tree)
-    blobs.set_ref("checkpoints/x", msgspec.msgpack.encode({"blob": address}))
-    sweep(blobs, lambda _: False, older_than=LATER)
-    assert picture(blobs.fetch(address, tmp_path / "copy")) == picture(tree)
-
-
 def test_threads_share_a_store(blobs: BlockingBlobs) -> None:
     """Many threads putting the same and different content at once all find theirs."""
     failures: list[BaseException] = []
@@ -324,150 +295,3 @@ def test_unknown_urls_are_refused(url: str) -> None:
     """The error names the URL and what is accepted."""
     with pytest.raises(ConfigurationError, match="expected 'file:///absolute/path' or 'memory:'"):
         open_blobs(url)
-
-
-# -- the store of files -----------------------------------------------------------------------------
-
-
-def only_file(files: BlockingFileBlobs, tmp_path: Path, kind: str = "blobs") -> Path:
-    (path,) = (found for found in (tmp_path / "store" / kind).rglob("*") if found.is_file())
-    return path
-
-
-Damage = Callable[[Path], object]
-DAMAGES: dict[str, Damage] = {
-    "torn": lambda path: os.truncate(path, 3),
-    "emptied": lambda path: os.truncate(path, 0),
-    "grown": lambda path: path.write_bytes(path.read_bytes() + b"!"),
-    "rotten": lambda path: path.write_bytes(b"X" * path.stat().st_size),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_content_is_corrupt_until_it_is_put_again(
-    files: BlockingFileBlobs, tmp_path: Path, damage: Damage
-) -> None:
-    """Reading damaged content raises, again and again, leaving nothing behind; putting it anew mends it."""
-    address = files.put(b"content")
-    damage(only_file(files, tmp_path))
-    for _ in range(2):
-        with pytest.raises(BlobCorruptError, match=address):
-            files.get(address)
-        with pytest.raises(BlobCorruptError):
-            files.fetch(address, tmp_path / "target")
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".fetch", "target"))] == []
-    assert files.put(b"content") == address
-    assert bytes(files.get(address)) == b"content"
-
-
-@pytest.mark.parametrize("kind", ["trees", "blobs"])
-def test_damaged_trees_are_corrupt(files: BlockingFileBlobs, tmp_path: Path, kind: str) -> None:
-    """Damage to the manifest or to a file of the tree fails the whole fetch, and nothing is left of it."""
-    (tmp_path / "tree").mkdir()
-    (tmp_path / "tree" / "f").write_bytes(b"content")
-    address = files.put_path(tmp_path / "tree")
-    os.truncate(only_file(files, tmp_path, kind), 3)
-    with pytest.raises(BlobCorruptError):
-        files.fetch(address, tmp_path / "target")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "tree"]
-
-
-def test_damaged_references_are_corrupt(files: BlockingFileBlobs, tmp_path: Path) -> None:
-    """A reference that does not match its checksum is an error, never None."""
-    files.set_ref("name", b"value")
-    os.truncate(only_file(files, tmp_path, "refs"), 10)
-    with pytest.raises(BlobCorruptError, match="name"):
-        files.get_ref("name")
-
-
-def test_content_that_is_there_is_not_written_again(files: BlockingFileBlobs, tmp_path: Path) -> None:
-    """A second put leaves the file alone, but counts as written now for the next sweep."""
-    files.put(b"content")
-    path = only_file(files, tmp_path)
-    os.utime(path, (1000, 1000))
-    before = path.stat()
-    files.put(b"content")
-    after = path.stat()
-    assert (after.st_ino, after.st_mtime > before.st_mtime) == (before.st_ino, True)
-
-
-def test_nobody_else_can_read_the_store(files: BlockingFileBlobs, tmp_path: Path, tree: Path) -> None:
-    """Every folder of the store has mode 0700 and every file 0600."""
-    files.put_path(tree)
-    files.set_ref("a/b", b"")
-    store = tmp_path / "store"
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in [store, *store.rglob("*")] if path.is_dir()}
-    assert modes == {0o700}
-    assert {stat.S_IMODE(path.stat().st_mode) for path in store.rglob("*") if path.is_file()} == {0o600}
-
-
-def test_a_store_that_vanished_is_an_error(files: BlockingFileBlobs, tmp_path: Path) -> None:
-    """Where the store's folder is gone (not mounted), nothing is said to be missing: that is an error."""
-    address = files.put(b"x")
-    (tmp_path / "store").rename(tmp_path / "elsewhere")
-    for read in (lambda: files.get(address), lambda: files.get_ref("name")):
-        with pytest.raises(BlobError, match="is gone") as caught:
-            read()
-        assert not isinstance(caught.value, BlobMissingError)
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    """Opening a store below a file names the path."""
-    (tmp_path / "file").touch()
-    with pytest.raises(BlobError, match="file/store"):
-        BlockingFileBlobs(tmp_path / "file" / "store")
-
-
-@pytest.mark.parametrize("part", ["blobs", "refs", "new"])
-def test_writing_where_it_cannot_be_is_an_error(files: BlockingFileBlobs, tmp_path: Path, part: str) -> None:
-    """A write that fails says where, and is no success: here a file stands where a folder belongs."""
-    (tmp_path / "store" / part).touch()
-    with pytest.raises(BlobError, match="store/"):
-        files.set_ref("name", b"x") if part == "refs" else files.put(b"x")
-
-
-def test_unreadable_content_is_not_missing(files: BlockingFileBlobs, tmp_path: Path) -> None:
-    """Trouble with reading is a BlobError that names the path, neither missing nor corrupt."""
-    address = files.put(b"x")
-    path = only_file(files, tmp_path)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(BlobError, match="Is a directory") as caught:
-        files.get(address)
-    assert type(caught.value) is BlobError
-
-
-def test_a_full_disk_is_named(files: BlockingFileBlobs) -> None:
-    """The system's refusal to write more arrives as a BlobError, and the draft is gone."""
-    resource = pytest.importorskip("resource")
-    signal = pytest.importorskip("signal")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        with pytest.raises(BlobError, match=r"cannot write .*blobs") as caught:
-            files.put(bytes(200_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, old)
-    assert isinstance(caught.value.__cause__, OSError)
-    root = Path(files.url.removeprefix("file://"))
-    assert [path.name for path in root.rglob("*") if path.is_file()] == ["lock"]
-
-
-def test_drafts_of_dead_writers_are_swept(files: BlockingFileBlobs, tmp_path: Path) -> None:
-    """What a killed process left half written goes with the next sweep, when it is old."""
-    files.put(b"x")
-    draft = tmp_path / "store" / "new" / "half"
-    draft.write_bytes(b"12345")
-    os.utime(draft, (1000, 1000))
-    assert sweep(files, lambda _: True, older_than=2000).size == 5
-    assert not draft.exists()
-
-
-def test_a_store_can_be_opened_twice(files: BlockingFileBlobs) -> None:
-    """Two stores over one folder, as in two processes, see each other's content; odd names survive."""
-    again = open_blobs(files.url).blocking
-    assert bytes(again.get(files.put(b"x"))) == b"x"
-    odd = BlockingFileBlobs(Path(files.url.removeprefix("file://")) / "with space %41")
-    assert open_blobs(odd.url).url == odd.url

@@ -29,7 +29,7 @@ _WAITS: Final = {
     "BACKING_OFF": "it backs off before its next attempt",
     "CHILDREN": "its children",
 }
-_SHOWN: Final = ("queue", "interruptible", "retries", "timeout", "priority", "resources", "cache")
+SHOWN: Final = ("queue", "interruptible", "retries", "timeout", "priority", "resources", "cache")
 
 
 def summary_line(action: Action) -> str:
@@ -83,7 +83,7 @@ def _settings(action: Action) -> list[str]:
     settings = action.profile.settings
     shown = [
         f"{name}={show(name, getattr(settings, name))} (from {settings.source(name)})"
-        for name in _SHOWN
+        for name in SHOWN
         if name == "queue" or settings.source(name) != Level.DEFAULT.value
     ]
     return [", ".join(shown)]

@@ -14,7 +14,8 @@ from typing import NoReturn
 
 from flyteish._version import __version__
 from flyteish._worker import messages as m
-from flyteish._worker.channel import LONGEST, Channel, FrameReader, NonsenseError, greeting
+from flyteish._worker.channel import LONGEST, LONGEST_FROM_WORKER, Channel, FrameReader, NonsenseError, greeting
+from flyteish.errors import SerializationError
 
 
 class Connection:
@@ -34,7 +35,7 @@ class Connection:
         self._lock = threading.Lock()
         self._held: list[bytes] = []
         self._channel = Channel(resumes=resumes, longest=LONGEST)
-        self._unread = b""
+        self._early: list[m.ToWorker] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._channel}, {'lost' if self.sock is None else 'connected'})"
@@ -46,7 +47,7 @@ class Connection:
 
     def hold(self, message: m.FromWorker) -> None:
         """Send it together with the next one: a system call less for each small task."""
-        self._held.append(m.encode(message))
+        self._held.append(encoded(message))
 
     def send(self, message: m.FromWorker, *, wait: bool = True) -> None:
         """Send now. Where the engine is gone, this process ends.
@@ -54,7 +55,7 @@ class Connection:
         Args:
             wait: whether this may wait for the engine to listen; False on the thread that listens to it.
         """
-        body = m.encode(message)
+        body = encoded(message)
         with self._lock:
             if self._held:
                 self._held.append(body)
@@ -94,12 +95,28 @@ class Connection:
         answer = m.reply.decode(frames[0][2])
         if isinstance(answer, m.Rejected):
             turned_away(answer.why)
-        self._unread = reader.rest
+        self._early = self._messages(reader.rest)
         return answer
 
-    def unread(self) -> list[m.ToWorker]:
+    def early(self) -> list[m.ToWorker]:
         """What came right behind the answer to our hello."""
-        return self._messages(self._unread)
+        return self._early
+
+    def patience(self) -> float | None:
+        """Seconds until ``keep_up`` has something to do; None: it has nothing to do."""
+        return None
+
+    def keep_up(self) -> None:
+        """Keep the connection up, where that can be done."""
+
+    def ordered(self) -> None:
+        """An attempt's order has come."""
+
+    def give_up_at(self, at: float) -> None:
+        """From then on (epoch) nobody wants the attempt any more."""
+
+    def settle(self) -> None:
+        """Wait until the engine has done with everything that was sent, where that can be known."""
 
     def receive(self) -> list[m.ToWorker]:
         """What has come. Where the engine is gone, this process ends."""
@@ -120,6 +137,21 @@ class Connection:
         if not data:
             vanish()
         return data
+
+
+def encoded(message: m.FromWorker) -> bytes:
+    """The message's body.
+
+    Raises:
+        SerializationError: it is longer than an engine accepts.
+    """
+    body = m.encode(message)
+    if len(body) > LONGEST_FROM_WORKER:
+        raise SerializationError(
+            f"{type(message).__name__} would be a message of {len(body)} bytes; at most {LONGEST_FROM_WORKER} are "
+            "sent: return or raise less, or a flyteish.io.File, which travels by reference"
+        )
+    return body
 
 
 def turned_away(why: str) -> NoReturn:

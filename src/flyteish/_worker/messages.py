@@ -72,7 +72,8 @@ class Hello(_Message, frozen=True):
     received: int = 0
     """Number of the last message that it got from that one."""
     stage: str = ""
-    """How far ``key`` has come: empty (it has no order yet), ``ordered``, ``taken`` or ``began``."""
+    """How far ``key`` has come: empty (the worker is starting), ``ready`` (it has no order), ``ordered``, ``taken`` or
+    ``began``."""
 
     def __repr__(self) -> str:
         return f"Hello({self.key or 'any'}, protocol {self.protocol}, flyteish {self.version}, {self.stage or 'new'})"

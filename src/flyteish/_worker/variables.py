@@ -7,8 +7,17 @@ are secrets.
 from __future__ import annotations
 
 import os
+from typing import Final
 
 from flyteish.interfaces import Order
+
+TOKEN_VARIABLE: Final = "FLYTEISH_WORKER_TOKEN"
+"""Has the token of a worker that connects over a network."""
+
+
+def taken_out(name: str) -> str | None:
+    """The variable's value, which from then on nobody else finds; None where it is not set."""
+    return os.environ.pop(name, None)
 
 
 class Variables:

@@ -14,11 +14,13 @@ import faulthandler
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
 from collections import deque
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -30,13 +32,14 @@ from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.calls import Callbacks, WorkerLink
+from flyteish._worker.claims import Claim, claim
 from flyteish._worker.connection import Connection, vanish
 from flyteish._worker.loader import Loadable, Loader
 from flyteish._worker.output import Output
 from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, perform_sync
 from flyteish._worker.variables import Variables
 from flyteish.blobs import open_blobs
-from flyteish.errors import BlobError
+from flyteish.errors import BlobError, SerializationError
 from flyteish.interfaces import Notice, Order
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 SIGTERM_SECONDS: Final = 30.0
 #: Seconds that tasks which an attempt left on the loop get to take their cancellation.
 _LEFTOVER_SECONDS: Final = 1.0
+#: Seconds before an end that the blob store refused is claimed again.
+_CLAIM_AGAIN: Final = (0.5, 2.0, 8.0)
 _SIGTERM, _AGAIN = b"T", b"A"
 
 
@@ -63,10 +68,18 @@ class Current:
 
 
 class Worker:
-    """One worker process. ``serve`` is its main thread; ``_read`` runs on the other."""
+    """One worker process. ``serve`` is its main thread; ``_read`` runs on the other.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: to the engine.
+        only: the attempt that this process is there for, which may outlive its controller: its end is claimed, and then
+            the process ends. None: it runs what it is given until it has heard that it was enough.
+    """
+
+    def __init__(self, connection: Connection, only: AttemptKey | None = None) -> None:
         self._connection = connection
+        self._only = only
+        self._running_at = 0.0
         self._callbacks = Callbacks()
         self._orders: deque[tuple[Order, str | None]] = deque()
         self._arrived = threading.Condition(threading.Lock())
@@ -92,17 +105,22 @@ class Worker:
         self._loader = Loader(lambda: self._blobs.blocking)
         self._feeds = Feeds()
         self._variables = Variables()
-        self._output = Output()
+        # Whoever started a process for one attempt looks for its output where it sent that itself, unless an order says
+        # otherwise.
+        self._output = Output() if self._only is None else None
         faulthandler.enable()
         signal.signal(signal.SIGINT, _ignore)  # a handler, not SIG_IGN, which children would inherit
         signal.signal(signal.SIGTERM, self._handler)
         self._connection.send(m.Ready())
-        for message in self._connection.unread():
+        for message in self._connection.early():
             self._handle(message)
         threading.Thread(target=self._read, name="flyteish worker connection", daemon=True).start()
         while (job := self._next()) is not None:
             self._perform(*job)
-        self._output.close()
+            if self._only is not None:
+                break
+        if self._output is not None:
+            self._output.close()
 
     # -- the main thread: attempts -------------------------------------------------------------------------
 
@@ -121,7 +139,10 @@ class Worker:
         link = WorkerLink(order, self._connection.send, self._callbacks)
         current = Current(order, AttemptContext(order, link, self._blobs, self._feeds, scratch=self._scratch))
         self._current = current
-        self._output.begin(log)
+        if self._output is None and log is not None:
+            self._output = Output()
+        if self._output is not None:
+            self._output.begin(log)
         self._variables.begin(order)
         try:
             evidence = self._evidence(order, current, link)
@@ -133,8 +154,36 @@ class Worker:
             self._variables.end()
             if signal.getsignal(signal.SIGTERM) is not self._handler:
                 signal.signal(signal.SIGTERM, self._handler)
-            self._output.end()
-        self._connection.hold(m.Ended(order.key, evidence, time.perf_counter() - began))
+            if self._output is not None:
+                self._output.end()
+        if self._only is None:
+            self._tell(order.key, evidence, began)
+        else:
+            self._claim(order.key, evidence, began)
+
+    def _tell(self, key: AttemptKey, evidence: WorkerEvidence, began: float) -> None:
+        try:
+            self._connection.hold(m.Ended(key, evidence, time.perf_counter() - began))
+        except SerializationError as error:  # an exception can carry anything
+            evidence = WorkerEvidence(error=document(error))
+            self._connection.hold(m.Ended(key, evidence, time.perf_counter() - began))
+
+    def _claim(self, key: AttemptKey, evidence: WorkerEvidence, began: float) -> None:
+        """Claim the end, and tell; where it can't be claimed, wait until it was heard."""
+        for wait in (*_CLAIM_AGAIN, None):
+            try:
+                mine = claim(self._blobs.blocking, Claim(key, evidence, self._running_at, time.time()))
+            except BlobError as error:
+                if wait is None:
+                    sys.stderr.write(f"flyteish worker: the end of {key} can't be claimed: {error}\n")
+                    self._tell(key, evidence, began)
+                    self._connection.settle()
+                    return
+                time.sleep(wait)
+            else:
+                if mine:  # whoever claimed it before has said how it ended
+                    self._tell(key, evidence, began)
+                return
 
     def _evidence(self, order: Order, current: Current, link: WorkerLink) -> WorkerEvidence:
         task = self._loader.known(order.reference, order.task)
@@ -147,6 +196,8 @@ class Worker:
                 return WorkerEvidence(store_failed=f"{type(error).__name__}: {error}")
             except BaseException as error:  # whatever importing user code can raise
                 return WorkerEvidence(error=document(error))
+        if self._only is not None:
+            self._begins(order)
         self._connection.send(m.Began(order.key))
         if order.is_async:
             return self._on_loop(order, task, link, current)
@@ -161,6 +212,15 @@ class Worker:
             inline_limit=self._limits[0],
             max_result=self._limits[1],
         )[0]
+
+    def _begins(self, order: Order) -> None:
+        self._running_at = time.time()
+        if order.deadline is not None:
+            self._connection.give_up_at(order.deadline)
+        limit = order.settings.timeout.max_runtime
+        if limit is not None:
+            assert not isinstance(limit, timedelta)  # a Timeout keeps seconds
+            self._connection.give_up_at(self._running_at + limit)
 
     def _on_loop(self, order: Order, task: Loadable, link: WorkerLink, current: Current) -> WorkerEvidence:
         import asyncio  # here, since a worker that runs `def` tasks only needs none
@@ -215,24 +275,33 @@ class Worker:
 
     def _read(self) -> None:
         try:
-            poll = select.poll()
-            assert self._connection.sock is not None
-            poll.register(self._connection.sock, select.POLLIN)
-            poll.register(self._alarm_out, select.POLLIN)
             while True:
-                for descriptor, _ in poll.poll():
-                    if descriptor == self._alarm_out:
-                        self._alarmed(os.read(self._alarm_out, 64))
-                        continue
-                    for message in self._connection.receive():
-                        self._handle(message)
+                self._read_on(self._connection.sock)
         except BaseException:
             traceback.print_exc()
             vanish()  # without this thread nothing could ever stop the other
 
+    def _read_on(self, sock: socket.socket | None) -> None:
+        """Until the connection is another one."""
+        connection = self._connection
+        poll = select.poll()
+        poll.register(self._alarm_out, select.POLLIN)
+        if sock is not None:
+            poll.register(sock, select.POLLIN)
+        while connection.sock is sock:
+            patience = connection.patience()
+            for descriptor, _ in poll.poll(None if patience is None else 1000 * patience):
+                if descriptor == self._alarm_out:
+                    self._alarmed(os.read(self._alarm_out, 64))
+                    continue
+                for message in connection.receive():
+                    self._handle(message)
+            connection.keep_up()
+
     def _handle(self, message: m.ToWorker) -> None:
         match message:
             case m.Run(orders, logs):
+                self._connection.ordered()
                 with self._arrived:
                     self._orders.extend(zip(orders, logs, strict=True))
                     self._arrived.notify()

@@ -60,13 +60,14 @@ def verify(address: str, digest: str, size: int, where: object) -> None:
         raise BlobCorruptError(f"{where}: the content of {address} is damaged ({size} bytes with checksum {digest})")
 
 
+def is_ref(name: str) -> bool:
+    """Whether a reference may be called so."""
+    return len(name) <= NAME_LENGTH and all(_SEGMENT.fullmatch(segment) for segment in name.split("/"))
+
+
 def checked_ref(name: str) -> str:
     """The reference's name, if it is one. Raises ConfigurationError."""
-    if (
-        isinstance(name, str)
-        and len(name) <= NAME_LENGTH
-        and all(_SEGMENT.fullmatch(segment) for segment in name.split("/"))
-    ):
+    if isinstance(name, str) and is_ref(name):
         return name
     raise ConfigurationError(
         f"name={name!r} is not accepted for a reference: expected up to {NAME_LENGTH} letters, digits and "

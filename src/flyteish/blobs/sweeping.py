@@ -40,13 +40,13 @@ def sweep(
         keep: whether content is wanted, by its address.
         older_than: what was put later stays, for whoever put it may not have said yet that he wants it.
         unused_since: references last written before go first.
-        dry_run: only say what would go, references aside.
+        dry_run: only say what content would go.
     """
     if unused_since > 0 and not dry_run:
         for ref in store.references():
             if ref.written_at < unused_since:
                 store.delete_ref(ref.name, unused_since)
-    wanted = _mentioned(store)
+    wanted = _mentioned(store, unused_since)
     unwanted, freed = _sweep(store, wanted, keep, older_than, dry_run)
     for name in store.spaces():
         space = store.space(name)
@@ -105,9 +105,12 @@ def _dissolve(space: BlockingBlobs, older_than: float) -> int:
     return space.tidy(older_than)
 
 
-def _mentioned(store: BlockingBlobs) -> set[str]:
+def _mentioned(store: BlockingBlobs, since: float = 0.0) -> set[str]:
+    """What references mention that were written since then."""
     found: set[str] = set()
     for ref in store.references():
+        if ref.written_at < since:
+            continue
         try:
             reference = store.get_ref(ref.name)
         except BlobCorruptError:

@@ -78,14 +78,14 @@ def _collect(args: Namespace, records: Records, cutoff: float, age: float, unuse
     gone = {row.run for row in found.runs}
     kept = [row.run for row in records.store.runs(limit=_ALL) if row.run not in gone]
     active = {row.run for row in records.store.runs(limit=_ALL, active_only=True)}
-    blob_count, blob_bytes = _sweep(records, kept, active, cutoff, 0.0 if dry else max(0.0, time.time() - unused), dry)
+    blob_count, blob_bytes = _sweep(records, kept, active, cutoff, max(0.0, time.time() - unused), dry)
     document = {
         "dry_run": dry,
         "older_than_seconds": age,
         "runs": [row.run for row in found.runs],
         "log_bytes": log_bytes,
         "blobs": blob_count,
-        "blob_bytes": None if dry else blob_bytes,
+        "blob_bytes": blob_bytes,
     }
     if args.json:
         print_json(document)
@@ -93,7 +93,7 @@ def _collect(args: Namespace, records: Records, cutoff: float, age: float, unuse
     verb = "would remove" if dry else "removed"
     print(f"{verb} {len(found.runs)} runs that ended more than {span(age)} ago")
     print(f"{verb} logs: {size(log_bytes)}")
-    print(f"{verb} values: at most {blob_count}" if dry else f"{verb} values: {blob_count}, {size(blob_bytes)}")
+    print(f"{verb} values: {blob_count}, {size(blob_bytes)}")
     return ExitCode.OK
 
 

@@ -114,7 +114,7 @@ def _add_running(commands: Any) -> None:
     resume.add_argument("--quiet", action="store_true", help="show no progress")
     resume.add_argument("run", metavar="RUN", help=_RUN_HELP)
 
-    plan = _add(commands, "plan", "why:plan", "say which attempts of a task would run on which machines, and why")
+    plan = _add(commands, "plan", "plan:plan", "say which attempts of a task would run on which machines, and why")
     _add_run_options(plan)
     plan.add_argument("--forecast", action="store_true", help="say, too, when it would finish and what it would cost")
     plan.add_argument(
@@ -198,7 +198,7 @@ def _add_looking(commands: Any) -> None:
     _add(kinds, "queues", "get:queues", "queues and what is in them")
     _add(kinds, "pools", "get:pools", "pools and what runs in them")
 
-    logs = _add(commands, "logs", "why:logs", "print what attempts printed")
+    logs = _add(commands, "logs", "logs:logs", "print what attempts printed")
     _add_run_and_action(logs)
     logs.add_argument("--attempt", type=_count, metavar="N", help="only this attempt of the action")
     logs.add_argument("--follow", "-f", action="store_true", help="go on printing until the run is over")

@@ -104,8 +104,7 @@ class PooledWorker(Peer[PooledAttempt]):
 
     def admit(self, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
         """Its process has said hello."""
-        self.attach(stream, hello)
-        return None
+        return self.attach(stream, hello)
 
     def on_ready(self) -> None:
         self._hooks.started(self)

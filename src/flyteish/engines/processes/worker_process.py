@@ -73,7 +73,7 @@ class WorkerProcess:
             ours.close()
             self._early.close()
             raise
-        self._door = Door(loop, ours, self._hello, self._nobody, _START_SECONDS)
+        self._door = Door(loop, ours, self._hello, self._met, _START_SECONDS)
         name = f"flyteish wait for worker {self.pid}"
         self._waiter = threading.Thread(target=self._wait, name=name, daemon=True)
         self._waiter.start()
@@ -117,10 +117,10 @@ class WorkerProcess:
         stream.ended = self._eof
         return self._admit(hello, stream)
 
-    def _nobody(self, door: Door, why: str) -> None:
-        if not why:
+    def _met(self, door: Door, why: str | None) -> None:
+        if why == "":
             self._eof()
-        else:
+        elif why is not None:
             self._sent_away_for = why
             self.kill()
 

@@ -28,7 +28,8 @@ class Door:
 
     Args:
         admit: asked when the hello is there and speaks this protocol.
-        closed: told why nobody took it over; empty: whoever it was hung up without a word.
+        left: told when nobody is at the door any more, and why nobody took it over; empty: whoever it was hung up
+            without a word; None: somebody took it over.
         patience: seconds within which the hello must be there.
     """
 
@@ -37,11 +38,11 @@ class Door:
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
         admit: Admit,
-        closed: Callable[[Door, str], None],
+        left: Callable[[Door, str | None], None],
         patience: float = _HELLO_SECONDS,
     ) -> None:
         self._admit = admit
-        self._closed = closed
+        self._left = left
         self._reader = FrameReader(LONGEST_GREETING)
         self._timer = loop.call_later(patience, self._close, f"no hello within {patience:g} s")
         self.stream = SocketStream(loop, sock, self._take, self._ended)
@@ -59,7 +60,7 @@ class Door:
 
     def _close(self, why: str) -> None:
         self.close()
-        self._closed(self, why)
+        self._left(self, why)
 
     def _take(self, data: bytes) -> None:
         frames = self._reader.feed(data, 1)
@@ -73,6 +74,8 @@ class Door:
         if rejected is not None:
             self.stream.send(greeting(m.encode(rejected)))
             self._close(rejected.why)
+        else:
+            self._left(self, None)
 
     def _answer(self, frames: list[tuple[int, int, bytes]]) -> m.Rejected | None:
         if self._reader.broken:

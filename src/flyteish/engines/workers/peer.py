@@ -27,6 +27,7 @@ from flyteish.engines.workers.stream import SocketStream
 from flyteish.interfaces import Call, Link, Notice, Order, Outcome
 
 _GIVEN_UP: Final = "attempt {} was given up: it may not call tasks or commit checkpoints any more"
+_STAGES: Final = ("ready", "ordered", "taken", "began")
 _LATE: Final = 64
 """Attempts that are over and may still be heard of: a thread of theirs was about to ask for something."""
 
@@ -123,19 +124,36 @@ class Peer(ABC, Generic[A]):
 
     # -- the connection ------------------------------------------------------------------------------------
 
-    def attach(self, stream: SocketStream, hello: m.Hello) -> None:
-        """The worker has connected, for the first time or again, and its hello was believed."""
-        if self.stream is not None:  # the old connection is dead, though nobody has told us yet
-            self.stream.close()
+    def attach(self, stream: SocketStream, hello: m.Hello) -> m.Rejected | None:
+        """The worker has connected, for the first time or again, and its hello was believed.
+
+        Raises:
+            NonsenseError: it claims to have heard what was not said.
+        """
+        if self.silenced:
+            return m.Rejected("this worker spoke nonsense, and is being ended")
         channel = self._channel
-        if hello.epoch == self.welcome.epoch:
-            again, received = channel.resume(hello.received), channel.received
-        else:
-            again, received = channel.restart(), 0
+        knows_us = hello.epoch == self.welcome.epoch
+        if not knows_us and channel.received:
+            return m.Rejected("another process is at this already")
+        again, received = (channel.resume(hello.received), channel.received) if knows_us else (channel.restart(), 0)
+        self.detach()  # the old connection is dead, though nobody has told us yet
         self.stream = stream
         stream.take = self.hear
-        welcome = msgspec.structs.replace(self.welcome, received=received) if received else self.welcome
-        stream.send(greeting(m.encode(welcome)) + again)
+        stream.send(greeting(m.encode(msgspec.structs.replace(self.welcome, received=received))) + again)
+        if not knows_us and hello.stage:
+            self._catch_up(hello)
+        return None
+
+    def _catch_up(self, hello: m.Hello) -> None:
+        """A worker that has spoken with an earlier engine says how far it has come."""
+        if hello.stage not in _STAGES or (hello.key not in self.attempts and hello.stage != _STAGES[0]):
+            raise NonsenseError(f"it says that {hello.key} is {hello.stage!r:.80}")
+        self.ready = True
+        if hello.stage == "ready":
+            self.on_ready()
+        elif hello.key is not None and hello.stage != "ordered":
+            self._begins(hello.key, user_code=hello.stage == "began")
 
     def detach(self) -> None:
         """The connection is lost."""
@@ -163,8 +181,12 @@ class Peer(ABC, Generic[A]):
     def give(self, attempts: list[A], logs: list[str | None]) -> None:
         """Hand it attempts, to do one after the other."""
         for attempt in attempts:
-            self.attempts[attempt.key] = attempt
+            self.expect(attempt)
         self.send(m.Run([attempt.order for attempt in attempts], logs))
+
+    def expect(self, attempt: A) -> None:
+        """It has this attempt, or is about to be given it."""
+        self.attempts[attempt.key] = attempt
 
     def unbegun(self) -> list[AttemptKey]:
         """What it could give back, in order."""
