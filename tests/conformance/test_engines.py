@@ -15,11 +15,12 @@ import pytest
 
 from flyteish import Pool, Queue, Session, SpotPolicy, Timeout, errors
 from flyteish._core.model.records import End
-from flyteish.testing import ScriptedMarket
+from flyteish.testing import RemoteEngine, ScriptedMarket
 from tests.conformance import tasks
 
 PATIENCE = 30.0
-ENGINES = ("inline", "processes")
+ENGINES = ("inline", "processes", "remote")
+OWN_PROCESS = ("processes", "remote")
 
 Open = Callable[..., Session]
 
@@ -42,12 +43,16 @@ def opened(engine: str, tmp_path: Path) -> Iterator[Open]:
         startup: float | None = None,
     ) -> Session:
         market = ScriptedMarket(reclaims=reclaims, notice_seconds=notice_seconds, capacity=capacity)
+        capacity_of = {"capacity": 8} if engine == "remote" else {}  # a process for each attempt
         pools = [
-            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0),
-            Pool("on-demand", engine=engine, startup=startup, grace=2.0),
+            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0, **capacity_of),
+            Pool("on-demand", engine=engine, startup=startup, grace=2.0, **capacity_of),
         ]
         secrets = {"conformance-secret": "hunter2"}
-        session = Session(queues or [Queue("default")], pools, home=tmp_path / "home", secrets=secrets).open()
+        engines = {"remote": lambda: RemoteEngine(tmp_path / "remote")}
+        session = Session(
+            queues or [Queue("default")], pools, home=tmp_path / "home", secrets=secrets, engines=engines
+        ).open()
         sessions.append(session)
         return session
 
@@ -176,7 +181,7 @@ def test_an_unserialisable_result_fails_at_once(session: Session) -> None:
         session.run(tasks.gives_a_lock).result(PATIENCE)
 
 
-@pytest.mark.parametrize("engine", ["processes"], indirect=True)
+@pytest.mark.parametrize("engine", OWN_PROCESS, indirect=True)
 def test_a_task_that_ends_its_process_ends_nothing_else(session: Session) -> None:
     """Only where it has a process of its own: exit code 0 is "before returning", any other a crash."""
     with pytest.raises(errors.ExitedBeforeReturningError):

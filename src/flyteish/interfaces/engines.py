@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
+    AttemptPending,
+    AttemptPlaced,
     AttemptRunning,
     CheckpointSkipped,
+    NoticeWithdrawn,
     PoolCapacityChanged,
 )
 from flyteish._core.model.ids import AttemptKey
@@ -75,7 +78,15 @@ class InlineLink(_Requests, Protocol):
 
 # -- for engines -------------------------------------------------------------------------------------------------------
 
-Report: TypeAlias = AttemptRunning | AttemptNoticed | AttemptEnded | PoolCapacityChanged
+Report: TypeAlias = (
+    AttemptPlaced
+    | AttemptPending
+    | AttemptRunning
+    | AttemptNoticed
+    | NoticeWithdrawn
+    | AttemptEnded
+    | PoolCapacityChanged
+)
 
 
 class Reports(Protocol):

@@ -12,6 +12,7 @@ Must not know what the processes are for.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -179,6 +180,14 @@ class LastingProcesses:
     def names(self) -> Iterator[str]:
         """Under which processes were started and not forgotten."""
         return (path.name for path in sorted(self._folder.iterdir()) if path.suffix != ".output")
+
+
+async def all_gone(processes: Sequence[LastingProcess], seconds: float) -> None:
+    """Wait until they have ended, but no longer than this."""
+    loop = asyncio.get_running_loop()
+    patience = loop.time() + seconds
+    while any(process.alive for process in processes) and loop.time() < patience:
+        await asyncio.sleep(0.01)
 
 
 def is_locked(path: Path) -> bool:

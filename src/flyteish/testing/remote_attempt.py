@@ -6,13 +6,14 @@ Records, and what is done to the process; who decides on it is the engine. Must 
 from __future__ import annotations
 
 import asyncio
-import hmac
 from hashlib import sha256
 from typing import Protocol
 
 from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import Evidence, WorkerEvidence
 from flyteish._worker import messages as m
+from flyteish._worker.output import salvage
+from flyteish.engines.processes.exit_codes import read_exit_code
 from flyteish.engines.workers.peer import Peer, PeerAttempt
 from flyteish.interfaces import Link, Notice, Order
 from flyteish.testing.lasting_processes import LastingProcess
@@ -58,10 +59,6 @@ class RemoteAttempt(PeerAttempt):
     def __repr__(self) -> str:
         return f"RemoteAttempt({self.key} {self.order.task}, {self.process})"
 
-    def proves(self, token: str) -> bool:
-        """Whether this is the token that the attempt was given."""
-        return bool(self.digest) and hmac.compare_digest(token_digest(token), self.digest)
-
     def cancel_timer(self) -> None:
         """What was planned for it is not needed any more."""
         if self.timer is not None:
@@ -81,6 +78,39 @@ class RemoteAttempt(PeerAttempt):
         if self.timer is not None:  # the end would have cancelled it
             self.fate = self.doomed
             self.process.kill()
+
+    def end_unbegun(self) -> None:
+        """No user code has run: there is nothing to clean up."""
+        self.fate = self.doomed
+        self.process.kill()
+
+    def say_last_word(self) -> None:
+        """Tell its process that it has to end; where it has not begun, it must not any more."""
+        if self.last_word is None:
+            return
+        if self.peer is None:
+            if self.awaited:  # it has not even got its order
+                self.end_unbegun()
+        elif self.peer.current is self:
+            self.tell(self.last_word)
+            self.last_word = None
+        else:
+            self.peer.recall(self.peer.unbegun())
+
+    def exited(self) -> Evidence:
+        """What is seen of its process, which has claimed no end and was not ended by us."""
+        code = self.process.exit_code
+        if self.awaited:
+            words = self.process.last_words() or "it said nothing"
+            return Evidence(vanished=f"its process ended before it connected (exit code {code}): {words}")
+        if code is None:
+            return Evidence(vanished="its process is gone; nobody saw how it ended")
+        return read_exit_code(code)
+
+    def keep_output(self) -> None:
+        """What its process had not written to the log when it died is there now."""
+        if self.log is not None:
+            salvage(self.log, self.process.pid)
 
     def tell(self, message: m.ToWorker) -> None:
         """Tell its process: now, or when it connects again."""

@@ -43,13 +43,12 @@ from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
-from flyteish._worker.output import salvage
-from flyteish.engines.processes.exit_codes import read_exit_code
+from flyteish._worker.reconnect import address
 from flyteish.engines.workers.listener import WorkerListener
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
-from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses, is_locked
+from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses, all_gone, is_locked
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
 from flyteish.testing.remote_folder import RemoteFolder
 
@@ -76,8 +75,8 @@ class RemoteEngine:
 
     Args:
         folder: where it keeps what the next controller needs to know; the same for each of them, and nobody else's.
-        via: ``host:port`` that attempts connect to, in place of the engine's own address: of a proxy that forwards to what
-            stands in the file ``address`` in ``folder``, say to break connections. Default None.
+        via: ``tcp://HOST:PORT`` that attempts connect to, in place of the engine's own address: of a proxy that passes
+            on to what stands in the file ``address`` in ``folder``, say to break connections. Default None.
         reconnect_seconds: how long an attempt tries to reach a controller before it gives up. Default 600.
 
     Raises:
@@ -88,6 +87,17 @@ class RemoteEngine:
     outlives = True
 
     def __init__(self, folder: str | Path, *, via: str | None = None, reconnect_seconds: float = 600.0) -> None:
+        if via is not None:
+            try:
+                address(via)
+            except ValueError:
+                raise ConfigurationError(
+                    f"RemoteEngine(via={via!r}) is not accepted: expected 'tcp://HOST:PORT' or None"
+                ) from None
+        if not isinstance(reconnect_seconds, int | float) or not 0 < reconnect_seconds < math.inf:
+            raise ConfigurationError(
+                f"RemoteEngine(reconnect_seconds={reconnect_seconds!r}) is not accepted: expected seconds > 0"
+            )
         self._path = Path(folder).absolute()
         self._via = via
         self._reconnect_seconds = reconnect_seconds
@@ -160,7 +170,7 @@ class RemoteEngine:
         attempt.cancel_timer()
         attempt.timer = self._loop.call_later(max(0.0, grace), attempt.kill)
         attempt.last_word = m.Stop(key, reason)
-        self._say_last_word(attempt)
+        attempt.say_last_word()
 
     def reclaim(self, key: AttemptKey, notice: Notice) -> None:
         attempt = self._attempts.get(key)
@@ -179,7 +189,7 @@ class RemoteEngine:
         gap = min(_KILL_GAP, max(0.0, notice.seconds))
         attempt.timer = self._loop.call_at(ends_at, attempt.terminate, self._loop, gap)
         attempt.last_word = m.Notify(key, notice)
-        self._say_last_word(attempt)
+        attempt.say_last_word()
 
     async def close(self) -> None:
         if not self._open:
@@ -197,10 +207,10 @@ class RemoteEngine:
         for attempt in ending:
             attempt.tell(m.Notify(attempt.key, Notice("shutdown", CLOSE_GRACE, "session")))
             attempt.tell(m.Stop(attempt.key, "the session was closed"))
-        await _gone([attempt.process for attempt in ending], CLOSE_GRACE)
+        await all_gone([attempt.process for attempt in ending], CLOSE_GRACE)
         for attempt in ending:
             attempt.process.kill()
-        await _gone([each.process for each in (*ending, *self._over.values())], CLOSE_GRACE)
+        await all_gone([each.process for each in (*ending, *self._over.values())], CLOSE_GRACE)
         for attempt in (*self._attempts.values(), *self._over.values()):
             if attempt.peer is not None:
                 attempt.peer.detach()
@@ -241,9 +251,11 @@ class RemoteEngine:
         for attempt in list(self._attempts.values()):
             if not attempt.gone and not attempt.process.alive:
                 attempt.gone = True
+                attempt.keep_output()
                 self._spawn(self._read_claim(attempt), f"flyteish claim of {attempt.key}")
         for attempt in list(self._over.values()):
             if not attempt.process.alive:
+                attempt.keep_output()
                 self._bury(attempt)
             elif self._loop.time() > attempt.ends_at:
                 attempt.process.kill()
@@ -259,7 +271,7 @@ class RemoteEngine:
         except NonsenseError as error:
             evidence = Evidence(vanished=str(error))
         else:
-            evidence = attempt.fate or _exited(attempt)
+            evidence = attempt.fate or attempt.exited()
             if claim is not None:
                 attempt.running_at = claim.running_at
                 evidence = from_worker(claim.evidence, attempt.notice)
@@ -272,7 +284,7 @@ class RemoteEngine:
     # -- who connects --------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Where the last engine did, for that is where attempts look first; elsewhere, if somebody has that port now."""
+        """Where the last engine did, for attempts look there first; elsewhere, if somebody has that port now."""
         for port in (self._folder.port, 0):
             self._listener = WorkerListener(self._digest, self._admit, self._is_of_another_run, port=port)
             try:
@@ -312,7 +324,7 @@ class RemoteEngine:
             attempt.awaited = False
             attempt.cancel_timer()
         self._reports.report(AttemptPlaced(*attempt.key, node=socket.gethostname()))
-        self._say_last_word(attempt)
+        attempt.say_last_word()
 
     def _command(self, key: AttemptKey) -> list[str]:
         where = self._via or f"file://{self._folder.address}"
@@ -330,14 +342,13 @@ class RemoteEngine:
         if attempt.user_code and not attempt.running_at:
             attempt.running_at = time.time()
             self._reports.report(AttemptRunning(*attempt.key))
-        self._say_last_word(attempt)
+        attempt.say_last_word()
 
     def ended(self, attempt: RemoteAttempt, said: WorkerEvidence, number: int) -> None:
         self._end(attempt, from_worker(said, attempt.notice), number)
 
     def not_begun(self, attempt: RemoteAttempt) -> None:
-        attempt.fate = attempt.doomed
-        attempt.process.kill()
+        attempt.end_unbegun()
 
     def signalled(self, attempt: RemoteAttempt, notice: Notice, number: int) -> None:
         if attempt.doomed is None:  # our own SIGTERM at the end of a reclaim is no news
@@ -371,14 +382,11 @@ class RemoteEngine:
 
     def _bury(self, attempt: RemoteAttempt) -> None:
         """Its process is gone; once its end is on record nobody needs to find it again."""
-        if attempt.log is not None:
-            salvage(attempt.log, attempt.process.pid)
         if attempt.settled:
             del self._over[attempt.key]
             if attempt.peer is not None:
                 attempt.peer.detach()
             self._spawn(self._forget([attempt]), f"flyteish forget {attempt.key}")
-'''
 
     async def _forget(self, attempts: Sequence[RemoteAttempt]) -> None:
         """Nothing is left of them for a later controller to find."""
@@ -391,19 +399,6 @@ class RemoteEngine:
             await asyncio.to_thread(shutil.rmtree, self._folder.scratch / str(attempt.process.pid), ignore_errors=True)
 
     # -- ending attempts -----------------------------------------------------------------------------------
-
-    def _say_last_word(self, attempt: RemoteAttempt) -> None:
-        """Tell it that it has to end; where it has not begun, it must not any more."""
-        if attempt.last_word is None:
-            return
-        if attempt.peer is None:
-            if attempt.awaited:  # it has not even got its order
-                self.not_begun(attempt)
-        elif attempt.peer.current is attempt:
-            attempt.tell(attempt.last_word)
-            attempt.last_word = None
-        else:
-            attempt.peer.recall(attempt.peer.unbegun())
 
     def _report_notice(self, attempt: RemoteAttempt, notice: Notice, number: int = 0) -> None:
         attempt.notice = notice.kind
@@ -421,24 +416,6 @@ class RemoteEngine:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _gone(processes: Sequence[LastingProcess], seconds: float) -> None:
-    """Wait until they have all ended, but no longer than this."""
-    patience = asyncio.get_running_loop().time() + seconds
-    while any(process.alive for process in processes) and asyncio.get_running_loop().time() < patience:
-        await asyncio.sleep(_LOOK_SECONDS / 5)
-
-
-def _exited(attempt: RemoteAttempt) -> Evidence:
-    """What is seen of a process that has claimed no end and was not ended by us."""
-    code = attempt.process.exit_code
-    if attempt.awaited:
-        words = attempt.process.last_words() or "it said nothing"
-        return Evidence(vanished=f"its process ended before it connected (exit code {code}): {words}")
-    if code is None:
-        return Evidence(vanished="its process is gone; nobody saw how it ended")
-    return read_exit_code(code)
 
 
 def _name(key: AttemptKey) -> str:
