@@ -198,13 +198,13 @@ class Channel:
 
     def done(self, number: int) -> None:
         """That message needs not come again."""
-        if number != self._done + 1:
+        if number > self._done + 1:
             self._done_early.add(number)
-            return
-        while number in self._done_early or number == self._done + 1:
-            self._done_early.discard(number)
+        elif number == self._done + 1:
             self._done = number
-            number += 1
+            while self._done + 1 in self._done_early:
+                self._done += 1
+                self._done_early.remove(self._done)
 
     def _forget(self, acknowledged: int) -> None:
         """The other end has done with everything up to this number."""

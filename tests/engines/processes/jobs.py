@@ -201,6 +201,11 @@ def parent(x: int) -> int:
 
 
 @env.task
+def many_calls(count: int) -> list[int]:
+    return [double(x) for x in range(count)]
+
+
+@env.task
 async def aparent(x: int) -> int:
     return await double.aio(x) + 1
 
