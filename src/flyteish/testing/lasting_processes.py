@@ -186,7 +186,7 @@ async def all_gone(processes: Sequence[LastingProcess], seconds: float) -> None:
     """Wait until they have ended, but no longer than this."""
     loop = asyncio.get_running_loop()
     patience = loop.time() + seconds
-    while any(process.alive for process in processes) and loop.time() < patience:
+    while any(process.alive for process in processes) and loop.time() < patience:  # noqa: ASYNC110 - nothing tells us
         await asyncio.sleep(0.01)
 
 

@@ -2,13 +2,13 @@
 
 **How it works.** Every attempt gets one process, in a session of its own (``lasting_processes``), which connects over
 loopback TCP, shows its token and is given its order. When the connection is lost it tries again, for as long as it was
-told to; it finds the controller of the moment by a file in which every new one writes its address. How an attempt ended
-it first claims in the blob store, under its generation, then tells, and then it is over: a controller that was not there
+told to; where the controller of the moment listens, a file says, which it reads each time. How its attempt ended it
+first claims in the blob store, under its generation, then tells, and then it is over: a controller that was not there
 finds the claim.
 
-**Adoption.** Of the attempts that are on record as going on, those live whose process lives; they are heard again as soon
-as they connect and prove to be who they are by a token of which the journal has the digest. An attempt whose process is
-gone has ended as its claim says, or is lost. One that never had a process has died with its controller.
+**Adoption.** Of the attempts that are on record as going on, those live whose process lives. They are heard again once
+they connect and show a token of which the journal has the digest. An attempt whose process is gone has ended as its
+claim says, or is lost. One that never had a process has died with its controller.
 
 It is what a cluster does to a program, on one machine: for testing programs against controllers that die, and the
 contract for engines against an engine whose attempts outlive it. Judges nothing. POSIX only.
