@@ -81,7 +81,7 @@ def benchmarks(session: nox.Session) -> None:
 
 
 @nox.session
-def simulate(session: nox.Session) -> None:
+def histories(session: nox.Session) -> None:
     """Ten thousand seeded fault histories of the core. Arguments after `--`: another number, or one seed again."""
     install(session, "test")
     session.run("python", "-m", "tests.histories", *session.posargs)

@@ -98,7 +98,7 @@ class Machinery:
                 store=self.store,
                 clock=clock,
                 orders=orders,
-                cache=ResultCache(self.blobs),
+                cache=ResultCache(self.blobs, clock),
                 keeper=self.keeper,
                 lifetimes=lifetimes,
                 stop_grace=config.stop_grace,

@@ -54,6 +54,7 @@ from flyteish.errors import ConfigurationError
 from flyteish.paths import Paths
 
 Durability = Literal["full", "process", "memory"]
+Recover = Literal["none", "all"]
 BUILT_IN: Final = "built-in default"
 ARGUMENT: Final = "argument"
 _Key = tuple[str, ...]
@@ -84,8 +85,8 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     def said(self, source: str, key: str) -> dict[str, Any]:
-        names = (name for name in type(self).model_fields if name in self.model_fields_set)
-        return {name: spelt(source, f"{key}.{name}", getattr(self, name)) for name in names}
+        said = (name for name in type(self).model_fields if name in self.model_fields_set)
+        return {name: spelt(source, f"{key}.{name}", getattr(self, name)) for name in said}
 
 
 class _Pool(_Table):
@@ -134,6 +135,7 @@ class _File(_Table):
     stop_grace: Seconds = 10.0
     keep_days: float = Checked(default=30.0, ge=0, allow_inf_nan=False)
     keep_logs: bool = True
+    recover: Recover = "none"
     defaults: dict[str, Any] = {}
     queues: dict[str, _Queue] = {}
     pools: dict[str, _Pool] = {}
@@ -147,8 +149,7 @@ def _mistake(source: str, error: ErrorDetails) -> ConfigurationError:
     key = ".".join(where)
     if error["type"] != "extra_forbidden":
         return wrong(source, key, error["input"], error["msg"].removeprefix("Input should be "))
-    tables: dict[str, type[_Table]] = {"pools": _Pool, "queues": _Queue}
-    table = tables[where[0]] if len(where) == 3 else _File
+    table: type[_Table] = _File if len(where) != 3 else _Pool if where[0] == "pools" else _Queue
     return unknown(source, key, where[-1], table.model_fields)
 
 
@@ -257,6 +258,8 @@ class Config:
     """Ended runs older than this may be removed. Default 30."""
     keep_logs: bool
     """Whether the output of attempts is kept. Default True."""
+    recover: Recover
+    """Which unfinished runs an opening session takes up: ``all``, or ``none`` (default)."""
     defaults: Opinions
     """Settings that tasks get when nobody more specific says otherwise."""
     queues: tuple[Queue, ...]
@@ -300,6 +303,7 @@ def load_config(
     stop_grace: float | str | timedelta | UnsetType = UNSET,
     keep_days: float | UnsetType = UNSET,
     keep_logs: bool | UnsetType = UNSET,
+    recover: Recover | UnsetType = UNSET,
     defaults: Mapping[str, Any] | UnsetType = UNSET,
     queues: Sequence[Queue] | UnsetType = UNSET,
     pools: Sequence[Pool] | UnsetType = UNSET,
@@ -311,24 +315,22 @@ def load_config(
         cwd: where the search for a project file starts. Default: the working directory.
         environ: the variables. Default: the process's, which also says where the user's folders are.
         file: one more configuration file; takes the place of ``FLYTEISH_CONFIG``.
-        home, ..., keep_logs: as the fields of ``Config``; what is given here wins over every other source.
+        home, ..., recover: as the fields of ``Config``; what is given here wins over every other source.
         defaults: settings for tasks, by name (``{"retries": 2}``); each wins by itself.
         queues, pools: all of them; those of files are not used. engines: more names of engines, for pools to use.
 
     Raises:
         ConfigurationError: names file or variable, key, value and what is accepted, or the nearest known key.
     """
-    here = (Path.cwd() if cwd is None else cwd).absolute()
-    variables = os.environ if environ is None else environ
+    here, variables = (cwd or Path.cwd()).absolute(), os.environ if environ is None else environ
     said = {
         "home": str(home) if isinstance(home, Path) else home, "durability": durability,
         "inline_limit": inline_limit, "max_value_size": max_value_size, "allow_pickle": allow_pickle,
         "max_threads": max_threads, "max_workers": max_workers, "stop_grace": stop_grace,
-        "keep_days": keep_days, "keep_logs": keep_logs,
+        "keep_days": keep_days, "keep_logs": keep_logs, "recover": recover,
         "defaults": dict(defaults) if isinstance(defaults, Mapping) else defaults,
     }  # fmt: skip
-    built_in = _File().model_dump(include={*_PLAIN})
-    values: _Values = {(name,): (value, BUILT_IN) for name, value in built_in.items()}
+    values: _Values = {(name,): (v, BUILT_IN) for name, v in _File().model_dump(include={*_PLAIN}).items()}
     values["home",] = (platformdirs.user_state_path("flyteish"), BUILT_IN)
     for found in _files(here, file if file is not None else variables.get("FLYTEISH_CONFIG")):
         values |= _layer(found.source, found.folder, found.table)
@@ -362,8 +364,7 @@ def _config(values: _Values, engines: Collection[str]) -> Config:
     queues = _build_queues(values, [pool.name for pool in pools])
     settings = {key[1]: value for key, (value, _) in values.items() if key[0] == "defaults"}
     if "queue" in settings and settings["queue"] not in (names := [queue.name for queue in queues]):
-        source = values["defaults", "queue"][1]
-        raise unknown(source, "defaults.queue", settings["queue"], names, what="queue")
+        raise unknown(values["defaults", "queue"][1], "defaults.queue", settings["queue"], names, what="queue")
     plain = {key[0]: value for key, (value, _) in values.items() if len(key) == 1}
     origins = tuple(Origin.of(key, value, source) for key, (value, source) in values.items())
     return Config(**plain, defaults=Opinions(**settings), queues=queues, pools=pools, origins=origins)
@@ -394,7 +395,6 @@ def _build_queues(values: _Values, pools: list[str]) -> tuple[Queue, ...]:
     for name, table in _tables(values, "queues").items():
         for pool in table.get("pools", ()):
             if pool not in pools:
-                source = values["queues", name, "pools"][1]
-                raise unknown(source, f"queues.{name}.pools", pool, pools, what="pool")
+                raise unknown(values["queues", name, "pools"][1], f"queues.{name}.pools", pool, pools, what="pool")
         queues.append(Queue(**{**table, "pools": tuple(table.get("pools", ())) or tuple(pools)}))
     return tuple(queues)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
+from flyteish._authoring.tasks.options import RunOptions, takes
 from flyteish._core.model.queues import Pool, Queue
 from flyteish.session import Run, Runner, Session
 
@@ -53,23 +54,19 @@ def run(task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
     return current_session().run(task, *args, **kwargs)
 
 
+@takes(RunOptions)
 def with_runcontext(
     mode: str | None = None,
     *,
     name: str | None = None,
-    env_vars: Mapping[str, str] | UnsetType = UNSET,
-    interruptible: Any = UNSET,
-    queue: str | UnsetType = UNSET,
-    priority: Any = UNSET,
-    cache: Any = UNSET,
     overwrite_cache: bool = False,
     disable_run_cache: bool = False,
+    **options: Unpack[RunOptions],
 ) -> Runner:
     """As ``Session.with_runcontext``, in the current session."""
     return current_session().with_runcontext(
-        mode, name=name, env_vars=env_vars, interruptible=interruptible, queue=queue, priority=priority, cache=cache,
-        overwrite_cache=overwrite_cache, disable_run_cache=disable_run_cache,
-    )  # fmt: skip
+        mode, name=name, overwrite_cache=overwrite_cache, disable_run_cache=disable_run_cache, **options
+    )
 
 
 def forecasts(task: Task[..., Any] | str | None = None) -> tuple[Comparison, ...]:

@@ -11,6 +11,7 @@ This module only names failures and formats them; it decides nothing about retri
     ├── OutputTypeError(TypeError)          a result is not of its declared type
     ├── SerializationError                  a value cannot be stored or carried to a worker
     ├── TaskNotImportableError              a worker cannot load the task's function
+    ├── SecretMissingError                  nobody has the value of a secret that a task wants
     ├── NonRecoverableError                 raise it in a task: fails at once, whatever is left
     │   └── (subclass it freely)
     ├── ResourceExhaustedError              a queue is full or draining and refuses new work
@@ -118,6 +119,10 @@ class NonRecoverableError(FlyteishError):
 
 class ResourceExhaustedError(FlyteishError):
     """A queue holds as much work as its ``depth`` allows, or is draining, and refuses more."""
+
+
+class SecretMissingError(FlyteishError):
+    """Nobody has the value of a secret that a task wants; the message says where it is looked up."""
 
 
 class RunSkippedError(FlyteishError):

@@ -7,36 +7,27 @@ process; nothing here is shared between them.
 from __future__ import annotations
 
 import asyncio
-import itertools
-import secrets as chance
 import threading
 from collections.abc import Mapping, Sequence
 from contextvars import Token
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish import _in_use
-from flyteish._authoring.tasks.calling import cache_digest_of
-from flyteish._authoring.values.codec import pickling
-from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import pack
+from flyteish._authoring.tasks.options import RunOptions, refuse_strangers, takes
 from flyteish._controller import recovery
 from flyteish._controller.clock import SystemClock
-from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
-from flyteish._controller.run_handle import Inside, Run
+from flyteish._controller.run_handle import Run
 from flyteish._controller.state_queries import ask
-from flyteish._core.billing.cost_summary import on_demand_price
-from flyteish._core.model.events import RunSubmitted
-from flyteish._core.model.ids import inputs_digest, run_name
 from flyteish._core.model.queues import Pool, Queue
-from flyteish._core.model.settings import SILENT, Level, Opinions, Scope, Secret, opinions
+from flyteish._core.model.settings import Level, Opinions, Scope, Secret, opinions
 from flyteish._engine_kinds import BUILT_IN
+from flyteish._session_runs import SessionRuns
 from flyteish.config import Config, environment_secret, load_config
-from flyteish.errors import ConfigurationError, SessionClosedError, TaskDefinitionError
-from flyteish.interfaces import Call, Clock, EngineFactory
+from flyteish.errors import ConfigurationError, SessionClosedError
+from flyteish.interfaces import Clock, EngineFactory
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -68,6 +59,8 @@ class Session:
         print_to_log: also keep what inline tasks print in the attempts' logs.
         engines: engines that the program brings, by the names with which pools ask for them; each is called for every
             cluster that such pools name, without arguments, and gives an engine that is not open yet.
+        recover: ``"all"``: opening the session takes up all runs that an earlier one left unfinished; those that
+            cannot be are left, with a warning. Default: as configured, else ``"none"``: ``resume`` takes up one.
 
     Raises:
         ConfigurationError: a setting is wrong; says which and where.
@@ -87,6 +80,7 @@ class Session:
         clock: Clock | None = None,
         print_to_log: bool = False,
         engines: Mapping[str, EngineFactory] | None = None,
+        recover: Literal["none", "all"] | UnsetType = UNSET,
     ) -> None:
         self._engines = dict(engines or {})
         if taken := sorted(self._engines.keys() & set(BUILT_IN)):
@@ -94,14 +88,13 @@ class Session:
         self.config = config or load_config(
             queues=queues, pools=pools, home=home, durability=durability, defaults=defaults, engines=self._engines
         )
+        self._recover = self.config.recover if recover is UNSET else recover
+        if self._recover not in ("none", "all"):
+            raise ConfigurationError(f"recover={recover!r} of a Session is not accepted: expected 'none' or 'all'")
         self._secrets = dict(secrets or {})
         self._clock = clock or SystemClock()
         self._print_to_log = print_to_log
-        self._scope = self.config.scope
-        self._scopes: dict[str, Scope] = {}
-        self._noise = itertools.count(chance.randbits(20))  # counted on, so that names of one moment differ
-        self._runs: dict[str, Run[Any]] = {}
-        self._lock = threading.Lock()  # guards the two tables above
+        self._runs = SessionRuns(self.config, self._clock, self._open)
         self._life = threading.Lock()  # guards the two facts below; held while opening and closing
         self._machinery: Machinery | None = None
         self._closed = False
@@ -122,6 +115,7 @@ class Session:
         machinery = self._machinery
         if machinery is not None and not self._closed:
             return machinery
+        opened = False
         with self._life:
             if self._closed:
                 raise SessionClosedError("this session was closed; make a new one")
@@ -132,13 +126,16 @@ class Session:
                     self.config,
                     clock=self._clock,
                     secrets=self._secret,
-                    scopes=lambda run: self._scopes.get(run, self._scope),
-                    on_change=self._changed,
-                    loop_ends=self._loop_ends,
+                    scopes=self._runs.scope_of,
+                    on_change=self._runs.changed,
+                    loop_ends=self._runs.loop_ends,
                     print_to_log=self._print_to_log,
                     engines=self._engines,
                 )
-            return self._machinery
+                opened = True
+        if opened and self._recover == "all":
+            self._runs.take_up_all()
+        return self._machinery
 
     def close(self) -> None:
         """Stop what runs, answer who waits, let go of the store. Unfinished runs can be resumed. Idempotent.
@@ -184,15 +181,6 @@ class Session:
         value = self._secrets.get(name)
         return value if value is not None else environment_secret(secret.env_name)
 
-    def _changed(self, run: str) -> None:
-        handle = self._runs.get(run)
-        if handle is not None:
-            handle.changed()
-
-    def _loop_ends(self, run: str) -> bool:
-        handle = self._runs.get(run)
-        return handle is not None and handle.loop_ends()
-
     # -- runs ----------------------------------------------------------------------------------------------------
 
     def run(self, task: Task[P, R], *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -204,74 +192,33 @@ class Session:
         """
         return self.with_runcontext().run(task, *args, **kwargs)
 
+    @takes(RunOptions)
     def with_runcontext(
         self,
         mode: str | None = None,
         *,
         name: str | None = None,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        interruptible: Any = UNSET,
-        queue: str | UnsetType = UNSET,
-        priority: Any = UNSET,
-        cache: Any = UNSET,
         overwrite_cache: bool = False,
         disable_run_cache: bool = False,
         command: str = "",
+        **options: Unpack[RunOptions],
     ) -> Runner:
         """Settings for one run and everything in it: above ``@env.task``, below ``.override()``.
 
         Args:
             mode: ``"local"`` or None, which mean the same here; there for programs written for Flyte 2.
             name: the run's name. Default: one that sorts by time.
-            env_vars, interruptible, queue, priority, cache: as on ``@env.task``.
             overwrite_cache: compute anew and store. disable_run_cache: neither read nor store.
             command: for people: how the run was started.
+            options: ``env_vars``, ``interruptible``, ``queue``, ``priority``, ``cache``: as on ``@env.task``.
         """
         if mode not in (None, "local"):
             raise ConfigurationError(f"mode={mode!r} in with_runcontext() is not accepted: expected 'local' or None")
         recovery.check_name(name)
+        refuse_strangers("with_runcontext", Session.with_runcontext, options)
         if overwrite_cache or disable_run_cache:
-            cache = "override" if overwrite_cache else "disable"
-        said = {
-            "env_vars": env_vars, "interruptible": interruptible, "queue": queue, "priority": priority, "cache": cache,
-        }  # fmt: skip
-        return Runner(self, opinions(Level.RUN, "with_runcontext()", said), name, command)
-
-    def start(
-        self,
-        task: Task[..., R],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        said: Opinions,
-        name: str | None,
-        command: str,
-    ) -> Run[R]:
-        """What ``run`` does, with the run's own opinions."""
-        if not getattr(task, "__flyteish_task__", False):
-            raise TaskDefinitionError(
-                f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
-            )
-        machinery = self._open()
-        with at_hand(machinery.blobs.blocking), pickling(self._scope.allow_pickle):
-            data = task.signature.encode_inputs(args, kwargs)
-        recovery.check_size(task, data, self.config.max_value_size)
-        scope = self.scope_of(said)
-        profile = task.profile(scope, machinery.blobs.blocking)
-        run_id = name or run_name(self._clock.now(), next(self._noise))
-        digest = cache_digest_of(task, profile, data)
-        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
-        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
-        controller = machinery.controller
-        handle: Run[R] = Run(run_id, task, self._inside(machinery))
-        with self._lock:
-            if name is not None and (name in self._runs or machinery.store.run(name) is not None):
-                raise ConfigurationError(
-                    f"name={name!r} in with_runcontext() is not accepted: there is such a run already"
-                )
-            self._runs[run_id] = handle
-            self._scopes[run_id] = scope
-        controller.post(RunStarted(event, call, controller.links.waiting(self._finisher(handle), task)))
-        return handle
+            options["cache"] = "override" if overwrite_cache else "disable"
+        return Runner(self, opinions(Level.RUN, "with_runcontext()", options), name, command)
 
     def resume(self, run: str, task: Task[..., R] | None = None) -> Run[R]:
         """Take up a run whose controller died: the root runs again, finished children return their results.
@@ -288,43 +235,7 @@ class Session:
             UnknownQueueError: unfinished work of the run is in a queue that is not configured any more.
             TaskNotImportableError: the root task cannot be found again.
         """
-        machinery = self._open()
-        controller = machinery.controller
-        with self._lock:
-            if run in self._runs:
-                return self._runs[run]
-        found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._runs)
-        handle: Run[R] = Run(run, found.task, self._inside(machinery))
-        if found.outcome is not None:
-            controller.post(RunFoundEnded(found.state.runs[run]))
-            handle.finish(found.outcome, None)
-            return handle
-        recovery.check_queues(found.state.runs[run], [queue.name for queue in self.config.queues])
-        with self._lock:
-            if run in self._runs:
-                return self._runs[run]
-            self._runs[run] = handle
-            self._scopes[run] = self.scope_of(found.said)
-        waiting = controller.links.waiting(self._finisher(handle), found.task)
-        controller.post(RunTakenUp(found.state.runs[run], waiting))
-        return handle
-
-    def scope_of(self, said: Opinions) -> Scope:
-        """What the tasks of a run with these opinions inherit."""
-        return self._scope if said == SILENT else msgspec.structs.replace(self._scope, run=said)
-
-    def _finisher(self, handle: Run[Any]) -> Any:
-        def finish(outcome: Any, live: BaseException | None) -> None:
-            with self._lock:
-                self._runs.pop(handle.name, None)
-                self._scopes.pop(handle.name, None)
-            handle.finish(outcome, live)
-
-        return finish
-
-    def _inside(self, machinery: Machinery) -> Inside:
-        price = on_demand_price(self.config.pools)
-        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price, machinery.keeper)
+        return self._runs.resume(run, task)
 
     # -- forecasts -----------------------------------------------------------------------------------------------
 
@@ -385,8 +296,8 @@ class Runner:
 
     def run(self, task: Task[..., R], *args: Any, **kwargs: Any) -> Run[R]:
         """As ``Session.run``, with these settings."""
-        return self._session.start(task, args, kwargs, self._said, self._name, self._command)
+        return self._session._runs.start(task, args, kwargs, self._said, self._name, self._command)
 
     def forecast(self, task: Task[..., Any], **options: Unpack[ForecastOptions]) -> Forecast:
         """As ``Session.forecast``, with these settings."""
-        return self._session.forecast_within(self._session.scope_of(self._said), task, options)
+        return self._session.forecast_within(self._session._runs.scope_saying(self._said), task, options)

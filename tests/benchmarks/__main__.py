@@ -1,6 +1,7 @@
 """Runs the benchmarks and prints one line per figure, with the bare ``asyncio.gather`` of the same run beside it.
 
-Each figure comes from a process of its own, so that one does not warm up or fill up another.
+Each figure comes from a process of its own, so that one does not warm up or fill up another. ``pairs`` as the first
+argument compares two checkouts (``pairs --help``).
 """
 
 from __future__ import annotations
@@ -252,6 +253,10 @@ ALL = [
 
 
 def main(names: list[str]) -> None:
+    if names[:1] == ["pairs"]:
+        from tests.benchmarks.pairs import main as compare
+
+        raise SystemExit(compare(names[1:]))
     if names[:1] == ["--one"]:
         print(json.dumps(next(each for each in ALL if each.__name__ == names[1])()))
         return

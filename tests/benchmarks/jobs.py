@@ -41,3 +41,13 @@ async def bare(x: int) -> int:
 
 async def bare_gather(n: int) -> int:
     return len(await asyncio.gather(*[bare(i) for i in range(n)]))
+
+
+@env.task
+def root() -> None:
+    """For the simulator: it is never called."""
+
+
+@env.task(interruptible=True, retries=3)
+def spot() -> None:
+    """For the simulator: it is never called."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from flyteish.blobs import disk
 from flyteish.blobs.addresses import content_address
 from flyteish.blobs.files import BlockingFileBlobs
 from flyteish.errors import BlobMissingError
@@ -313,6 +315,16 @@ def test_large_content_is_never_in_memory_as_a_whole(files: BlockingFileBlobs, t
     assert peak < 8 << 20
     files.delete([address], float("inf"))
     assert bytes(view[:3]) == b"\0\0\0"  # what is mapped outlives its file's name
+
+
+def test_maps_leave_descriptors_for_others(files: BlockingFileBlobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number of maps that are in use, content is read; once they are gone, it is mapped again."""
+    monkeypatch.setattr(disk, "MAPS", 2)
+    address = files.put(bytes(disk.MAPPED))
+    views = [files.get(address) for _ in range(3)]
+    assert [type(view.obj) for view in views] == [mmap.mmap, mmap.mmap, bytes]
+    views.clear()
+    assert isinstance(files.get(address).obj, mmap.mmap)
 
 
 def test_a_store_of_an_earlier_version_is_read(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from flyteish import Cache, Queue, Run, Session, TaskEnvironment, ctx, io
-from flyteish.errors import RunNotFoundError
+from flyteish.blobs import open_blobs
+from flyteish.blobs.addresses import content_address
+from flyteish.errors import BlobMissingError, RunNotFoundError
 from tests.cli.conftest import Cli
 
 env = TaskEnvironment(name="worked")
@@ -229,6 +231,24 @@ def test_gc_keeps_checkpoints_of_runs_that_may_go_on(cli: Cli, flyteish_home: Pa
         assert session.run(saves, name="model").result(20) is None
         assert not session.run(kept, size=10).wait(20).actions()[0].cached
     assert "--forget-unused 'x' is not accepted" in cli("gc", "--forget-unused", "x").err
+
+
+def test_gc_forgets_claims_of_runs_that_are_over(cli: Cli, flyteish_home: Path) -> None:
+    """A result that an attempt claimed is kept while its run may go on, however old, and however unused."""
+    with Session() as session:
+        over, waiting = session.run(blob, size=1).wait(20).name, session.run(forever).name
+    blobs = open_blobs((flyteish_home / "blobs").as_uri()).blocking
+    claims = [f"claims/{run}/a0/1" for run in (over, waiting)] + ["claims/" + "0" * 40]
+    for name in claims:
+        blobs.set_ref(name, blobs.put(name.encode()).encode())
+    assert cli("gc", "--older-than", "1h").code == 0
+    assert {each.name for each in blobs.references()} >= set(claims)
+    assert cli("gc", "--older-than", "0", "--forget-unused", "0").code == 0
+    assert sorted(each.name for each in blobs.references()) == sorted(claims[1:])
+    for name in claims[1:]:
+        assert bytes(blobs.get(content_address(name.encode()))) == name.encode()
+    with pytest.raises(BlobMissingError):
+        blobs.get(content_address(claims[0].encode()))
 
 
 def test_gc_keeps_what_kept_runs_refer_to(cli: Cli, flyteish_home: Path) -> None:

@@ -13,6 +13,7 @@ from flyteish.blobs.files import FileBlobStore
 from flyteish.blobs.memory import MemoryBlobStore
 from flyteish.blobs.on_loop import LoopBlobs
 from flyteish.interfaces import BlobStore, BlockingBlobs
+from tests.contracts.object_store import ObjectBlobStore, Objects
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +28,20 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
-STORES: dict[str, Callable[[Path], BlobStore]] = {
-    "files": lambda folder: FileBlobStore(folder / "store"),
-    "memory": lambda folder: MemoryBlobStore(),
+Made = Callable[[Path, asyncio.AbstractEventLoop], BlobStore]
+STORES: dict[str, Made] = {
+    "files": lambda folder, loop: FileBlobStore(folder / "store"),
+    "memory": lambda folder, loop: MemoryBlobStore(),
+    "objects": lambda folder, loop: ObjectBlobStore(Objects(), loop),
 }
+FACES = ["files blocking", "files awaited", "memory blocking", "memory awaited", "objects awaited"]
 
 
-@pytest.fixture(params=[(store, face) for store in STORES for face in ("blocking", "awaited")], ids=" ".join)
+@pytest.fixture(params=FACES)
 def blobs(request: pytest.FixtureRequest, tmp_path: Path, loop: asyncio.AbstractEventLoop) -> BlockingBlobs:
     """Every store, as threads use it; and through what is awaited, as loops do."""
-    store, face = request.param
-    made = STORES[store](tmp_path)
+    store, face = request.param.split()
+    made = STORES[store](tmp_path, loop)
     return made.blocking if face == "blocking" else LoopBlobs(made, loop)
 
 

@@ -143,15 +143,17 @@ def test_a_dry_run_says_what_a_sweep_would_do(blobs: BlockingBlobs, tree: Path) 
     assert said_before.contents == len(before) + 1
 
 
-def test_references_that_nobody_wrote_for_long_go_first(blobs: BlockingBlobs) -> None:
-    """And with them what only they mention; younger ones keep theirs."""
+def test_references_that_are_to_be_forgotten_go_first(blobs: BlockingBlobs) -> None:
+    """And with them what only they mention; the others keep theirs."""
     old, new = blobs.put(b"old"), blobs.put(b"new")
     blobs.set_ref("old", old.encode())
     between = after(time.time())
     blobs.set_ref("new", new.encode())
     assert sweep(blobs, lambda _: False, LATER).size == 0
     for dry_run in (True, False):
-        assert sweep(blobs, lambda _: False, LATER, unused_since=between, dry_run=dry_run).size == 3
+        assert (
+            sweep(blobs, lambda _: False, LATER, forget=lambda ref: ref.written_at < between, dry_run=dry_run).size == 3
+        )
     assert (said(blobs, "old"), said(blobs, "new")) == (None, new.encode())
 
 

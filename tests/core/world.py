@@ -88,6 +88,8 @@ class World:
         self.moving: dict[AttemptKey, float] = {}
         """Attempts that were told to move, with their grace."""
         self.reconfigured = False
+        self.placed_at = 0.0
+        """What the next end says of it."""
         self.runs = 0
 
     # -- telling the core -----------------------------------------------------------------------------------------
@@ -106,7 +108,8 @@ class World:
                 if effect.medium == SPOT:
                     names.add(f"spot of {effect.action.profile.settings.queue}")
                 assert not names & after.keys(), f"started over a limit: {after}"
-        if type(event) is Configured:
+        lived_through = type(event) is RunRecovered and event.living and self.reconfigured
+        if type(event) is Configured or lived_through:
             self.exempt |= {f"pool {name}" for name in books.pools}
             self.exempt |= {f"{what} {name}" for name in books.queues for what in ("queue", "runs of", "spot of")}
         if type(event) is RunRecovered:  # what lives has its places, whatever the limits are now
@@ -231,7 +234,8 @@ class World:
         """An attempt of the engine's is over."""
         current = self.is_current(key)
         live = self.live.pop(key)
-        self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance))
+        placed_at, self.placed_at = self.placed_at, 0.0
+        self.tell(AttemptEnded(key.run, key.action, key.generation, evidence, chance, placed_at=placed_at))
         if evidence.result is not None and current:
             action = live.action
             limit = action.deadline_at
@@ -369,8 +373,8 @@ def msg(config: Configured) -> tuple[tuple[Queue, ...], tuple[Pool, ...]]:
     return config.queues, config.pools
 
 
-_MAY_FOLLOW = ("end", "cause", "ended_at", "stop", "moving", "moving_why")
-"""Fields of a living attempt that a limit which passed meanwhile may change in the same event."""
+_MAY_FOLLOW = ("end", "cause", "ended_at", "stop", "moving", "moving_why", "engine_facts")
+"""Fields of a living attempt that may change when it is taken up, for a limit may have passed meanwhile."""
 _WAITING = frozenset((Phase.ENTERING, Phase.QUEUED, Phase.BACKING_OFF, Phase.DORMANT))
 
 
@@ -386,8 +390,8 @@ def facts_of(action: Action) -> tuple[object, ...]:
         phase, [fields(attempt) for attempt in action.attempts], action.generation, action.user_attempt,
         action.system_used, action.preemptions_in_row, action.preemptions, action.denials, action.rejections,
         action.abandoned,
-        action.result, action.error, action.ended_at, action.cached, action.checkpoints, action.traced, action.warnings,
-        action.cancel_reason, action.submitted_at, action.parent, action.group,
+        action.result, action.error, action.ended_at, action.cached, action.checkpoints, dict(action.traced or {}),
+        action.warnings, action.cancel_reason, action.submitted_at, action.parent, action.group,
     )  # fmt: skip
 
 

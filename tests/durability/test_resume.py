@@ -16,7 +16,7 @@ import pytest
 import flyteish
 from flyteish import Queue, Session, SpotPolicy, TaskEnvironment, Timeout, ctx, errors
 from flyteish._controller.clock import HandClock
-from flyteish._core.model.events import ControllerRestarted
+from flyteish._core.model.events import RunRecovered
 from flyteish._core.model.records import End, Phase
 from flyteish.stores.sqlite import SqliteStore
 
@@ -412,7 +412,7 @@ def test_each_resumption_is_on_record(tmp_path: Path) -> None:
     with Session(home=tmp_path) as session:
         run = session.resume(name, root)
         run.wait(PATIENCE)
-        assert sum(isinstance(entry.event, ControllerRestarted) for _, entry in run.journal()) == 1
+        assert sum(isinstance(entry.event, RunRecovered) for _, entry in run.journal()) == 1
         assert "controller stopped" in run.why()
 
 

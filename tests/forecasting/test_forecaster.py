@@ -10,7 +10,7 @@ from flyteish import Forecast, Pool, Queue, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.model.settings import Settings
 from flyteish._core.rules.experience import TaskSeen
 from flyteish._learning.documents import Child, Learned, Shape
-from flyteish._learning.machine_lifetimes import Seen
+from flyteish._learning.machine_lifetimes import PoolSeen
 from flyteish.errors import ConfigurationError, UnknownQueueError
 from flyteish.forecasting import forecast
 from flyteish.forecasting.forecaster import Basis
@@ -130,7 +130,7 @@ def test_the_tasks_that_it_calls_count(in_turn: bool, seconds: float) -> None:
 
 def test_markets_that_were_seen_or_are_assumed() -> None:
     """Without a market of its own a pool's machines last as they did, else two hours at the median."""
-    seen = made(SPOT, learned=Learned(pools={"spot": Seen(3600.0, 12)}), work=3600, checkpoint_every=60, rounds=50)
+    seen = made(SPOT, learned=Learned(pools={"spot": PoolSeen(3600.0, 12)}), work=3600, checkpoint_every=60, rounds=50)
     assert 5 <= seen.preemptions <= 15, "one in five minutes"
     assert "12 reclaims in 60 min of machine time in pool spot" in seen.based_on
     assumed = made(SPOT, work=3600, checkpoint_every=60, rounds=50)

@@ -57,6 +57,8 @@ def expected(how: str, notice: str, stop: str, moving: str) -> End:
         return End.CANCELLED
     if stop == "max_runtime" and not (seen.evidence.error is not None and seen.evidence.error.final):
         return End.MAX_RUNTIME
+    if stop == "max_queued_time":
+        return End.QUEUE_TIMEOUT
     leaves = seen.evidence.reclaimed is not None or (notice and seen.noticed is End.PREEMPTED)
     if moving and notice in ("", "relocate") and leaves:
         return End.RELOCATED

@@ -364,6 +364,10 @@ def _check_stop(world: Watched, stop: StopAttempt) -> None:
         assert limit.max_runtime is not None
         assert attempt.running_at, "stopped for its max_runtime before it ran"
         assert world.now >= attempt.running_at + float(limit.max_runtime) - _HAIR, "stopped too early"  # type: ignore[arg-type]
+    elif stop.reason == "max_queued_time":
+        assert limit.max_queued_time is not None
+        waited = (world.now if attempt.ended_at else attempt.placed_at or world.now) - attempt.queued_at
+        assert waited >= float(limit.max_queued_time) - _HAIR, "stopped too early"  # type: ignore[arg-type]
     elif stop.reason == "deadline":
         assert action.deadline_at is not None
         assert world.now >= action.deadline_at - _HAIR, "stopped before its deadline"

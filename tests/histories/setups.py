@@ -46,6 +46,7 @@ def _pool(chance: random.Random, name: str, medium: Medium, slow: bool) -> Pool:
         name,
         medium=medium,
         capacity=one_of([0, 1, 1, 2, 3]),
+        ahead=one_of([0, 0, 2]),
         resources=one_of([NONE, NONE, Resources(cpu=2), Resources(cpu=3, memory="2Gi"), Resources(gpu=1)]),
         price_per_hour=one_of([0.0, 0.1, 0.3]) if medium == "spot" else one_of([0.0, 0.3, 1.0]),
         cooldown=one_of([0.0, 3.0, 30.0]),
@@ -77,7 +78,7 @@ def _queue(chance: random.Random, name: str, pools: list[str]) -> Queue:
 
 def random_settings(chance: random.Random) -> Settings:
     one_of = chance.choice
-    if chance.random() < 0.25:
+    if chance.random() < 0.3:
         return _paced(chance)
     return Settings(
         queue=one_of([*QUEUES[:1] * 5, *QUEUES[1:]]),

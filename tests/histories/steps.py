@@ -177,6 +177,10 @@ def _draw_return(chance: Random, player: Player) -> Arguments:
 
 
 def _return(player: Player, who: str) -> bool:
+    """It was short: if it was sent ahead, its end says when it had its machine."""
+    key = player.live(who)
+    if key is not None:
+        player.world.placed_at = player.world.now - 0.01
     return _end(player, who, "returns", 0.0)
 
 
@@ -531,7 +535,7 @@ STEPS: Final[dict[str, Kind]] = {
     "trace": Kind(3, _draw_trace, _trace),
     "zombie": Kind(8, _draw_zombie, _zombie),
     "cancel": Kind(3, _draw_cancel, _cancel),
-    "capacity": Kind(3, _draw_capacity, _capacity),
+    "capacity": Kind(5, _draw_capacity, _capacity),
     "price": Kind(2, _draw_price, _price),
     "queue": Kind(2, _draw_queue, _queue),
     "configure": Kind(1, _draw_configure, _configure),

@@ -1,6 +1,6 @@
 """The simulation in small, and put to the test itself: it finds planted defects, shrinks them and tells them.
 
-The full number of histories is ``nox -s simulate``.
+The full number of histories is ``nox -s histories``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.histories.history import History, as_python
 from tests.histories.player import attempt, draw, play
 from tests.histories.steps import STEPS
 
-SEEDS = range(500)
+SEEDS = range(700)
 MOST_SEEDS = 400
 """A planted defect is found within so many."""
 
@@ -63,7 +63,7 @@ def test_everything_that_can_happen_does(played: Batch) -> None:
     expected += [f"outcome {phase}" for phase in TERMINAL]
     expected += [f"rule {rule}" for rule in _rules()]
     expected += [f"limit {limit}" for limit in ("deadline", "max_runtime", "max_queued_time", "max_spot_wait")]
-    expected += [f"stop {reason}" for reason in ("cancelled", "max_runtime", "deadline")]
+    expected += [f"stop {reason}" for reason in ("cancelled", "max_runtime", "max_queued_time", "deadline")]
     expected += [f"refusal {name}" for name in _REFUSALS]
     expected += ["queue drained", "moves ordered", "crashes inside an event", "zombies"]
     expected += ["attempts that outlived a controller"]

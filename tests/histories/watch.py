@@ -173,6 +173,8 @@ class Watched(World):
         attempt = action.attempts[index]
         self._say(f"{attempt.end}, charged to {attempt.charged or 'nobody'}")
         stop = attempt.stop if attempt.stop != "deadline" else ""
+        if stop == "max_queued_time" and attempt.placed_at and not event.evidence.stopped:
+            stop = ""  # it had its machine in time, which was not known yet
         end = ends.expected(self.how, attempt.notice, stop, attempt.moving)
         error = event.evidence.error if end in (End.USER_ERROR, End.OUT_OF_MEMORY) else None
         follows = promises.check_payment(action, attempt, end, error.bases if error is not None else (), before)
@@ -200,7 +202,7 @@ class Watched(World):
             for action in run.actions.values():
                 if action.phase not in TERMINAL:
                     self._check_limits(action, timers)
-                    if action.phase in _WAITS:
+                    if action.phase in _WAITS or action.waits_for_machine:
                         reason = books.reason(action, self.now)
                         assert reason is not None, f"{action!r} waits without a reason"
                         self.counts[f"reason {reason[0]}"] += 1
@@ -228,6 +230,10 @@ class Watched(World):
             assert self.now < ends_at, f"{action!r} waits longer than max_queued_time"
             assert ("max_queued_time", key, action.wait) in timers, f"{action!r}: nobody watches its max_queued_time"
         attempt = action.current
+        if limits.max_queued_time is not None and action.waits_for_machine and attempt is not None and not attempt.stop:
+            ends_at = attempt.queued_at + float(limits.max_queued_time)  # type: ignore[arg-type]
+            assert self.now < ends_at, f"{action!r} waits for a machine longer than max_queued_time"
+            assert ("max_queued_time", key, action.wait) in timers, f"{action!r}: nobody watches its max_queued_time"
         if limits.max_runtime is not None and attempt is not None and attempt.running_at and not attempt.stop:
             ends_at = attempt.running_at + float(limits.max_runtime)  # type: ignore[arg-type]
             assert self.now < ends_at, f"{action!r} runs longer than max_runtime"

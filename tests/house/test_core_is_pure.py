@@ -115,3 +115,51 @@ def test_the_check_sees_impure_code(code: str) -> None:
 def test_the_check_leaves_pure_code_alone(code: str) -> None:
     """What the core needs every day is not reported."""
     assert list(impurities(ast.parse(code))) == []
+
+
+def test_phases_change_in_one_place() -> None:
+    """`transitions/phases.move`, by the table in it; nothing else assigns an action's phase."""
+    writers = {
+        source.name
+        for source in modules()
+        for target in assigned(source.tree)
+        if isinstance(target, ast.Attribute) and target.attr == "phase" and parts(target)[0] != "self"
+    }
+    assert writers == {f"{CORE}/transitions/phases.py"}
+
+
+def test_nobody_else_writes_the_cores_state() -> None:
+    """Outside of the core nothing assigns what hangs on a state: an event does it."""
+    found = [
+        f"{source.name}:{target.lineno}"
+        for source in modules()
+        if not source.name.startswith(CORE)
+        for target in assigned(source.tree)
+        if "state" in parts(target)[:-1] and parts(target)[-2:] != ["state", "[]"]
+    ]
+    # The controller takes runs up by an event soon.
+    assert [place for place in found if not place.startswith("src/flyteish/_controller/fact_handlers.py")] == []
+
+
+def assigned(tree: ast.Module) -> Iterator[ast.expr]:
+    """What is assigned, augmented, annotated with a value or deleted."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=targets) | ast.Delete(targets=targets):
+                yield from targets
+            case ast.AugAssign(target=target):
+                yield target
+            case ast.AnnAssign(target=target, value=ast.expr()):
+                yield target
+
+
+def parts(target: ast.expr) -> list[str]:
+    """``self.state.runs[x]`` as ``["self", "state", "runs", "[]"]``."""
+    match target:
+        case ast.Attribute(value=value, attr=attr):
+            return [*parts(value), attr]
+        case ast.Subscript(value=value):
+            return [*parts(value), "[]"]
+        case ast.Name(id=name):
+            return [name]
+    return ["?"]

@@ -47,6 +47,28 @@ def test_layer_contracts_name_what_there_is() -> None:
         assert {name for row in rows for name in row} == here - {"__init__"}, container
 
 
+def test_tests_mirror_the_rooms() -> None:
+    """A room's tests stand in the folder of its name; what is asked of several rooms is named in tests/README.md."""
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    across = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    assert folders("tests") - across - mirrored("src/flyteish") == set()
+    assert across <= folders("tests"), "named, and not there any more"
+    for inside in ("core", "authoring", "engines", "io", "blobs", "stores", "testing"):
+        room = "src/flyteish/" + (inside if (ROOT / "src/flyteish" / inside).is_dir() else f"_{inside}")
+        assert folders(f"tests/{inside}") - mirrored(room) == set(), inside
+
+
+def folders(place: str) -> set[str]:
+    start = ROOT / place
+    return {path.name for path in start.iterdir() if (path / "__init__.py").is_file()} if start.is_dir() else set()
+
+
+def mirrored(place: str) -> set[str]:
+    """Modules and packages there, with and without the underscore that says that they are ours alone."""
+    names = {path.stem for path in (ROOT / place).iterdir() if path.suffix == ".py"} | folders(place)
+    return names | {name.lstrip("_") for name in names}
+
+
 def contracts() -> list[dict[str, Any]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     found: list[dict[str, Any]] = project["tool"]["importlinter"]["contracts"]

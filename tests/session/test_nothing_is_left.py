@@ -80,11 +80,12 @@ def holdings(session: Session) -> dict[str, int]:
     books = controller.state.books
     assert books is not None
     places: dict[str, Any] = {
-        "handles": session._runs,
-        "scopes": session._scopes,
+        "handles": session._runs._handles,
+        "scopes": session._runs._scopes,
         "callers": controller._callers._waiting,
         "links": controller._handlers._calling,
         "exceptions": controller._callers._raised,
+        "look-ups": controller._handlers._look_ups.waiting,
         "digests": controller._handlers._cache.wanted,
         "checkpoints": controller._handlers._unconfirmed,
         "unwritten": controller._unwritten,

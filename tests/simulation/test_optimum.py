@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from flyteish._core.model.queues import ON_DEMAND, SPOT
-from flyteish.simulation.optimum import Optimum, Session, optimum
+from flyteish.simulation.optimum import MachineUse, Optimum, optimum
 from tests.benchmarks.deadline_policies import ALL_POLICIES, CHANGEOVERS, DEADLINES, HOUR, WORK, Job, compare, recorded
 
 Stretches = list[tuple[float, float]]
@@ -75,13 +75,13 @@ def test_schedules_worth_reading() -> None:
     """Spot as a whole, on-demand through an outage, idle where there is time, and no deadline that cannot be kept."""
     spot = [(0, 100), (0, 40), (60, 100)]
     only_spot = optimum(spot[:1], work=50, budget=100, changeover=10, price=0.5)
-    assert only_spot == Optimum(30, (Session(SPOT, 0, 60),))
+    assert only_spot == Optimum(30, (MachineUse(SPOT, 0, 60),))
     bridged = optimum(spot[1:], work=70, budget=100, changeover=10, price=0.5)
-    assert bridged == Optimum(60, (Session(SPOT, 0, 40), Session(ON_DEMAND, 40, 60), Session(SPOT, 60, 100)))
+    assert bridged == Optimum(60, (MachineUse(SPOT, 0, 40), MachineUse(ON_DEMAND, 40, 60), MachineUse(SPOT, 60, 100)))
     through = optimum([(20, 30)], work=70, budget=85, changeover=8, price=0.5)
-    assert through == Optimum(78, (Session(ON_DEMAND, 0, 78),))
+    assert through == Optimum(78, (MachineUse(ON_DEMAND, 0, 78),))
     assert optimum([(0, 100)], work=91, budget=100, changeover=10, price=0.5) is None
-    assert optimum([], work=90, budget=100, changeover=10, price=0.5) == Optimum(100, (Session(ON_DEMAND, 0, 100),))
+    assert optimum([], work=90, budget=100, changeover=10, price=0.5) == Optimum(100, (MachineUse(ON_DEMAND, 0, 100),))
 
 
 def test_no_policy_beats_it() -> None:

@@ -83,6 +83,9 @@ def parameters_are_checked() -> None:
     train.override(interruptable=False)  # type: ignore[call-arg]
     train.override(report=True)  # type: ignore[call-arg]
     train.override(queue=7)  # type: ignore[arg-type]
+    flyte.with_runcontext(quue="gpu")  # type: ignore[call-arg]
+    flyte.with_runcontext(priority="urgent")  # type: ignore[arg-type]
+    flyte.with_runcontext(name="r", queue="gpu", interruptible=False, overwrite_cache=True)
     env.clone_with("other", queue="gpu", image=flyte.Image.from_debian_base(), secrets=["a", flyte.Secret("b")])
 
 

@@ -89,7 +89,7 @@ class _AnyLink(Caller):
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._links.post(Happened(event))
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         self._links.post(Happened(ValueTraced(*self.key, key, result), done))
 
 

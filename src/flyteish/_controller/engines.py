@@ -40,6 +40,15 @@ class Engines:
         """The one that runs a pool."""
         return self._of[pool]
 
+    def find(self, pool: str) -> Engine | None:
+        """The same, or None where the pool was configured away."""
+        return self._of.get(pool)
+
+    @property
+    def any_outlives(self) -> bool:
+        """Whether attempts of an earlier controller may live."""
+        return any(engine.outlives for engine, _ in self._all)
+
     async def open(self, reports: Reports) -> None:
         """Open them all; where one refuses, those that are open are closed by ``close``."""
         for engine, pools in self._all:

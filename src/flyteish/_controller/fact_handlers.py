@@ -6,8 +6,10 @@ get here, nor how bursts become durable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
+
+import msgspec
 
 from flyteish._controller.callers import Caller, Callers, Waiting
 from flyteish._controller.core_driver import CoreDriver
@@ -18,25 +20,30 @@ from flyteish._controller.facts import (
     CallMade,
     Fact,
     Happened,
+    LookedUp,
+    OrderMade,
     Reported,
     RunFoundEnded,
     RunStarted,
-    RunTakenUp,
 )
+from flyteish._controller.look_ups import LookUps
 from flyteish._controller.outcomes import row_of, type_name
 from flyteish._controller.performer import Performer
 from flyteish._controller.result_cache import ResultCache
+from flyteish._controller.tokens import digest_of
 from flyteish._core import lifecycle
 from flyteish._core.model.effects import Refuse
 from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
+    AttemptOrdered,
     CancelRequested,
-    ControllerRestarted,
+    Evidence,
     TaskDeclared,
 )
 from flyteish._core.model.ids import ROOT_ACTION, ActionKey, AttemptKey
-from flyteish._core.model.records import TERMINAL, End, Phase
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, End, Phase
+from flyteish._core.model.values import Payload
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish.interfaces import Call, Clock, OnJournalled, Outcome
 from flyteish.markets.followed import Markets
@@ -55,6 +62,7 @@ class FactHandlers:
         markets: Markets,
         lifetimes: Lifetimes,
         clock: Clock,
+        post: Callable[[Fact], None],
     ) -> None:
         self._core = core
         self._callers = callers
@@ -63,6 +71,7 @@ class FactHandlers:
         self._markets = markets
         self._lifetimes = lifetimes
         self._clock = clock
+        self._look_ups = LookUps(cache, post)
         self._calling: dict[AttemptKey, Caller] = {}
         """Attempts that have called something."""
         self._unconfirmed: set[_Confirmation] = set()
@@ -71,35 +80,33 @@ class FactHandlers:
         """What is done with each kind."""
         return {
             RunStarted: self._run_started,
-            RunTakenUp: self._run_taken_up,
             RunFoundEnded: self._run_found_ended,
             CallMade: self._call_made,
             CallCancelled: self._call_cancelled,
             CallLeft: self._call_left,
+            OrderMade: self._order_made,
             Reported: self._reported,
             Happened: self._happened,
             Asked: self._asked,
+            LookedUp: self._looked_up,
         }
 
     # -- runs --------------------------------------------------------------------------------------------------------
 
     def _run_started(self, fact: RunStarted) -> None:
+        if not self._look_ups.hold(fact.event.run, fact, fact.call):
+            self._start_run(fact, None)
+
+    def _start_run(self, fact: RunStarted, cached: Payload | None) -> None:
         event, waiting = fact.event, fact.waiting
         refusal = self._core.apply(event)
         if refusal is None:
-            refusal = self._submit(event.run, None, 0, fact.call, waiting)
+            refusal = self._submit(event.run, None, 0, fact.call, waiting, cached)
         if refusal is not None:
             self._core.burst.forget(event.run)
             waiting.tell(Outcome.refused(event.run, ROOT_ACTION, f"flyteish.errors.{refusal.error}", refusal.message))
             return
         self._core.glance(event.run)
-
-    def _run_taken_up(self, fact: RunTakenUp) -> None:
-        run = fact.record.id
-        self._core.state.runs[run] = fact.record
-        self._callers.wait(run, fact.waiting)
-        self._core.apply(ControllerRestarted(run))
-        self._core.glance(run)
 
     def _run_found_ended(self, fact: RunFoundEnded) -> None:
         if fact.record.id not in self._core.state.runs:
@@ -108,6 +115,12 @@ class FactHandlers:
     # -- calls -------------------------------------------------------------------------------------------------------
 
     def _call_made(self, fact: CallMade) -> None:
+        call, look_ups = fact.call, self._look_ups
+        cacheable = call.profile.cache_version is not None or look_ups.waiting
+        if not cacheable or not look_ups.hold(fact.caller.key, fact, call):
+            self._make_call(fact, None)
+
+    def _make_call(self, fact: CallMade, cached: Payload | None) -> None:
         caller, waiting, call = fact.caller, fact.waiting, fact.call
         key = caller.key
         if key.run not in self._core.state.runs:
@@ -116,21 +129,20 @@ class FactHandlers:
         waiting.action = lifecycle.child_identity(
             self._core.state, key.run, key.action, call.profile.task, call.digest, call.occurrence
         )
-        refusal = self._submit(key.run, key.action, key.generation, call, waiting)
+        refusal = self._submit(key.run, key.action, key.generation, call, waiting, cached)
         if refusal is not None:
             waiting.tell(Outcome.refused(key.run, waiting.action, f"flyteish.errors.{refusal.error}", refusal.message))
         else:
             self._calling.setdefault(key, caller)
 
-    def _submit(self, run: str, parent: str | None, generation: int, call: Call, waiting: Waiting) -> Refuse | None:
+    def _submit(
+        self, run: str, parent: str | None, generation: int, call: Call, waiting: Waiting, cached: Payload | None
+    ) -> Refuse | None:
         profile, action = call.profile, waiting.action
         if profile.key not in self._core.state.runs[run].profiles:
             self._core.apply(TaskDeclared(run, profile))
-        cached = None
         if profile.cache_version is not None:
-            digest = call.cache_digest or call.digest
-            cached = self._cache.find(profile, digest)
-            self._cache.wanted[run, action] = digest
+            self._cache.wanted[run, action] = call.cache_digest or call.digest
         # The caller must be known before the core answers, which it may do in the same burst.
         self._callers.wait(run, waiting)
         event = ActionSubmitted(
@@ -143,6 +155,8 @@ class FactHandlers:
         return refusal
 
     def _call_cancelled(self, fact: CallCancelled) -> None:
+        if self._look_ups.waiting and self._withdrawn(fact.caller, fact.number, fact.reason):
+            return
         caller = fact.caller
         waiting = caller.calls.get(fact.number) if caller.calls is not None else None
         if waiting is not None:
@@ -150,13 +164,51 @@ class FactHandlers:
             self._core.apply(CancelRequested(key.run, waiting.action, fact.reason, by=str(key)))
 
     def _call_left(self, fact: CallLeft) -> None:
+        if self._look_ups.waiting and self._withdrawn(fact.caller, fact.number, fact.reason):
+            return
         caller = fact.caller
         waiting = caller.calls.pop(fact.number, None) if caller.calls is not None else None
         if waiting is not None:
             why = f"the event loop of its program ends: {fact.reason}"
             waiting.tell(Outcome.refused(caller.key.run, waiting.action, "flyteish.errors.StaleAttemptError", why))
 
+    def _withdrawn(self, caller: Caller, number: int, why: str) -> bool:
+        """Whether the call was still waiting for the cache: then it was never made."""
+        call = self._look_ups.withdraw(caller.key, number)
+        if call is None:
+            return False
+        call.waiting.tell(Outcome.refused(caller.key.run, "", "flyteish.errors.StaleAttemptError", why))
+        self._take_ready(caller.key)
+        return True
+
+    def _looked_up(self, fact: LookedUp) -> None:
+        self._take_ready(fact.who)
+
+    def _take_ready(self, who: Hashable) -> None:
+        for held, cached in self._look_ups.ready(who):
+            if isinstance(held, RunStarted):
+                self._start_run(held, cached)
+            elif isinstance(held, CallMade):
+                self._make_call(held, cached)
+            elif isinstance(held, Happened):
+                self._tell(held)
+
     # -- attempts ----------------------------------------------------------------------------------------------------
+
+    def _order_made(self, fact: OrderMade) -> None:
+        order = fact.order
+        key = order.key
+        action = self._core.state.action(ActionKey(key.run, key.action))
+        attempt = action.attempts[-1] if action is not None and action.attempts else None
+        if action is None or attempt is None or action.generation != key.generation:
+            return
+        if attempt.stop or attempt.moving or action.phase not in WITH_ATTEMPT:
+            # It was told to end before its engine knew it, so that the engine will never speak of it.
+            why = Evidence(reclaimed="moved before it began") if attempt.moving else Evidence(stopped=True)
+            self._ended(AttemptEnded(*key, why))
+            return
+        self._core.apply(AttemptOrdered(*key, digest_of(order.token)))
+        self._core.burst.orders.append(order)
 
     def _reported(self, fact: Reported) -> None:
         event = fact.event
@@ -177,10 +229,12 @@ class FactHandlers:
             self._callers.spare(key)
             return
         attempt = action.attempts[-1] if action.attempts else None
+        if event.evidence.result is None:  # what failed may have to wait, and what failed together not as long
+            event = msgspec.structs.replace(event, chance=self._clock.chance())
         self._core.apply(event)
-        if attempt is not None and attempt.generation == event.generation:
+        if attempt is not None and attempt.generation == event.generation and attempt.placed_at:
             over = attempt.ended_at or self._clock.now()
-            self._lifetimes.saw(attempt.pool, over - attempt.admitted_at, reclaimed=attempt.end is End.PREEMPTED)
+            self._lifetimes.saw(attempt.pool, over - attempt.placed_at, reclaimed=attempt.end is End.PREEMPTED)
         if action.phase is not Phase.FAILED or action.generation != event.generation:
             self._callers.spare(key)
 
@@ -194,6 +248,11 @@ class FactHandlers:
     # -- all else ----------------------------------------------------------------------------------------------------
 
     def _happened(self, fact: Happened) -> None:
+        event, look_ups = fact.event, self._look_ups
+        if not (look_ups.waiting and isinstance(event, CancelRequested) and look_ups.hold(event.run, fact)):
+            self._tell(fact)
+
+    def _tell(self, fact: Happened) -> None:
         refusal = self._core.apply(fact.event)
         if fact.done is None:
             return
@@ -217,6 +276,7 @@ class FactHandlers:
 
     def answer_everybody(self, why: BaseException) -> None:
         """The controller ends: nobody is left waiting."""
+        self._look_ups.reject_all(why)
         name, error = type_name(why), str(why)
         for run, action, waiting in self._callers.everyone():
             waiting.tell(Outcome.refused(run, action, name, f"{error} (continue with: flyteish resume {run})"))

@@ -7,7 +7,7 @@ what follows from a fact.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import msgspec
@@ -18,7 +18,7 @@ from flyteish._controller.outcomes import type_name
 from flyteish._core.model.events import Event, RunSubmitted
 from flyteish._core.model.records import RunRecord
 from flyteish._core.state import State
-from flyteish.interfaces import Call, Clock, OnJournalled, Outcome, Report
+from flyteish.interfaces import Call, Clock, OnJournalled, Order, Outcome, Report
 
 
 class Fact(msgspec.Struct, gc=False):
@@ -26,6 +26,11 @@ class Fact(msgspec.Struct, gc=False):
 
     def reject(self, why: BaseException) -> None:
         """It came too late. Any thread."""
+
+    @property
+    def run(self) -> str:
+        """The run that must be known before this can be taken in; empty: it is about no run, or brings its own."""
+        return ""
 
 
 class RunStarted(Fact, gc=False):
@@ -43,10 +48,26 @@ class RunTakenUp(Fact, gc=False):
     """A run whose controller died is to go on here; the record is what its journal says."""
 
     record: RunRecord
-    waiting: Waiting
+    last_at: float
+    """The last moment on record of it."""
+    waiting: Waiting | None = None
+
+    @property
+    def run(self) -> str:
+        return self.record.id
 
     def reject(self, why: BaseException) -> None:
-        _turn_away(self.waiting, self.record.id, why)
+        if self.waiting is not None:
+            _turn_away(self.waiting, self.record.id, why)
+
+
+class RunAdopted(Fact, gc=False):
+    """The engines have said which attempts of a run that is taken up still live."""
+
+    record: RunRecord
+    living: tuple[tuple[str, int], ...]
+    """Action and generation."""
+    last_at: float
 
 
 class RunFoundEnded(Fact, gc=False):
@@ -62,6 +83,10 @@ class CallMade(Fact, gc=False):
     waiting: Waiting
     call: Call
 
+    @property
+    def run(self) -> str:
+        return self.caller.key.run
+
     def reject(self, why: BaseException) -> None:
         _turn_away(self.waiting, self.caller.key.run, why)
 
@@ -73,6 +98,10 @@ class CallCancelled(Fact, gc=False):
     number: int
     reason: str
 
+    @property
+    def run(self) -> str:
+        return self.caller.key.run
+
 
 class CallLeft(Fact, gc=False):
     """A caller no longer waits, for its program is ending: what it called is left for whoever resumes the run."""
@@ -81,6 +110,10 @@ class CallLeft(Fact, gc=False):
     number: int
     reason: str
 
+    @property
+    def run(self) -> str:
+        return self.caller.key.run
+
 
 class Reported(Fact, gc=False):
     """An engine tells how an attempt, or a pool, goes."""
@@ -88,9 +121,23 @@ class Reported(Fact, gc=False):
     event: Report
     done: OnJournalled | None
 
+    @property
+    def run(self) -> str:
+        return getattr(self.event, "run", "")
+
     def reject(self, why: BaseException) -> None:
         if self.done is not None:
             self.done(str(why))
+
+
+class OrderMade(Fact, gc=False):
+    """The order for an attempt that may outlive its controller: given out once its token's digest is on record."""
+
+    order: Order
+
+    @property
+    def run(self) -> str:
+        return self.order.key.run
 
 
 class Happened(Fact, gc=False):
@@ -101,6 +148,10 @@ class Happened(Fact, gc=False):
 
     event: Event
     done: OnJournalled | None = None
+
+    @property
+    def run(self) -> str:
+        return getattr(self.event, "run", "")
 
     def reject(self, why: BaseException) -> None:
         if self.done is not None:
@@ -122,6 +173,12 @@ class Written(Fact, gc=False):
 
     burst: Burst
     error: BaseException | None
+
+
+class LookedUp(Fact, gc=False):
+    """The cache was asked for what this caller called; see ``look_ups``."""
+
+    who: Hashable
 
 
 class Recipient(Protocol):

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from flyteish._controller.attempt_link import Links
 from flyteish._controller.burst import Burst
@@ -24,10 +23,11 @@ from flyteish._controller.core_driver import CoreDriver
 from flyteish._controller.engines import Engines
 from flyteish._controller.fact_handlers import FactHandlers
 from flyteish._controller.fact_inbox import FactInbox
-from flyteish._controller.facts import Fact, Reported, Written
+from flyteish._controller.facts import Reported, Written
 from flyteish._controller.order_factory import OrderFactory
 from flyteish._controller.performer import Performer
 from flyteish._controller.result_cache import ResultCache
+from flyteish._controller.taking_up import TakingUp
 from flyteish._core.model.events import Configured, TimePassed
 from flyteish._core.model.ids import ActionKey, AttemptKey
 from flyteish._core.state import State
@@ -74,21 +74,21 @@ class Controller:
         self.reject_rest = self._inbox.reject_all  # once its loop has ended: answers what came too late to be taken
         self.links = Links(self.post, loop_ends)
         self._callers = Callers()
-        self.link, self.inline_link = self.links.remote, self.links.inline
+        self.link, self.inline_link, self.secrets = self.links.remote, self.links.inline, orders.secrets
         self.origin, self.raised = self._callers.origin, self._callers.raised
         self._performer = Performer(
             engines=engines, markets=markets, callers=self._callers, orders=orders, cache=cache, clock=clock,
-            stop_grace=stop_grace, report=self.report, on_change=on_change, on_ended=self._run_over,
+            stop_grace=stop_grace, post=self.post, on_change=on_change, on_ended=self._run_over,
             on_drained=on_drained,
         )  # fmt: skip
         self._handlers = FactHandlers(
             core=self._core, callers=self._callers, performer=self._performer, cache=cache, markets=markets,
-            lifetimes=lifetimes, clock=clock,
+            lifetimes=lifetimes, clock=clock, post=self.post,
         )  # fmt: skip
-        self._take: dict[type[Fact], Callable[[Any], None]] = {
-            **self._handlers.table(),
-            Written: lambda fact: self._written(fact.burst, fact.error),
-        }
+        self._taking_up = TakingUp(
+            core=self._core, engines=engines, orders=orders, callers=self._callers, post=self.post,
+            table={**self._handlers.table(), Written: self._take_written},
+        )  # fmt: skip
         self._unwritten: deque[Burst] = deque()
         self._alarm = Alarm(self._turn)
         self.over: BaseException | None = None  # why it no longer works
@@ -128,6 +128,7 @@ class Controller:
             return
         self.over = reason
         self._unwritten.clear()
+        self._taking_up.close(reason)
         self._alarm.set(None, None)
         assert self._loop is not None
         self._closing = self._engines.close()
@@ -144,7 +145,7 @@ class Controller:
     def _turn(self) -> None:
         try:
             if self.over is None:
-                self._inbox.take_all(self._take)
+                self._inbox.take_all(self._taking_up.table)
             if self.over is not None:
                 self._inbox.reject_all()
                 return
@@ -187,6 +188,9 @@ class Controller:
             self._written(burst, error)
         else:
             self.post(Written(burst, error))
+
+    def _take_written(self, fact: Written) -> None:
+        self._written(fact.burst, fact.error)
 
     def _set_alarm(self) -> None:
         due = self.state.next_due()

@@ -1,4 +1,4 @@
-"""From an admitted attempt to the order that an engine gets, with secrets looked up and a token of its own.
+"""From an admitted attempt to the order that an engine gets; and, when one runs it, the values of its secrets.
 
 Must not know how an engine runs the order.
 """
@@ -6,16 +6,14 @@ Must not know how an engine runs the order.
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from flyteish._core.model.events import AttemptEnded, Evidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import Action, Attempt
 from flyteish._core.model.settings import Scope, Secret
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish.blobs import sweeping
-from flyteish.errors import BlobError
+from flyteish.errors import BlobError, SecretMissingError
 from flyteish.interfaces import BlobStore, Clock, Order
 
 _log = logging.getLogger(__name__)
@@ -41,19 +39,12 @@ class OrderFactory:
         self._lifetimes = lifetimes
         self._lookup = lookup
 
-    def order(self, action: Action, attempt: Attempt, with_token: bool) -> Order | AttemptEnded:
-        """The order; or, where a secret is missing, the attempt's end, which names the cure."""
+    def order(self, action: Action, attempt: Attempt, token: str) -> Order:
+        """What the attempt's engine is given. ``token``: by which it will be known; empty where it needs none."""
         profile, settings = action.profile, action.profile.settings
-        key = AttemptKey(action.run, action.id, attempt.generation)
-        found: dict[str, str] = {}
-        if settings.secrets:
-            missing = self._find(settings.secrets, found)
-            if missing:
-                evidence = Evidence(unmendable=missing)
-                return AttemptEnded(key.run, key.action, key.generation, evidence, self._clock.chance())
         strategy = settings.retries
         return Order(
-            key=key,
+            key=AttemptKey(action.run, action.id, attempt.generation),
             task=profile.task,
             reference=profile.reference,
             is_async=profile.is_async,
@@ -70,23 +61,28 @@ class OrderFactory:
             deadline=action.deadline_at,
             checkpoints=action.checkpoints,
             pool_lifetime=self._lifetimes.of(attempt.pool),
-            traced=action.traced or {},
+            traced=dict(action.traced) if action.traced else {},
             group=action.group,
-            token=secrets.token_urlsafe(16) if with_token else "",
-            secrets=found,
+            token=token,
         )
 
-    def _find(self, wanted: tuple[Secret, ...], found: dict[str, str]) -> str:
+    def secrets(self, wanted: Sequence[Secret]) -> dict[str, str]:
+        """Their values, by the environment variables that attempts see. Any thread.
+
+        Raises:
+            SecretMissingError: nobody has one of them; names the cure.
+        """
+        found: dict[str, str] = {}
         for secret in wanted:
             value = self._lookup(secret)
             if value is None:
                 name = f"{secret.group}/{secret.key}" if secret.group else secret.key
-                return (
+                raise SecretMissingError(
                     f"secret {name!r} is missing: give it to Session(secrets=...) "
                     f"or set the environment variable {secret.env_name}"
                 )
             found[secret.env_name] = value
-        return ""
+        return found
 
     def forget_checkpoints(self, action: Action) -> None:
         """Free what a finished action saved, except what it published under a key. Blocks."""

@@ -6,18 +6,23 @@ In the order in which the core gave them. Must not decide anything, nor touch th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from flyteish._controller.burst import Burst
 from flyteish._controller.callers import Callers
 from flyteish._controller.engines import Engines
+from flyteish._controller.facts import Fact, OrderMade, Reported
+from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
 from flyteish._controller.outcomes import outcome_of
 from flyteish._controller.result_cache import ResultCache
+from flyteish._controller.tokens import new_token
 from flyteish._core.model.effects import Deliver, QueueDrained, RelocateAttempt, RunEnded, StartAttempt, StopAttempt
-from flyteish._core.model.events import AttemptEnded
+from flyteish._core.model.events import AttemptEnded, Evidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import Action, Phase
+from flyteish._core.model.settings import Secret
+from flyteish.errors import SecretMissingError
 from flyteish.interfaces import Clock, Engine, Notice, Order
 from flyteish.markets.followed import Markets
 
@@ -28,7 +33,7 @@ class Performer:
     """The hands of one controller; lives on its loop.
 
     Args:
-        report: takes the end of an attempt that could not even be ordered.
+        post: takes facts about attempts that are ordered, or cannot be.
         on_change: told which runs' journals have grown.
         on_ended: told which runs are over, descendants included.
         on_drained: told which queues are drained.
@@ -44,7 +49,7 @@ class Performer:
         cache: ResultCache,
         clock: Clock,
         stop_grace: float,
-        report: Callable[[AttemptEnded], None],
+        post: Callable[[Fact], None],
         on_change: Callable[[str], None],
         on_ended: Callable[[str], None],
         on_drained: Callable[[str], None],
@@ -54,9 +59,10 @@ class Performer:
         self._callers = callers
         self._orders = orders
         self._cache = cache
+        self._beside = BesideLoop()
         self._clock = clock
         self._stop_grace = stop_grace
-        self._report = report
+        self._post = post
         self._on_change = on_change
         self._on_ended = on_ended
         self._on_drained = on_drained
@@ -70,9 +76,11 @@ class Performer:
                 self._prepare(order, starts)
             elif kind is Deliver:
                 self.deliver(order.action)
+            elif kind is Order:
+                self._begin(order, starts)
             elif kind is StopAttempt:
-                self._start(starts)  # an engine takes no notice of a stop of what it does not know yet
-                self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
+                if not self._withdrawn(order.key, order.pool, starts):
+                    self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
             elif kind is RelocateAttempt:
                 self._start(starts)
                 notice = Notice(kind="relocate", seconds=order.seconds, source="placement")
@@ -90,21 +98,48 @@ class Performer:
     def _start(self, starts: _Starts) -> None:
         """Hand over what was gathered: many at once, for engines send them on in one go."""
         for engine, orders in starts.items():
-            engine.start(orders)
+            if orders:
+                engine.start(orders)
         starts.clear()
+
+    def _withdrawn(self, key: AttemptKey, pool: str, starts: _Starts) -> bool:
+        """An attempt that is stopped before it was handed over never begins: an engine can't stop what it lacks, and
+        a quick task would be over before a stop that follows its start.
+        """
+        waiting = starts.get(self._engines.of(pool), [])
+        found = next((order for order in waiting if order.key == key), None)
+        if found is None:
+            return False
+        waiting.remove(found)
+        self._post(Reported(AttemptEnded(*key, Evidence(stopped=True)), None))
+        return True
 
     def _prepare(self, start: StartAttempt, starts: _Starts) -> None:
         action = start.action
         attempt = action.attempts[-1] if action.attempts else None
         if attempt is None or attempt.generation != start.generation:
             return
-        engine = self._engines.of(start.pool)
-        order = self._orders.order(action, attempt, with_token=engine.connects)
-        if isinstance(order, AttemptEnded):
-            self._report(order)
+        wanted = action.profile.settings.secrets
+        if wanted and not self._can_be_had(wanted, start.key):
             return
-        self._markets.started(start.pool, order.key, self._clock.now())
-        starts.setdefault(engine, []).append(order)
+        engine = self._engines.of(start.pool)
+        order = self._orders.order(action, attempt, new_token() if engine.connects else "")
+        if engine.outlives:
+            self._post(OrderMade(order))
+        else:
+            self._begin(order, starts)
+
+    def _can_be_had(self, wanted: Sequence[Secret], key: AttemptKey) -> bool:
+        try:
+            self._orders.secrets(wanted)
+        except SecretMissingError as error:
+            self._post(Reported(AttemptEnded(*key, Evidence(unmendable=str(error))), None))
+            return False
+        return True
+
+    def _begin(self, order: Order, starts: _Starts) -> None:
+        self._markets.started(order.pool, order.key, self._clock.now())
+        starts.setdefault(self._engines.of(order.pool), []).append(order)
 
     def deliver(self, action: Action) -> None:
         """The action is over: who waits for it hears of it, and a cached result is kept."""
@@ -114,12 +149,15 @@ class Performer:
             asyncio.get_running_loop().run_in_executor(None, self._orders.forget_checkpoints, action)
         if digest is not None and action.phase is Phase.SUCCEEDED and not action.cached:
             # Beside the loop, for the store may be far away; the caller hears of it once a second call would hit.
-            loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, self._cache.remember, action, digest).add_done_callback(
-                lambda _: self._callers.answer(outcome_of(action), action.generation)
-            )
+            self._beside.start(self._remember(action, digest), f"flyteish cache {action.key}")
             return
         self._callers.answer(outcome_of(action), action.generation)
+
+    async def _remember(self, action: Action, digest: bytes) -> None:
+        try:
+            await self._cache.remember(action, digest)
+        finally:
+            self._callers.answer(outcome_of(action), action.generation)
 
     def reclaim(self, pool: str, key: AttemptKey, notice: Notice) -> None:
         """The pool's market takes the machine under an attempt away."""

@@ -45,6 +45,8 @@ class Found(NamedTuple):
     """What ``with_runcontext`` said when it was started."""
     outcome: Outcome | None
     """How it ended, if it did."""
+    last_at: float
+    """The last moment on record of it, though the clock may have gone back."""
 
 
 def look_up(run: str, task: Any, store: RunStore, blobs: BlobStore, active: Iterable[str]) -> Found:
@@ -61,7 +63,8 @@ def look_up(run: str, task: Any, store: RunStore, blobs: BlobStore, active: Iter
     check_task(record, task)
     said = next((entry.event.opinions for entry in entries if isinstance(entry.event, RunSubmitted)), SILENT)
     outcome = outcome_of(record.root_action) if record.root_action.phase in TERMINAL else None
-    return Found(state, task or root_task(record, blobs), said, outcome)
+    last_at = max(entry.at for entry in entries)
+    return Found(state, task or root_task(record, blobs), said, outcome, last_at)
 
 
 def unknown_run(run: str, store: RunStore, active: Iterable[str]) -> RunNotFoundError:

@@ -1,7 +1,8 @@
 """The cache of results, asked before an action is submitted and fed when it succeeded.
 
-A cache saves work, no more: what cannot be read is computed anew, what cannot be kept is a warning. Must not know who
-calls, nor how a result comes about.
+A cache saves work, no more: what cannot be read is computed anew, what cannot be kept is a warning. Results that are
+used count as written anew, so that only those that nobody uses grow old. Must not know who calls, nor how a result
+comes about.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import msgspec
 from flyteish._core.model.records import Action
 from flyteish._core.model.values import Payload, Profile
 from flyteish.errors import BlobError
-from flyteish.interfaces import BlobStore
+from flyteish.interfaces import Clock, ReferenceStore
 
 _log = logging.getLogger(__name__)
 
@@ -22,31 +23,41 @@ _log = logging.getLogger(__name__)
 class ResultCache:
     """Results by task, version and inputs; one for each session."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: ReferenceStore, clock: Clock) -> None:
         self._blobs = blobs
+        self._clock = clock
         self.wanted: dict[tuple[str, str], bytes] = {}
         """By run and action: digests of the inputs under which results are kept, until they are delivered."""
 
-    def find(self, profile: Profile, digest: bytes) -> Payload | None:
-        """A recorded result for these inputs, where the task's cache may be read."""
-        if profile.cache_version is None or profile.settings.cache.behavior != "auto":
-            return None
+    async def find(self, profile: Profile, digest: bytes) -> Payload | None:
+        """A recorded result for these inputs."""
+        name = _ref(profile, digest)
         try:
-            found = self._blobs.blocking.get_ref(_ref(profile, digest))
+            found = await self._blobs.get_ref(name)
+            while found is not None and found.is_stale(self._clock.now()):
+                # Where it was removed meanwhile, what it refers to may be gone, too; another one is as good.
+                if await self._blobs.replace_ref(name, found.data, found.version):
+                    break
+                found = await self._blobs.get_ref(name)
             return None if found is None else msgspec.msgpack.decode(found.data, type=Payload)
         except (BlobError, msgspec.MsgspecError) as error:
             _log.warning("the cached result of %s cannot be read, so it is computed anew: %s", profile.task, error)
             return None
 
-    def remember(self, action: Action, digest: bytes) -> None:
+    async def remember(self, action: Action, digest: bytes) -> None:
         """Keep a result for later calls, where the task's cache is on. Failing to is no failure of the action."""
         profile = action.profile
         if profile.cache_version is None or profile.settings.cache.behavior == "disable" or action.result is None:
             return
         try:
-            self._blobs.blocking.set_ref(_ref(profile, digest), msgspec.msgpack.encode(action.result))
+            await self._blobs.set_ref(_ref(profile, digest), msgspec.msgpack.encode(action.result))
         except BlobError as error:
             action.warnings += (f"the result could not be cached: {error}",)
+
+
+def is_read(profile: Profile) -> bool:
+    """Whether a recorded result of this task may be used."""
+    return profile.cache_version is not None and profile.settings.cache.behavior == "auto"
 
 
 def _ref(profile: Profile, digest: bytes) -> str:

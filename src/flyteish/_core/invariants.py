@@ -128,7 +128,7 @@ def _check_budgets(action: Action) -> None:
                 row = 0
             row += attempt.end is End.PREEMPTED and attempt.medium == SPOT
     _must(row == action.preemptions_in_row, action, f"preemptions_in_row={action.preemptions_in_row}, found {row}")
-    times = [at for each in attempts for at in (each.admitted_at, each.running_at, each.ended_at) if at]
+    times = [at for each in attempts for at in (each.admitted_at, each.placed_at, each.running_at, each.ended_at) if at]
     _must(times == sorted(times), action, "its attempts' times go back")
     _must(all(each.queued_at <= each.admitted_at for each in attempts), action, "admitted before it was queued")
     saved = [record.generation for record in action.checkpoints]
@@ -179,6 +179,7 @@ def _check_books(books: Books, everybody: list[Action], runs: dict[str, RunRecor
         inside = [action for action in everybody if action.occupies == pool.config.name]
         back = [a for a in everybody if a.stands == "return" and a.attempts[-1].pool == pool.config.name]
         _same(pool, "running", pool.running, len(inside))
+        _same(pool, "ahead", pool.ahead, _ahead(inside))
         _same(pool, "used", pool.used, _sum(inside))
         _same(pool, "returners", pool.returners, len(back))
     eager = sum(action.stands in ("line", "return") for action in everybody)
@@ -188,6 +189,7 @@ def _check_books(books: Books, everybody: list[Action], runs: dict[str, RunRecor
 def _check_queue(book: QueueBook, mine: list[Action], runs: dict[str, RunRecord]) -> None:
     inside = [action for action in mine if action.occupies]
     _same(book, "running", book.running, len(inside))
+    _same(book, "ahead", book.ahead, _ahead(inside))
     _same(book, "spot_running", book.spot_running, sum(action.place_medium == SPOT for action in inside))
     _same(book, "used", book.used, _sum(inside))
     by_pool = Counter(action.occupies for action in inside)
@@ -218,6 +220,10 @@ def _same(about: object, what: str, kept: Any, found: Any) -> None:
     _must(kept == found, about, f"{what} is kept as {kept!r}, but is {found!r}")
 
 
+def _ahead(actions: list[Action]) -> int:
+    return sum(not action.attempts[-1].placed_at for action in actions)
+
+
 def _sum(actions: list[Action]) -> Amounts:
     total = NO_AMOUNTS
     for action in actions:
@@ -246,8 +252,9 @@ def exceeded(books: Books) -> dict[str, str]:
 
 
 def _over_pool(pool: PoolBook) -> Iterator[str]:
-    if 0 < pool.config.capacity < pool.running:
-        yield f"more attempts than capacity={pool.config.capacity}"
+    config = pool.config
+    if config.capacity and pool.running > config.capacity + config.ahead:
+        yield f"more attempts than capacity={config.capacity} and ahead={config.ahead}"
     if not pool.used.within(pool.limit):
         yield f"uses {pool.used}, more than {pool.limit}"
 

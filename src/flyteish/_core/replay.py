@@ -85,10 +85,8 @@ def describe(event: RunEvent) -> tuple[str, str]:
         case ActionSubmitted():
             return event.action, "called" + (" (result found in the cache)" if event.cached is not None else "")
         case AttemptAdmitted():
-            return (
-                event.action,
-                f"attempt {event.generation} starts on {event.medium} ({event.pool}): {event.why}",
-            )
+            starts = "is sent ahead to" if event.ahead else "starts on"
+            return event.action, f"attempt {event.generation} {starts} {event.medium} ({event.pool}): {event.why}"
         case AttemptOrdered():
             return event.action, f"attempt {event.generation} is ordered"
         case AttemptPending():

@@ -63,9 +63,14 @@ class State:
         self._compact_at = _FEW
 
     @classmethod
-    def configured(cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...]) -> State:
-        """A live state with these queues and pools."""
-        return cls(Books(queues, pools))
+    def configured(
+        cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...], experience: Experience | None = None
+    ) -> State:
+        """A live state with these queues and pools, and what was learned before."""
+        state = cls(Books(queues, pools))
+        if experience is not None:
+            state.experience = experience
+        return state
 
     def action(self, key: ActionKey) -> Action | None:
         run = self.runs.get(key.run)

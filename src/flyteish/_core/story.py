@@ -26,6 +26,7 @@ _WAITS: Final = {
     "NO_CAPACITY": "no pool that it may use has capacity",
     "RETURNING_FIRST": "a parent whose children are done goes first",
     "BEHIND_OTHERS": "others are before it in line",
+    "SENT_AHEAD": "it was sent to its pool ahead of time, whose machines are still busy",
     "BACKING_OFF": "it backs off before its next attempt",
     "CHILDREN": "its children",
 }
@@ -34,7 +35,7 @@ SHOWN: Final = ("queue", "interruptible", "retries", "timeout", "priority", "res
 
 def summary_line(action: Action) -> str:
     """An action in one line: task, phase, and what it took to get there."""
-    parts = [f"{action.profile.task} ({action.key}) {_words(action.phase)}"]
+    parts = [f"{action.profile.task} ({action.key}) {_words(action.shown_phase)}"]
     if action.cached:
         parts.append("from the cache")
     elif action.attempts:
@@ -95,6 +96,10 @@ def _attempt(number: int, attempt: Attempt) -> str:
         name += f" (generation {attempt.generation})"
     if not attempt.pool:
         told = f"{name} of user attempt {attempt.user_attempt} never started: {attempt.cause}"
+    elif not attempt.placed_at:
+        got = " and got no machine" if attempt.ended_at else ""
+        where = f"was sent ahead to {attempt.medium} pool {attempt.pool!r}{got}"
+        told = f"{name} {where}, user attempt {attempt.user_attempt}: {attempt.why}; {_ending(attempt)}"
     else:
         verb = "ran" if attempt.ended_at else "is" if attempt.running_at else "starts"
         where = f"{verb} {'on ' if attempt.medium == 'spot' else ''}{attempt.medium} in pool {attempt.pool!r}"
@@ -137,23 +142,24 @@ _PAID: Final = {
 
 def _times_of(attempt: Attempt) -> list[str]:
     parts = []
-    if attempt.queued_at:
-        parts.append(f"queued {_lasted(attempt.queued_at, attempt.admitted_at)}")
-    if attempt.pool and attempt.running_at:
-        parts.append(f"start-up {_lasted(attempt.admitted_at, attempt.running_at)}")
+    waited_until = attempt.placed_at or attempt.ended_at
+    if attempt.queued_at and waited_until:
+        parts.append(f"queued {_lasted(attempt.queued_at, waited_until)}")
+    if attempt.running_at:
+        parts.append(f"start-up {_lasted(attempt.placed_at, attempt.running_at)}")
         if attempt.ended_at:
             parts.append(f"running {_lasted(attempt.running_at, attempt.ended_at)}")
-    elif attempt.pool and attempt.ended_at:
-        parts.append(f"start-up and running {_lasted(attempt.admitted_at, attempt.ended_at)}")
+    elif attempt.placed_at and attempt.ended_at:
+        parts.append(f"start-up and running {_lasted(attempt.placed_at, attempt.ended_at)}")
     return parts
 
 
 def _waits(action: Action, now: float, reason: tuple[str, int] | None) -> str:
-    if reason is None or action.phase in TERMINAL or action.phase is Phase.RUNNING:
+    if reason is None or action.phase in TERMINAL or action.shown_phase is Phase.RUNNING:
         return "" if action.phase is not Phase.DORMANT else "waits for its resumed parent to call it again"
     name, place = reason
     since = action.queued_at or action.submitted_at  # a journal does not say when the first wait began
-    waiting = f" for {_lasted(since, now)}" if action.phase in (Phase.QUEUED, Phase.ENTERING) else ""
+    waiting = f" for {_lasted(since, now)}" if action.shown_phase in (Phase.QUEUED, Phase.ENTERING) else ""
     line = f", place {place} in line" if place else ""
     wanted = f"; wants {action.wanted}: {action.why}" if action.stands == "line" and action.why else ""
     return f"waits{waiting}{line}: {name!s}: {_WAITS.get(str(name), 'unknown')}{wanted}"

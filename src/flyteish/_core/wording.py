@@ -6,7 +6,6 @@ stands. Decides nothing. Must not know who says it, or where.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Final
 
@@ -77,5 +76,7 @@ def counted(number: int, what: str) -> str:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """``; did you mean train or trail?`` for a misspelt name, behind the words of the error; else nothing."""
+    import difflib  # here: it is for misspellings, and importing it takes longer than all of ours that tasks need
+
     near = difflib.get_close_matches(name, sorted(set(known)), n=3)
     return f"; did you mean {' or '.join(near)}?" if near else ""

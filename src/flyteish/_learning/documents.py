@@ -14,7 +14,7 @@ import msgspec
 from flyteish._core.model.settings import Settings
 from flyteish._core.rules.experience import TaskSeen
 from flyteish._learning.forecasts import Comparison, Forecast
-from flyteish._learning.machine_lifetimes import Seen
+from flyteish._learning.machine_lifetimes import PoolSeen
 from flyteish.errors import StoreError
 from flyteish.interfaces import Mailbox
 
@@ -58,7 +58,7 @@ class Learned(msgspec.Struct, omit_defaults=True):
     """All of it; the tasks in the order in which they were last seen."""
 
     tasks: dict[str, TaskSeen] = {}
-    pools: dict[str, Seen] = {}
+    pools: dict[str, PoolSeen] = {}
     shapes: dict[str, Shape] = {}
 
 

@@ -18,7 +18,7 @@ RECLAIMS_COUNTED: Final = 100
 """Beyond it the past is halved, so that a market that has changed is noticed."""
 
 
-class Seen(NamedTuple):
+class PoolSeen(NamedTuple):
     """What is remembered of a pool."""
 
     seconds: float
@@ -48,11 +48,11 @@ class Lifetimes:
                 self._seconds[pool] /= 2
                 self._reclaims[pool] //= 2
 
-    def seen(self) -> dict[str, Seen]:
+    def seen(self) -> dict[str, PoolSeen]:
         """All that is remembered, of pools where anything ran."""
-        return {pool: Seen(seconds, self._reclaims[pool]) for pool, seconds in self._seconds.items() if seconds}
+        return {pool: PoolSeen(seconds, self._reclaims[pool]) for pool, seconds in self._seconds.items() if seconds}
 
-    def recall(self, seen: dict[str, Seen]) -> None:
+    def recall(self, seen: dict[str, PoolSeen]) -> None:
         """What an earlier session remembered; pools that there are no more are passed over."""
         for pool, (seconds, reclaims) in seen.items():
             if pool in self._assumed:

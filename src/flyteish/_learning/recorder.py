@@ -90,7 +90,7 @@ class Keeper:
         """Recall what earlier sessions learned. Before the controller takes its first fact."""
         self._controller = controller
         self._learned = read(self._mailbox, LEARNED, Learned) or Learned()
-        controller.state.experience.tasks.update(self._learned.tasks)
+        controller.state.experience.recall(self._learned.tasks)
         self._counts = {name: _counts(seen) for name, seen in self._learned.tasks.items()}
         self._lifetimes.recall(self._learned.pools)
         self._forecasts = read_forecasts(self._mailbox)
@@ -135,14 +135,13 @@ class Keeper:
     def learned(self) -> Learned:
         """All of it, the tasks that were used last at the end."""
         assert self._controller is not None
-        tasks = self._controller.state.experience.tasks
-        used = {name: seen for name, seen in tasks.items() if self._counts.get(name) != _counts(seen)}
-        ordered = {name: seen for name, seen in tasks.items() if name not in used} | used
+        experience = self._controller.state.experience
+        used = {name: seen for name, seen in experience.tasks.items() if self._counts.get(name) != _counts(seen)}
         for name, seen in used.items():
             self._counts[name] = _counts(seen)
         # The next time, those used before this one are older than those used after it.
-        self._controller.state.experience.tasks = ordered
-        kept = dict(list(ordered.items())[-TASKS_KEPT:])
+        experience.put_last(used)
+        kept = dict(list(experience.tasks.items())[-TASKS_KEPT:])
         found = dict(list(self._learned.shapes.items())[-TASKS_KEPT:])
         pools = {**self._learned.pools, **self._lifetimes.seen()}
         self._learned = Learned(kept, dict(list(pools.items())[-TASKS_KEPT:]), found)

@@ -42,7 +42,7 @@ def _take(parent: Action, called: Sequence[Action], shapes: dict[str, Shape]) ->
     shapes[parent.profile.task] = shape  # the latest is last
     together, added = _together(parent, called)
     attempt = parent.attempts[-1]
-    ran = attempt.ended_at - (attempt.running_at or attempt.admitted_at)
+    ran = attempt.ended_at - (attempt.running_at or attempt.placed_at)
     shape.own.append(max(0.0, ran - together))
     del shape.own[:-KEPT]
     shape.in_turn = len(called) > 1 and together >= IN_TURN * added
@@ -59,7 +59,7 @@ def _take(parent: Action, called: Sequence[Action], shapes: dict[str, Shape]) ->
 
 def _together(parent: Action, called: Sequence[Action]) -> tuple[float, float]:
     """Seconds in which at least one child was under way during the last attempt, and the seconds of all added up."""
-    begun, over = parent.attempts[-1].admitted_at, parent.attempts[-1].ended_at
+    begun, over = parent.attempts[-1].placed_at, parent.attempts[-1].ended_at
     times = sorted((max(begun, action.submitted_at), min(over, action.ended_at)) for action in called)
     together = added = 0.0
     until = begun

@@ -20,6 +20,7 @@ from flyteish._worker.messages import (
     Checkpointed,
     FromWorker,
     Recorded,
+    SecretValues,
     Skipped,
     Traced,
 )
@@ -42,15 +43,17 @@ class Callbacks:
         self._waiting[number] = done
         return number
 
-    def answer(self, message: Answer | Recorded) -> None:
+    def answer(self, message: Answer | Recorded | SecretValues) -> None:
         """Hand an answer to whoever waits for it; one that nobody waits for is dropped."""
         done = self._waiting.pop(message.number, None)
         if done is None:
             return
         if isinstance(message, Answer):
             done(message.outcome, None)
-        else:
+        elif isinstance(message, Recorded):
             done(message.why)
+        else:
+            done(message)
 
 
 class WorkerLink:
@@ -87,10 +90,6 @@ class WorkerLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._send(Skipped(self._key, event))
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        number = self._callbacks.add(done or _ignore)
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        number = self._callbacks.add(done)
         self._send(Traced(self._key, number, key, result))
-
-
-def _ignore(why: str | None) -> None:
-    """Nobody waits for it."""

@@ -15,10 +15,10 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import checks
 from flyteish._worker.channel import NonsenseError
 from flyteish.blobs.addresses import is_ref
-from flyteish.interfaces import BlobStore, BlockingBlobs
+from flyteish.interfaces import BlobStore, BlockingBlobs, Notice
 
 
-class Claim(msgspec.Struct, frozen=True, array_like=True):
+class ClaimedEnd(msgspec.Struct, frozen=True, array_like=True):
     """What is claimed."""
 
     key: AttemptKey
@@ -26,6 +26,8 @@ class Claim(msgspec.Struct, frozen=True, array_like=True):
     running_at: float
     """When user code began, seconds since the epoch; 0 where it never did."""
     ended_at: float
+    notice: Notice | None = None
+    """What the last signal that announced the end of its machine was taken for: it may not have been told in time."""
 
 
 def name_of(key: AttemptKey) -> str:
@@ -34,8 +36,8 @@ def name_of(key: AttemptKey) -> str:
     return name if is_ref(name) else f"claims/{blake2b(repr(tuple(key)).encode(), digest_size=20).hexdigest()}"
 
 
-def claim(blobs: BlockingBlobs, made: Claim) -> bool:
-    """Claim the end; False: it was claimed already.
+def claim(blobs: BlockingBlobs, made: ClaimedEnd) -> bool:
+    """ClaimedEnd the end; False: it was claimed already.
 
     Raises:
         BlobError: the store failed; nobody knows whether it is claimed.
@@ -43,7 +45,7 @@ def claim(blobs: BlockingBlobs, made: Claim) -> bool:
     return blobs.create_ref(name_of(made.key), msgspec.msgpack.encode(made))
 
 
-async def claimed(blobs: BlobStore, key: AttemptKey, inline: int) -> Claim | None:
+async def claimed(blobs: BlobStore, key: AttemptKey, inline: int) -> ClaimedEnd | None:
     """What was claimed for this attempt, checked; None: nothing was.
 
     Args:
@@ -57,13 +59,15 @@ async def claimed(blobs: BlobStore, key: AttemptKey, inline: int) -> Claim | Non
     if reference is None:
         return None
     try:
-        found = msgspec.msgpack.decode(reference.data, type=Claim)
+        found = msgspec.msgpack.decode(reference.data, type=ClaimedEnd)
     except Exception as error:  # msgspec's errors, and a recursion that went too deep
         raise NonsenseError(f"the claim of {key} can't be read: {type(error).__name__}: {error}"[:500]) from None
     if found.key != key:
         raise NonsenseError(f"the claim of {key} speaks for {found.key}")
     checks.seconds("running_at", found.running_at)
     checks.seconds("ended_at", found.ended_at)
+    if found.notice is not None:
+        checks.notice(found.notice)
     checks.evidence(found.evidence, inline)
     return found
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flyteish._authoring.values.kind_checks import MISSING, declared, shown
 from flyteish._authoring.values.names import look_up
+from flyteish._authoring.values.renamed_modules import current
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish._core.model.values import TaskReference
 from flyteish.errors import BlobError, TaskNotImportableError
@@ -108,9 +109,9 @@ class Loader:
             )
         data = self._blobs().get(reference.by_value)
         try:
-            import cloudpickle
+            from flyteish._authoring.values.unpickling import unpickle
 
-            thing = cloudpickle.loads(data)
+            thing = unpickle(data)
         except BlobError:
             raise
         except Exception as error:
@@ -155,7 +156,7 @@ class Loader:
                     f"task {task!r} is defined at a prompt or in a notebook, so a worker has no file to "
                     f"import it from: {_CURE}"
                 )
-            return importlib.import_module(reference.module)
+            return importlib.import_module(current(reference.module, reference.name)[0])
         except TaskNotImportableError:
             raise
         except (Exception, SystemExit) as error:

@@ -9,13 +9,15 @@ somebody's code.
 
 *The worker speaks first*, because whoever listens must learn who is there before it says anything: ``Hello`` names the
 attempt (or the worker) and shows its token. The answer is ``Welcome``, with all that a worker needs to begin, or
-``Rejected``, with a reason. Whoever has not been welcomed may send a single short frame and nothing else.
+``Rejected``, with a reason. Whoever has not been welcomed may send a single short frame and nothing else. An order
+carries no secret: an attempt asks for its own (``Wanted``) when it is about to begin, so that they go to whoever has
+shown a token, and lie in no queue.
 
 *An attempt's course* is ``Taken`` (its code is about to be imported; should that kill the worker, it is known whose
 fault it was), ``Began`` (user code runs), ``Ended``; either of the first two may be missing, but not both. Between
-them it asks: ``Called`` is answered by ``Answer``, ``Checkpointed`` and ``Traced`` by ``Recorded``, each under the
-number that the worker gave it. Only the attempt that a worker is at may ask. Orders may be sent ahead; those that have
-not begun can be taken back (``Recall``, answered by ``Recalled``).
+them it asks: ``Called`` is answered by ``Answer``, ``Checkpointed`` and ``Traced`` by ``Recorded``, ``Wanted`` by
+``SecretValues``, each under the number that the worker gave it. Only the attempt that a worker is at may ask. Orders
+may be sent ahead; those that have not begun can be taken back (``Recall``, answered by ``Recalled``).
 
 *Connections are lost*, though neither end has failed. So messages are numbered in each direction, acknowledged in
 passing, kept until they are, and sent again in order over the next connection; what comes twice is recognised by its
@@ -152,11 +154,22 @@ class Recorded(_Message, frozen=True):
     why: str | None = None
 
 
+class SecretValues(_Message, frozen=True):
+    """What was wanted under that number: environment variables with values that must never be shown."""
+
+    number: int
+    values: dict[str, str] | None
+    """None: one is missing, and the attempt has to end."""
+
+    def __repr__(self) -> str:
+        return f"SecretValues({self.number}, {'missing' if self.values is None else sorted(self.values)})"
+
+
 class Exit(_Message, frozen=True):
     """Finish: there is no more work."""
 
 
-ToWorker = Run | Notify | Stop | Recall | Answer | Recorded | Exit
+ToWorker = Run | Notify | Stop | Recall | Answer | Recorded | SecretValues | Exit
 
 
 # -- from the worker ---------------------------------------------------------------------------------------
@@ -232,6 +245,13 @@ class Traced(_Message, frozen=True):
     result: Payload
 
 
+class Wanted(_Message, frozen=True):
+    """The attempt is about to begin, and needs the values of its secrets."""
+
+    key: AttemptKey
+    number: int
+
+
 class Signalled(_Message, frozen=True):
     """The worker received SIGTERM, which it takes for a notice, while this attempt ran."""
 
@@ -240,7 +260,18 @@ class Signalled(_Message, frozen=True):
 
 
 FromWorker = (
-    Ready | Taken | Began | Ended | Recalled | Called | CallCancelled | Checkpointed | Skipped | Traced | Signalled
+    Ready
+    | Taken
+    | Began
+    | Ended
+    | Recalled
+    | Called
+    | CallCancelled
+    | Checkpointed
+    | Skipped
+    | Traced
+    | Wanted
+    | Signalled
 )
 
 encode: Final = msgspec.msgpack.Encoder().encode

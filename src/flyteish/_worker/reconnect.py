@@ -35,7 +35,7 @@ _LASTING: Final = frozenset((m.Skipped, m.Signalled, m.Ended))
 _STAGES: Final[dict[type[m.FromWorker], str]] = {m.Ready: "ready", m.Taken: "taken", m.Began: "began"}
 
 
-_Request: TypeAlias = m.Called | m.Checkpointed | m.Traced
+_Request: TypeAlias = m.Called | m.Checkpointed | m.Traced | m.Wanted
 
 
 class Address(NamedTuple):
@@ -120,7 +120,7 @@ class NetworkConnection(Connection):
 
     def _remember(self, message: m.FromWorker) -> None:
         match message:
-            case m.Called() | m.Checkpointed() | m.Traced():
+            case m.Called() | m.Checkpointed() | m.Traced() | m.Wanted():
                 self._open[message.number] = message
             case m.CallCancelled():
                 self._cancelled[message.number] = message
@@ -218,7 +218,7 @@ class NetworkConnection(Connection):
         with self._lock:
             messages = super()._messages(data)
             for message in messages:
-                if isinstance(message, m.Answer | m.Recorded):
+                if isinstance(message, m.Answer | m.Recorded | m.SecretValues):
                     self._open.pop(message.number, None)
                     self._cancelled.pop(message.number, None)
             if self._channel.owes:

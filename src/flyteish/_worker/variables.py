@@ -7,6 +7,7 @@ are secrets.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Final
 
 from flyteish.interfaces import Order
@@ -30,9 +31,9 @@ class Variables:
     def __repr__(self) -> str:
         return f"Variables({sorted(self._before)})"
 
-    def begin(self, order: Order) -> None:
-        """Set the order's ``env_vars`` and, above them, its secrets."""
-        for name, value in {**order.settings.env_vars, **order.secrets}.items():
+    def begin(self, order: Order, secrets: Mapping[str, str]) -> None:
+        """Set the order's ``env_vars`` and, above them, the values of its secrets."""
+        for name, value in {**order.settings.env_vars, **secrets}.items():
             self._before[name] = os.environ.get(name)
             os.environ[name] = value
 

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,7 @@ from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.calls import Callbacks, WorkerLink
-from flyteish._worker.claims import Claim, claim
+from flyteish._worker.claims import ClaimedEnd, claim
 from flyteish._worker.connection import Connection, vanish
 from flyteish._worker.loader import Loadable, Loader
 from flyteish._worker.output import Output
@@ -80,6 +81,8 @@ class Worker:
         self._connection = connection
         self._only = only
         self._running_at = 0.0
+        self._signal: Notice | None = None
+        """What the last signal to end was taken for."""
         self._callbacks = Callbacks()
         self._orders: deque[tuple[Order, str | None]] = deque()
         self._arrived = threading.Condition(threading.Lock())
@@ -143,7 +146,6 @@ class Worker:
             self._output = Output()
         if self._output is not None:
             self._output.begin(log)
-        self._variables.begin(order)
         try:
             evidence = self._evidence(order, current, link)
         except AttemptStopped:
@@ -169,10 +171,12 @@ class Worker:
             self._connection.hold(m.Ended(key, evidence, time.perf_counter() - began))
 
     def _claim(self, key: AttemptKey, evidence: WorkerEvidence, began: float) -> None:
-        """Claim the end, and tell; where it can't be claimed, wait until it was heard."""
+        """ClaimedEnd the end, and tell; where it can't be claimed, wait until it was heard."""
         for wait in (*_CLAIM_AGAIN, None):
             try:
-                mine = claim(self._blobs.blocking, Claim(key, evidence, self._running_at, time.time()))
+                mine = claim(
+                    self._blobs.blocking, ClaimedEnd(key, evidence, self._running_at, time.time(), self._signal)
+                )
             except BlobError as error:
                 if wait is None:
                     sys.stderr.write(f"flyteish worker: the end of {key} can't be claimed: {error}\n")
@@ -187,9 +191,15 @@ class Worker:
 
     def _evidence(self, order: Order, current: Current, link: WorkerLink) -> WorkerEvidence:
         task = self._loader.known(order.reference, order.task)
-        if task is None:
-            # Importing runs user code too: should it kill this process, the engine must know whose it was.
+        if task is None or order.secrets:
+            # Importing runs user code too: should it kill this process, the engine must know whose it was. And only
+            # the attempt that it is at may ask for secrets.
             self._connection.send(m.Taken(order.key))
+        secrets = self._asked_for(order) if order.secrets else {}
+        if secrets is None:
+            return WorkerEvidence(stopped=True)
+        self._variables.begin(order, secrets)
+        if task is None:
             try:
                 task = self._loader.load(order.reference, order.task, may_unpickle=order.scope.allow_pickle)
             except BlobError as error:
@@ -212,6 +222,19 @@ class Worker:
             inline_limit=self._limits[0],
             max_result=self._limits[1],
         )[0]
+
+    def _asked_for(self, order: Order) -> Mapping[str, str] | None:
+        """The values of its secrets; None where one is missing, so that it has to end."""
+        answers: list[m.SecretValues] = []
+        answered = threading.Event()
+
+        def take(answer: m.SecretValues) -> None:
+            answers.append(answer)
+            answered.set()
+
+        self._connection.send(m.Wanted(order.key, self._callbacks.add(take)))
+        answered.wait()
+        return answers[0].values
 
     def _begins(self, order: Order) -> None:
         self._running_at = time.time()
@@ -305,7 +328,7 @@ class Worker:
                 with self._arrived:
                     self._orders.extend(zip(orders, logs, strict=True))
                     self._arrived.notify()
-            case m.Answer() | m.Recorded():
+            case m.Answer() | m.Recorded() | m.SecretValues():
                 self._callbacks.answer(message)
             case m.Recall(keys):
                 with self._arrived:
@@ -359,6 +382,7 @@ class Worker:
         if _SIGTERM in what:
             notice = Notice(kind="shutdown", seconds=SIGTERM_SECONDS, source="sigterm")
             if current.context.interruption.notify(notice):
+                self._signal = notice
                 self._connection.send(m.Signalled(current.key, notice), wait=False)
         if _AGAIN in what:
             time.sleep(0.001)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from hashlib import sha256
+from mmap import mmap
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from flyteish.errors import BlobCorruptError, BlobMissingError, ConfigurationError, InputTypeError
@@ -76,19 +77,19 @@ def checked_ref(name: str) -> str:
 
 
 def unchanging(content: Buffer | BinaryIO) -> memoryview | None:
-    """The bytes of a buffer that nobody can write to; None for one that can change, and for a file.
+    """The bytes of a buffer that nobody can write to; None for one that may change, and for a file.
 
     Raises InputTypeError for what is neither.
     """
-    if hasattr(content, "read"):
+    if hasattr(content, "read") and not isinstance(content, mmap):
         return None
     view = _view(content)
-    return view if view.readonly else None
+    return view if isinstance(view.obj, bytes) else None  # read-only views may be of what others can write to
 
 
 def chunks(content: Buffer | BinaryIO) -> Iterator[bytes]:
     """The bytes of a file from where it stands, or a buffer's, in pieces that nobody can write to."""
-    if not hasattr(content, "read"):
+    if isinstance(content, mmap) or not hasattr(content, "read"):
         view = _view(content)
         yield from (bytes(view[start : start + CHUNK]) for start in range(0, len(view), CHUNK))
         return

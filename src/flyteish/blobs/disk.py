@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
+from weakref import WeakSet
 
 MAPPED: Final = 1 << 20
 """Bytes from which a file is mapped into memory: below, reading it costs no more."""
+MAPS: Final = 128
+"""At most so many at a time: each holds a file descriptor, of which a process may have as few as 256."""
 
 
 @contextmanager
@@ -38,19 +41,24 @@ def touch(path: Path) -> None:
         os.utime(path)
 
 
-def mapped(file: BinaryIO) -> mmap.mmap | None:
-    """The file's content in memory, where that is worth it and the file system can do it."""
-    if os.fstat(file.fileno()).st_size < MAPPED:
+def mapped(file: BinaryIO, living: WeakSet[mmap.mmap]) -> mmap.mmap | None:
+    """The file's content in memory, where that is worth it and can be done; ``living`` are those that are in use."""
+    if os.fstat(file.fileno()).st_size < MAPPED or len(living) >= MAPS:
         return None
     try:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        found = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError:
         return None
+    living.add(found)
+    return found
 
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable: a renamed file is not safe before that."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # swept away, with all that was in it
+        return
     try:
         os.fsync(descriptor)
     finally:

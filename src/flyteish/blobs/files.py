@@ -18,8 +18,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
+from weakref import WeakSet
 
 from flyteish.blobs import trees
 from flyteish.blobs.addresses import (
@@ -62,6 +64,7 @@ class BlockingFileBlobs:
         self._root = Path(os.path.abspath(root))
         self._parent: Path | None = None
         """Root of the store that this is a space of."""
+        self._maps: WeakSet[mmap] = WeakSet()
         self._folder(self._root)
 
     def __repr__(self) -> str:
@@ -75,6 +78,7 @@ class BlockingFileBlobs:
         found = BlockingFileBlobs.__new__(BlockingFileBlobs)  # nothing is made on disk before something is put there
         found._root = self._root / "spaces" / (checked_ref(name) + _REF_END)
         found._parent = self._root
+        found._maps = self._maps
         return found
 
     # -- content ---------------------------------------------------------------------------------------------
@@ -94,7 +98,7 @@ class BlockingFileBlobs:
         path = self._path(address)
         with self._opened(address, path) as file:
             with trees.naming("read", path):
-                data = mapped(file) or file.read()
+                data = mapped(file, self._maps) or file.read()
             self._verify(address, sha256(data).hexdigest(), len(data), path, file)
         return memoryview(data)
 
@@ -131,7 +135,12 @@ class BlockingFileBlobs:
         return self._keep(name, data, unchanged)
 
     def delete_ref(self, name: str, written_before: float = math.inf) -> bool:
-        return self._remove(self._ref_path(name), written_before) is not None
+        path = self._ref_path(name)
+        removed = self._remove(path, written_before) is not None
+        if removed:
+            with trees.naming("remove", path):
+                sync_folder(path.parent)
+        return removed
 
     # -- sweeping --------------------------------------------------------------------------------------------
 
@@ -240,14 +249,14 @@ class BlockingFileBlobs:
                 status = path.stat()  # without the lock: mostly it is not there
                 with self._locked(alone=False):
                     status = path.stat()
-                    if status.st_size != size or status.st_mtime_ns == 0:
-                        return False
-                    touch(path)
+                    whole = status.st_size == size and status.st_mtime_ns != 0
+                    if whole:
+                        touch(path)
             except FileNotFoundError:
                 return False
             except PermissionError:  # somebody else's file in a shared store: it is there all the same
-                return status.st_size == size
-        return True
+                return status.st_size == size and status.st_mtime_ns != 0
+        return whole
 
     def _locked(self, alone: bool) -> AbstractContextManager[None]:
         """Keep deleting apart from putting, and changes of references from each other; for moments only.

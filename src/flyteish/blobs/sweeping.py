@@ -7,7 +7,8 @@ wants.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Container, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyteish.blobs import trees
@@ -30,7 +31,12 @@ class Swept(NamedTuple):
 
 
 def sweep(
-    store: BlockingBlobs, keep: Keep, older_than: float, *, unused_since: float = 0.0, dry_run: bool = False
+    store: BlockingBlobs,
+    keep: Keep,
+    older_than: float,
+    *,
+    forget: Callable[[Stored], bool] = lambda _: False,
+    dry_run: bool = False,
 ) -> Swept:
     """Remove content last written before ``older_than`` (epoch) that ``keep`` does not want.
 
@@ -39,14 +45,11 @@ def sweep(
             address. References of ``store`` keep content of its spaces too.
         keep: whether content is wanted, by its address.
         older_than: what was put later stays, for whoever put it may not have said yet that he wants it.
-        unused_since: references last written before go first.
+        forget: which references of ``store`` go first, unless they are written meanwhile.
         dry_run: only say what content would go.
     """
-    if unused_since > 0 and not dry_run:
-        for ref in store.references():
-            if ref.written_at < unused_since:
-                store.delete_ref(ref.name, unused_since)
-    wanted = _mentioned(store, unused_since)
+    forgotten = {ref.name for ref in store.references() if forget(ref) and (dry_run or _removed(store, ref))}
+    wanted = _mentioned(store, forgotten if dry_run else ())
     unwanted, freed = _sweep(store, wanted, keep, older_than, dry_run)
     for name in store.spaces():
         space = store.space(name)
@@ -105,11 +108,15 @@ def _dissolve(space: BlockingBlobs, older_than: float) -> int:
     return space.tidy(older_than)
 
 
-def _mentioned(store: BlockingBlobs, since: float = 0.0) -> set[str]:
-    """What references mention that were written since then."""
+def _removed(store: BlockingBlobs, ref: Stored) -> bool:
+    return store.delete_ref(ref.name, math.nextafter(ref.written_at, math.inf))
+
+
+def _mentioned(store: BlockingBlobs, forgotten: Container[str] = ()) -> set[str]:
+    """What references mention."""
     found: set[str] = set()
     for ref in store.references():
-        if ref.written_at < since:
+        if ref.name in forgotten:
             continue
         try:
             reference = store.get_ref(ref.name)

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from flyteish.interfaces import BlockingBlobs, Reference, Stored
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 THREADS: Final = 16
 """More would not write faster to a disk; fewer would leave a far store idle."""
@@ -97,5 +97,5 @@ class ThreadedBlobs:
             for entry in page:
                 yield entry
 
-    async def _beside(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: work(*args, **kwargs))
+    async def _beside(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)

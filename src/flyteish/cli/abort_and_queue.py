@@ -17,7 +17,7 @@ import msgspec
 from flyteish._controller.commands import QUEUE_STATES
 from flyteish._core import lifecycle
 from flyteish._core.model.effects import Record
-from flyteish._core.model.events import CancelRequested, ControllerRestarted, Entry
+from flyteish._core.model.events import CancelRequested, Entry, RunRecovered
 from flyteish._core.model.ids import ROOT_ACTION
 from flyteish._core.model.records import TERMINAL
 from flyteish._core.replay import find_action, state_of
@@ -106,9 +106,11 @@ def cancel_interrupted(records: Records, row: RunRow, reason: str) -> None:
 
 def cancelled(row: RunRow, entries: Iterable[Entry], reason: str, now: float) -> tuple[list[Entry], RunRow]:
     """What to journal for a run that is cancelled while nobody works on it, and its row from then on."""
-    state = state_of(entries)
+    known = list(entries)
+    state = state_of(known)
     added: list[Entry] = []
-    for event in (ControllerRestarted(row.run), CancelRequested(row.run, ROOT_ACTION, reason)):
+    last_at = max((entry.at for entry in known), default=now)
+    for event in (RunRecovered(row.run, last_at=last_at), CancelRequested(row.run, ROOT_ACTION, reason)):
         state, effects = lifecycle.apply(state, event, now)
         added += [Entry(effect.at, effect.event) for effect in effects if isinstance(effect, Record)]
     record = state.runs[row.run]

@@ -26,7 +26,7 @@ from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records
 from flyteish.config_values import TIMES, seconds
 from flyteish.errors import BlobCorruptError, BlobMissingError, StoreLockedError
-from flyteish.interfaces import BlockingContent, RunRow
+from flyteish.interfaces import BlockingContent, RunRow, Stored
 
 _SAFE_SECONDS: Final = 86400.0
 _ALL: Final = 1 << 31
@@ -127,9 +127,19 @@ def _sweep(records: Records, kept: list[str], active: set[str], cutoff: float, u
         blobs,
         lambda address: address in wanted or address.rpartition("/")[0] in spaces,
         cutoff,
-        unused_since=unused_since,
+        forget=lambda ref: _is_forgotten(ref, active, cutoff, unused_since),
         dry_run=dry,
     )
+
+
+def _is_forgotten(ref: Stored, active: set[str], cutoff: float, unused_since: float) -> bool:
+    """Whether a reference goes: by its age where people asked for that, the claim of a result once its run is over."""
+    kind, _, rest = ref.name.partition("/")
+    if kind != "claims":
+        return ref.written_at < unused_since
+    run, _, named = rest.partition("/")
+    is_over = run not in active if named else not active  # names that are too long do not say of which run they are
+    return is_over and ref.written_at < cutoff
 
 
 def _spaces(records: Records, active: set[str]) -> set[str]:

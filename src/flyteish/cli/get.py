@@ -81,7 +81,7 @@ def _action(action: Action, live: bool) -> Row:
         "short_name": action.profile.settings.short_name,
         "links": list(action.profile.settings.links),
         "docs": action.profile.settings.docs,
-        "phase": action.phase.value if over or live else "interrupted",
+        "phase": action.shown_phase.value if over or live else "interrupted",
         "cached": action.cached,
         "group": action.group,
         "user_attempt": f"{action.user_attempt}/{action.max_attempts}",
@@ -116,11 +116,10 @@ def attempts(args: Namespace) -> int:
         Column("charged", "CHARGED", dash),
         Column("why", "WHY THERE"),
     ]
-    return _out(args, columns, sorted(rows, key=lambda row: row["started_at"]), "no attempts yet")
+    return _out(args, columns, sorted(rows, key=lambda row: row["started_at"] or row["queued_at"]), "no attempts yet")
 
 
 def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
-    over = bool(attempt.ended_at)
     return {
         "action": action.id,
         "task": action.profile.task,
@@ -131,20 +130,28 @@ def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
         "rule": attempt.rule,
         "why": attempt.why,
         "queued_at": attempt.queued_at,
-        "started_at": attempt.admitted_at,
+        "started_at": attempt.placed_at or None,
         "running_at": attempt.running_at or None,
         "ended_at": attempt.ended_at or None,
-        "seconds": attempt.ended_at - attempt.admitted_at
-        if over
-        else time.time() - attempt.admitted_at
-        if live
-        else None,
-        "end": attempt.end.value if attempt.end is not None else "running" if live else "interrupted",
+        "seconds": _took(attempt, live),
+        "end": attempt.end.value if attempt.end is not None else _under_way(attempt) if live else "interrupted",
         "cause": attempt.cause,
         "charged": attempt.charged,
         "notice": attempt.notice,
         "price_per_hour": attempt.price_per_hour,
     }
+
+
+def _took(attempt: Attempt, live: bool) -> float | None:
+    if not attempt.placed_at:
+        return 0.0 if attempt.ended_at else None
+    if attempt.ended_at:
+        return attempt.ended_at - attempt.placed_at
+    return time.time() - attempt.placed_at if live else None
+
+
+def _under_way(attempt: Attempt) -> str:
+    return "running" if attempt.placed_at else "queued"
 
 
 def queues(args: Namespace) -> int:

@@ -22,13 +22,14 @@ from flyteish._core.model.events import (
     Entry,
     LimitReached,
     RunEvent,
+    RunRecovered,
 )
 from flyteish._core.model.records import TERMINAL, Action, End, Phase
 from flyteish._core.replay import describe
 from flyteish._core.state import State
 
 _ORDINARY: Final = (AttemptAdmitted, CheckpointCommitted)
-_UNUSUAL: Final = (AttemptNoticed, CheckpointSkipped, LimitReached, CancelRequested, ControllerRestarted)
+_UNUSUAL: Final = (AttemptNoticed, CheckpointSkipped, LimitReached, CancelRequested, ControllerRestarted, RunRecovered)
 
 
 class News(NamedTuple):
@@ -70,7 +71,7 @@ class Progress:
             self._state = replay(self._state, event, entry.at)
             action = self._action(event)
             if action is None:
-                if isinstance(event, ControllerRestarted):
+                if isinstance(event, ControllerRestarted | RunRecovered):
                     news.append(News(entry.at, "", "", describe(event)[1], "interrupted", True))
                 continue
             if isinstance(event, AttemptAdmitted):
@@ -118,7 +119,7 @@ def _kind(action: Action) -> str:
     if action.phase in TERMINAL:
         return action.phase.value
     attempt = action.current
-    return "waiting" if attempt is None else attempt.medium
+    return "waiting" if attempt is None or not attempt.placed_at else attempt.medium
 
 
 def _happened(event: RunEvent) -> tuple[str, str, bool] | None:

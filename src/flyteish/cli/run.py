@@ -145,7 +145,7 @@ def _session(args: Namespace) -> Iterator[Session]:
     from flyteish.session import Session
 
     config = load_config(home=UNSET if args.home is None else args.home, file=args.config)
-    with Session(config=config, print_to_log=True) as session:
+    with Session(config=config, print_to_log=True, recover="none") as session:
         yield session
 
 

@@ -37,7 +37,7 @@ def why(args: Namespace) -> int:
                 "run": record.id,
                 "action": action.id,
                 "task": action.profile.task,
-                "phase": action.phase.value,
+                "phase": action.shown_phase.value,
                 "reason": None if reason is None else reason[0].value,
                 "place": None if reason is None else reason[1],
                 "lines": lines,

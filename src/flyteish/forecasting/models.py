@@ -33,7 +33,7 @@ DEPTH: Final = 8
 """Of calls within calls."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class SeenDurations(msgspec.Struct, frozen=True):
     """Durations that were seen, each somewhat longer or shorter: the next one will be none of them exactly.
 
     A few say little of how much they vary, so that a part of the spread is assumed, and goes as more are seen.
@@ -44,7 +44,7 @@ class Seen(msgspec.Struct, frozen=True):
     """Of the logarithm."""
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Seen:
+    def of(cls, values: Sequence[float]) -> SeenDurations:
         """By the rule of thumb for the width of a kernel, and what is assumed."""
         logs = [math.log(max(value, 1e-6)) for value in values]
         width = 1.06 * pstdev(logs) * len(logs) ** -0.2
@@ -166,25 +166,25 @@ class Modeller:
         return tuple(found)
 
 
-def _net(values: Sequence[float], seen: TaskSeen) -> Seen:
+def _net(values: Sequence[float], seen: TaskSeen) -> SeenDurations:
     """The work without the saves that were made in that time: they are simulated apart."""
     gap = median(seen.gaps) if seen.gaps else 0.0
     share = max(0.0, gap - median(seen.saves)) / gap if gap else 1.0
-    return Seen.of([value * share for value in values])
+    return SeenDurations.of([value * share for value in values])
 
 
 def _longer(model: WorkModel, times: float) -> WorkModel:
     """One action in place of several that follow each other."""
     work: Any = model.work
-    if times == 1.0 or not isinstance(work, Seen):
+    if times == 1.0 or not isinstance(work, SeenDurations):
         return model
-    seen = Seen(tuple(value * times for value in work.values), work.spread)
+    seen = SeenDurations(tuple(value * times for value in work.values), work.spread)
     return msgspec.structs.replace(model, work=seen)
 
 
 def _most(work: Any) -> float:
     """A long work, to tell how many checkpoints there would be."""
-    if isinstance(work, Observed | Seen):
+    if isinstance(work, Observed | SeenDurations):
         return max(work.values)
     return work if isinstance(work, float) else float(getattr(work, "median", getattr(work, "mean", 0.0)))
 

@@ -11,6 +11,7 @@ in ``tests/contracts``. Must not know any implementation.
     RunStore    the journal                        memory, sqlite
     Mailbox     commands and notes between processes that share a store
     BlobStore   values, checkpoints, files         memory, files
+                three contracts in one: ContentStore, ReferenceStore, SweepableStore
     Market      when a spot pool has capacity and when it takes it back
     PriceSource what a pool's machines cost, where that changes
     Clock       time and chance, so that tests can hold them
@@ -18,7 +19,16 @@ in ``tests/contracts``. Must not know any implementation.
 
 from __future__ import annotations
 
-from flyteish.interfaces.blobs import BlobStore, BlockingBlobs, BlockingContent, Reference, Stored
+from flyteish.interfaces.blobs import (
+    BlobStore,
+    BlockingBlobs,
+    BlockingContent,
+    ContentStore,
+    Reference,
+    ReferenceStore,
+    Stored,
+    SweepableStore,
+)
 from flyteish.interfaces.engines import (
     CallSite,
     Engine,
@@ -45,6 +55,7 @@ __all__ = [
     "CallSite",
     "Clock",
     "Command",
+    "ContentStore",
     "Engine",
     "EngineFactory",
     "InlineLink",
@@ -61,10 +72,12 @@ __all__ = [
     "Outcome",
     "PriceSource",
     "Reference",
+    "ReferenceStore",
     "Report",
     "Reports",
     "RunRow",
     "RunStore",
     "Stored",
+    "SweepableStore",
     "Unfinished",
 ]

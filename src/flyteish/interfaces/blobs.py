@@ -103,7 +103,7 @@ class SweepableStore(Protocol):
     async def delete(self, addresses: Iterable[str], written_before: float) -> int:
         """Remove content, except what was written since; returns the bytes freed.
 
-        Whoever puts the same content meanwhile has it afterwards, and nobody finds it missing in between.
+        What somebody puts again meanwhile is there once his ``put`` returns, and from then on.
         """
 
     async def tidy(self, before: float) -> int:

@@ -28,6 +28,7 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
+from flyteish._core.model.settings import Secret
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces.blobs import BlobStore
 from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
@@ -55,8 +56,8 @@ class _Requests(Protocol):
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         """Restore passed over a torn or corrupt checkpoint."""
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        """Remember a traced helper's value for later attempts; ``done`` as for checkpoints."""
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        """Remember a traced helper's value for later attempts; ``done`` as for a checkpoint."""
 
 
 class Link(_Requests, Protocol):
@@ -79,8 +80,8 @@ class InlineLink(_Requests, Protocol):
 # -- for engines -------------------------------------------------------------------------------------------------------
 
 Report: TypeAlias = (
-    AttemptPlaced
-    | AttemptPending
+    AttemptPending
+    | AttemptPlaced
     | AttemptRunning
     | AttemptNoticed
     | NoticeWithdrawn
@@ -101,6 +102,14 @@ class Reports(Protocol):
 
     def link(self, key: AttemptKey) -> Link:
         """The connection for this attempt; requests through it are fenced by the attempt's generation."""
+
+    def secrets(self, wanted: Sequence[Secret]) -> Mapping[str, str]:
+        """The values of an order's secrets, by the environment variables that the attempt is to see. They are for the
+        attempt alone: nobody keeps, logs or shows them.
+
+        Raises:
+            SecretMissingError: nobody has one of them. The attempt ends as unmendable, in these words.
+        """
 
     def log_path(self, key: AttemptKey) -> Path | None:
         """Where the attempt's output belongs; None where logs are not kept."""
@@ -157,7 +166,7 @@ class Unfinished(NamedTuple):
     order: Order
     """As it would be given today. Its token is not known any more, only that token's digest."""
     token_digest: bytes
-    """``tokens.digest_of`` its token; empty where none is on record, so that nobody can speak for it."""
+    """SHA-256 of its token; empty where none is on record, so that nobody can speak for it."""
 
 
 class Engine(Protocol):

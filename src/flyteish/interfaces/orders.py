@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.settings import Scope, Settings
+from flyteish._core.model.settings import Scope, Secret, Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile, TaskReference
 
 
@@ -45,8 +45,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     group: str | None = None
     token: str = ""
     """Good for this action and generation only."""
-    secrets: dict[str, str] = {}
-    """Environment variables with values that must never be shown."""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """By name only: values are asked for by whoever runs it (``Reports.secrets``), and are never in an order."""
+        return self.settings.secrets
 
     def __repr__(self) -> str:
         return f"Order({self.key} {self.task} on {self.pool}, user attempt {self.user_attempt}/{self.max_attempts})"

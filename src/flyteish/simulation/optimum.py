@@ -32,7 +32,7 @@ from flyteish._core.model.queues import ON_DEMAND, SPOT
 _EPSILON: Final = 1e-6  # seconds: the same stretches summed in another order
 
 
-class Session(NamedTuple):
+class MachineUse(NamedTuple):
     """One machine from its start to its end, change-over included; seconds since the submission."""
 
     medium: str
@@ -46,7 +46,7 @@ class Optimum(NamedTuple):
 
     cost: float
     """In seconds of an on-demand machine: 3600 is what one costs for an hour."""
-    schedule: tuple[Session, ...]
+    schedule: tuple[MachineUse, ...]
     """In order; nothing runs, and nothing is paid, between two."""
 
 
@@ -162,8 +162,8 @@ class _Search:
             left = spare - c.slack
             if left < 0:
                 break
-            sessions = len(hope) - 1 if d == 0 else min(int(left / d), len(hope) - 1)
-            if c.value - hope[sessions] > limit:
+            uses = len(hope) - 1 if d == 0 else min(int(left / d), len(hope) - 1)
+            if c.value - hope[uses] > limit:
                 continue
             paid = 0.0 if self._scarce else c.paid
             # The stairs hold (value, paid) of the kept ones, value rising and paid falling: the last one that is no
@@ -179,7 +179,7 @@ class _Search:
 
 
 def _hopes(worths: Sequence[float]) -> list[list[float]]:
-    """For each number of a next stretch: the most that 0, 1, 2, ... sessions from there on could save."""
+    """For each number of a next stretch: the most that 0, 1, 2, ... uses from there on could save."""
     found = []
     later = list[float]()
     for worth in reversed((*worths, 0.0)):
@@ -189,21 +189,21 @@ def _hopes(worths: Sequence[float]) -> list[list[float]]:
     return found[::-1]
 
 
-def _schedule(best: _Choice, work: float, budget: float, changeover: float) -> tuple[Session, ...]:
-    """The sessions of a choice, less what would be done too much: on-demand first, the last ones first."""
-    sessions = list[Session]()
+def _schedule(best: _Choice, work: float, budget: float, changeover: float) -> tuple[MachineUse, ...]:
+    """The uses of a choice, less what would be done too much: on-demand first, the last ones first."""
+    uses = list[MachineUse]()
     end, at = budget, best
     while True:
         if at.medium:
-            sessions.append(Session(at.medium, at.start, end))
+            uses.append(MachineUse(at.medium, at.start, end))
         if at.before is None:
             break
         end, at = at.start, at.before
-    excess = sum(each.end - each.start - changeover for each in sessions) - work
+    excess = sum(each.end - each.start - changeover for each in uses) - work
     for medium in (ON_DEMAND, SPOT):
-        for place, each in enumerate(sessions):
+        for place, each in enumerate(uses):
             if each.medium == medium and excess > 0:
                 cut = min(excess, each.end - each.start - changeover)
                 excess -= cut
-                sessions[place] = each._replace(end=each.end - cut)
-    return tuple(each for each in reversed(sessions) if each.end - each.start > changeover + _EPSILON)
+                uses[place] = each._replace(end=each.end - cut)
+    return tuple(each for each in reversed(uses) if each.end - each.start > changeover + _EPSILON)

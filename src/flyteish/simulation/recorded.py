@@ -124,9 +124,9 @@ class _Reader:
         found: list[_Stretch] = []
         base = 0.0
         for attempt in action.attempts:
-            if not attempt.pool:
+            if not attempt.placed_at:
                 continue
-            begun = attempt.running_at or attempt.admitted_at
+            begun = attempt.running_at or attempt.placed_at
             found.append(_Stretch(begun, attempt.ended_at or self._now, base, waits))
             if attempt.last_checkpoint_at:
                 base = found[-1].worked(attempt.last_checkpoint_at)
@@ -162,7 +162,7 @@ class _Reader:
 
 def _ran(action: Action) -> bool:
     """Results from the cache, and actions that never got a machine, took no time of anybody's."""
-    return any(attempt.pool for attempt in action.attempts)
+    return any(attempt.placed_at for attempt in action.attempts)
 
 
 def _latest(record: RunRecord) -> float:
@@ -213,7 +213,7 @@ def _cadence(action: Action) -> tuple[float | None, float]:
         if earlier is not None and earlier.generation == record.generation:
             since = earlier.saved_at
         elif earlier is not None or record.sequence == 1:
-            since = attempt.running_at or attempt.admitted_at
+            since = attempt.running_at or attempt.placed_at
         else:
             continue  # the one before it is not kept
         last = index + 1 == len(records) or records[index + 1].generation != record.generation
@@ -236,4 +236,4 @@ def _startup(action: Action) -> float | None:
 
 
 def _waited(attempt: Attempt) -> float:
-    return max(0.0, attempt.running_at - attempt.admitted_at)
+    return max(0.0, attempt.running_at - attempt.placed_at)

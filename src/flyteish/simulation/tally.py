@@ -70,20 +70,20 @@ class Tally:
             if action.phase is _TIMED_OUT:
                 self.missed += 1
             for attempt in action.attempts:
-                if attempt.pool:
+                if attempt.placed_at:
                     dollars += self._attempt(attempt, now)
         self.dollars.append(dollars)
 
     def _attempt(self, attempt: Attempt, now: float) -> float:
         self.attempts += 1
         # One that has not ended met the horizon first: it is paid for, and its work is nowhere lost yet.
-        seconds = (attempt.ended_at or now) - attempt.admitted_at
+        seconds = (attempt.ended_at or now) - attempt.placed_at
         if attempt.medium == SPOT:
             self.spot_seconds += seconds
         else:
             self.on_demand_seconds += seconds
         if attempt.ended_at and attempt.end is not _SUCCEEDED:
-            self.lost_seconds += attempt.ended_at - max(attempt.admitted_at, attempt.last_checkpoint_at)
+            self.lost_seconds += attempt.ended_at - max(attempt.placed_at, attempt.last_checkpoint_at)
             if attempt.end is End.RELOCATED:
                 self.moves += 1
         return seconds * attempt.price_per_hour / 3600.0

@@ -76,9 +76,7 @@ class VirtualWorld:
         experience: Experience | None = None,
         horizon: float = 365 * 86400.0,
     ) -> None:
-        self.state = State.configured(tuple(queues), tuple(pools))
-        if experience is not None:
-            self.state.experience = experience
+        self.state = State.configured(tuple(queues), tuple(pools), experience)
         self.now = EPOCH
         self.attempts = 0
         """Started so far."""

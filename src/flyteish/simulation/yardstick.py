@@ -31,16 +31,16 @@ def offline_optimum(
     pool that has a fixed price and a recorded market, and on-demand pools, all with one start-up.
     """
     spot = [pool for pool in pools if pool.medium == SPOT]
-    dear = on_demand_price(pools)
-    if len(workloads) != 1 or workloads[0].count != 1 or len(spot) != 1 or not dear:
+    on_demand = on_demand_price(pools)
+    if len(workloads) != 1 or workloads[0].count != 1 or len(spot) != 1 or not on_demand:
         return None
-    model, market, cheap = workloads[0].model, markets.get(spot[0].name), spot[0].fixed_price
+    model, market, spot_price = workloads[0].model, markets.get(spot[0].name), spot[0].fixed_price
     deadline, work = settings.timeout.deadline, model.work
     startups = {pool.assumed_startup if model.startup is None else model.startup for pool in pools}
     unknown = model.children or model.failure_rate or model.fails_at or not isinstance(work, float) or not work
     if unknown or deadline is None or not isinstance(market, TraceMarket) or len(startups) != 1:
         return None
-    if cheap is None or cheap > dear:
+    if spot_price is None or spot_price > on_demand:
         return None
     budget: Any = deadline
     start: Any = workloads[0].start
@@ -48,8 +48,8 @@ def offline_optimum(
     if len(stretches) > _LONGEST:
         return None
     (changeover,) = startups
-    best = optimum(stretches, work=work, budget=budget, changeover=float(changeover), price=cheap / dear)  # type: ignore[arg-type]
-    return None if best is None else best.cost * dear / 3600.0
+    best = optimum(stretches, work=work, budget=budget, changeover=float(changeover), price=spot_price / on_demand)  # type: ignore[arg-type]
+    return None if best is None else best.cost * on_demand / 3600.0
 
 
 def _stretches(market: Market, start: float, budget: float) -> list[tuple[float, float]]:

@@ -1,7 +1,40 @@
-"""The durable store: journals, runs at a glance, commands and notes in one SQLite file.
+"""The journal: every event of every run, with runs at a glance, commands and notes, in one SQLite file.
 
-Puts the parts together (claim, schema, writer, inbox, segments) and reads. Must not know what events mean,
-nor decide when something is written.
+How it works, and why
+---------------------
+*What it promises.* The controller shows no effect before its cause is on record, so all of flyteish's durability is the
+moment at which ``done`` is called. After it, a batch outlives the process, killed at whichever instruction
+(``durability="process"``), or the machine's power as well (``"power"``). A batch is there whole or not at all, batches
+are there in the order in which they were given, and what was there stays as it is: a journal only grows. State is never
+stored. It is worked out again from the events, and so it cannot disagree with them.
+
+*Group commit.* A commit costs far more than what is in it, so one commit takes all that waits. While the writer's
+thread is busy with one transaction the next burst gathers, and the more there is to do, the larger bursts become and
+the less a single event costs. A small batch that finds nothing waiting is committed where it is submitted: two switches
+of threads cost several times what its commit does. Both ways use one connection, by turns, and neither overtakes the
+other. After a failed commit nothing is committed any more, everybody gets that error, and the controller ends:
+what comes after a gap would say what never happened.
+
+*Segments.* What one burst has for one run is a row: a MessagePack list of entries (256 KiB at most), the number of
+its first, how many they are, a CRC-32. A row for each event would cost more than the event, in time and space. Numbers
+run from 1 without gaps, and so a reader notices what is missing; SQLite checks the pages of its file and not what is
+in them, and so the checksum notices what was changed. A damaged segment is an error at that entry, and nothing before
+it is lost.
+
+*Write-ahead log.* Readers (the command line, a dashboard) never wait for the writer, nor it for them: they see the
+file as it was when they began, and read 16 segments at a time, without a transaction in between that would keep the log
+from being cleared. Cleared it is by the writer, between two commits, so that nobody's commit is late for it.
+
+*One writer.* The claim is a lock that the kernel takes back when its owner dies, so there is never one to break by
+hand. It does not pass to forks; a fork of the owner can write nothing. Other processes leave commands and notes in
+transactions of their own, which last for milliseconds; the journals are the owner's.
+
+*Older and newer files.* The file says which schema it has. The owner migrates an older one forward in one transaction,
+after a copy was made beside it; a newer one, or somebody else's, is refused and left as it is. Within one schema only
+fields with defaults are added to events, so that old entries are read as they are.
+
+Here the parts are put together (``claim``, ``schema``, ``writer``, ``inbox``, ``segments``), and the file is read. Must
+not know what events mean, nor decide when something is written.
 """
 
 from __future__ import annotations

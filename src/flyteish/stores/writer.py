@@ -2,7 +2,8 @@
 
 A small batch that finds nothing waiting is committed where it is submitted: handing it to another thread and back
 costs several times what the commit does. Decides how bursts become transactions, in order, and what happens after a
-failed one: nothing more is committed. Must not know the claim, the migrations, or what entries mean.
+failed one: nothing more is committed (``sqlite`` tells why).
+Must not know the claim, the migrations, or what entries mean.
 """
 
 from __future__ import annotations

@@ -111,7 +111,9 @@ class _Link:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._attempt.skipped.append(event)
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        if self._attempt.fenced:
+            done("the attempt was given up")
+            return
         self._attempt.traced[key] = result
-        if done is not None:
-            done(None)
+        done(None)

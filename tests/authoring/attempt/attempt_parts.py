@@ -62,7 +62,7 @@ class RecordingLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self.skipped.append(event)
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         raise AssertionError("nothing is traced in these tests")
 
 

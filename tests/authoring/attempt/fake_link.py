@@ -60,6 +60,11 @@ class FakeLink:
         self.calls: list[Call] = []
         self.cancelled: list[tuple[int, str]] = []
         self.remembered: dict[str, Payload] = {}
+        self.unconfirmed: list[tuple[str, Payload, OnJournalled]] = []
+        """Traced values that are not on record yet; they stay here while ``hold_traced`` is set."""
+        self.hold_traced = False
+        self.told = threading.Event()  # of a traced value
+        self.refuse_traced: str | None = None
         self.script: dict[str, tuple[Outcome, BaseException | None]] = {}
         self.hold = False
         self.end_cancelled = True
@@ -111,12 +116,23 @@ class FakeLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         raise AssertionError(f"nothing here has checkpoints: {event}")
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
-        self.remembered[key] = result
-        if done is not None:
-            done(None)
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
+        if self.refuse_traced is not None:
+            done(self.refuse_traced)
+            return
+        self.unconfirmed.append((key, result, done))
+        self.told.set()
+        if not self.hold_traced:
+            self.confirm_traced()
 
     # -- what tests do with it -------------------------------------------------------------------------------------
+
+    def confirm_traced(self) -> None:
+        """The values that were told so far are on record now."""
+        told, self.unconfirmed = self.unconfirmed, []
+        for key, result, done in told:
+            self.remembered[key] = result
+            done(None)
 
     def release(self, number: int) -> None:
         """Perform a held call and answer it."""
@@ -126,11 +142,18 @@ class FakeLink:
 
     async def calls_made(self, number: int) -> None:
         """Give the loop its turns until so many calls have arrived; the awaiting code runs on this loop too."""
+        await self._turns(lambda: len(self.calls) >= number)
+
+    async def value_told(self) -> None:
+        """Give the loop its turns until a traced value has arrived."""
+        await self._turns(self.told.is_set)
+
+    async def _turns(self, arrived: Callable[[], bool]) -> None:
         for _ in range(1000):
-            if len(self.calls) >= number:
+            if arrived():
                 return
             await asyncio.sleep(0)
-        raise AssertionError(f"{number} calls were expected, {len(self.calls)} came")
+        raise AssertionError(f"what was expected did not come: {self!r}")
 
     def end(self, number: int, outcome: Outcome, live: BaseException | None = None) -> None:
         """Answer a held call."""
@@ -161,7 +184,7 @@ class FakeLink:
         return answers[0]
 
     def __repr__(self) -> str:
-        return f"FakeLink({len(self.calls)} calls, {len(self.held)} held)"
+        return f"FakeLink({len(self.calls)} calls, {len(self.held)} held, {len(self.unconfirmed)} values unconfirmed)"
 
 
 def failed(number: int, error: ErrorDocument, *story: str) -> Outcome:

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,6 +203,22 @@ async def test_nothing_valid_is_no_checkpoint(
     damage(blobs, link.committed[0])
     assert await context.checkpoint.load() is None
     assert len(link.skipped) == 1
+
+
+async def test_reading_leaves_the_loop_free(context: AttemptContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of a checkpoint are read on another thread, however many there are."""
+    await context.checkpoint.save(b"state")
+    readers: list[threading.Thread] = []
+    read_bytes = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        readers.append(threading.current_thread())
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert await context.checkpoint.load_bytes() == b"state"
+    assert len(readers) == 1
+    assert readers[0] is not threading.current_thread()
 
 
 async def test_trouble_with_reading_is_an_error(
@@ -490,6 +507,21 @@ async def test_what_a_key_names_is_kept(scratch: Path, link: RecordingLink, blob
     await other.checkpoint.save(b"better", key="best")
     sweep(blobs.blocking, lambda _: False, 4e9)
     assert not os.path.exists(blobs.space("r1/a0").url.removeprefix("file://"))  # noqa: ASYNC240
+
+
+async def test_a_key_that_is_used_does_not_grow_old(scratch: Path, link: RecordingLink, blobs: FileBlobStore) -> None:
+    """Loading by a key counts as writing it anew, at most once an hour; who swept it by its age finds it young."""
+    now = time.time()
+    saves = attempt(scratch, link, blobs)
+    await saves.checkpoint.save(b"best", key="best")
+    path = Path(blobs.url.removeprefix("file://")) / "refs" / "checkpoints" / "best~"
+    loads = attempt(scratch, RecordingLink(), blobs, key=ORDER.key._replace(run="r2"), wall=lambda: now)
+    for age, renewed in ((1800.0, False), (7200.0, True)):
+        os.utime(path, (now - age, now - age))
+        assert await loads.checkpoint.load_bytes(key="best") == b"best"
+        found = await blobs.get_ref("checkpoints/best")
+        assert found is not None
+        assert (found.written_at >= now - 60) is renewed
 
 
 async def test_what_a_killed_attempt_left_goes_with_the_next_save(

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 import flyteish as flyte
-from flyteish._core.model.settings import FIELDS, Level, matrix
+from flyteish._authoring.tasks.options import TaskOptions
+from flyteish._core.model.settings import FIELDS, Level, Opinions, Settings, matrix
 from flyteish.errors import ConfigurationError, TaskDefinitionError
 
 ENVIRONMENT_FIELDS = [field.name for field in FIELDS if Level.ENVIRONMENT in field.levels]
 TASK_FIELDS = [field.name for field in FIELDS if Level.TASK in field.levels]
+RUN_FIELDS = [field.name for field in FIELDS if Level.RUN in field.levels]
 OVERRIDE_FIELDS = [field.name for field in FIELDS if Level.OVERRIDE in field.levels]
 
 
@@ -40,6 +42,19 @@ def test_the_signatures_say_what_the_matrix_says() -> None:
     assert keywords(flyte.TaskEnvironment.clone_with) == own | set(ENVIRONMENT_FIELDS)
     assert keywords(flyte.TaskEnvironment.task) == set(TASK_FIELDS)
     assert keywords(flyte.AsyncTask.override) == set(OVERRIDE_FIELDS)
+    for with_runcontext in (flyte.with_runcontext, flyte.Session.with_runcontext):
+        run_only = {"name", "overwrite_cache", "disable_run_cache", "command"}
+        assert keywords(with_runcontext) - run_only == set(RUN_FIELDS)
+
+
+def test_every_setting_is_known_wherever_settings_are_listed() -> None:
+    """What may be said, what is kept of it and what is resolved from it have the same names, in the same order."""
+    names = tuple(field.name for field in FIELDS)
+    assert Opinions.__struct_fields__ == names
+    assert Settings.__struct_fields__ == (*names, "sources")
+    assert set(names) == TaskOptions.__optional_keys__
+    shown = list(inspect.signature(flyte.TaskEnvironment.task).parameters)[2:]
+    assert tuple(shown) == names
 
 
 @pytest.mark.parametrize("name", ["my_env", "my-env", "env", "env2", "a_b_c", "2fast", "my-env_2"])
@@ -99,15 +114,23 @@ def test_values_of_environment_variables_are_never_shown() -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_unknown_parameters_are_refused_by_python_itself() -> None:
-    """A misspelt parameter is a TypeError at every level."""
+def test_unknown_parameters_are_refused_where_they_are_written() -> None:
+    """A misspelt parameter is a TypeError at every level, as for any function, and says what may have been meant."""
     env = flyte.TaskEnvironment("my_env")
-    with pytest.raises(TypeError, match="interruptable"):
+    said = r"TaskEnvironment\(\) got an unexpected keyword argument 'interruptable'; did you mean interruptible\?"
+    with pytest.raises(TypeError, match=said):
         flyte.TaskEnvironment("other", interruptable=True)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="retrys"):
+    with pytest.raises(TypeError, match=r"task\(\) got an unexpected keyword argument 'retrys'"):
         env.task(retrys=1)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="quue"):
+    with pytest.raises(TypeError, match=r"clone_with\(\) .* 'quue'; did you mean queue\?"):
         env.clone_with("other", quue="gpu")  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"override\(\) .* 'report'"):
+        env.task(_a_function).override(report=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"with_runcontext\(\) .* 'retries'"):
+        flyte.with_runcontext(retries=1)  # type: ignore[call-arg]
+
+
+def _a_function() -> None: ...
 
 
 def test_a_clone_keeps_what_is_not_said() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
 import flyteish as flyte
 from flyteish._authoring.values.payloads import INLINE_BYTES
-from flyteish.errors import InputTypeError, TaskDefinitionError
+from flyteish.errors import InputTypeError, StaleAttemptError, TaskDefinitionError
 from tests.authoring.attempt.fake_link import FakeLink, as_task
 
 env = flyte.TaskEnvironment("traces")
@@ -105,6 +106,77 @@ async def test_async_helpers_are_remembered_too() -> None:
     with link.running(traced=link.remembered):
         assert await asyncio.gather(fetch(3), fetch(INLINE_BYTES + 1)) == values
     assert len(ran) == 2
+
+
+async def test_a_value_is_seen_once_it_is_on_record() -> None:
+    """Until its value is journalled a helper has not returned: what the task has seen, every later attempt sees."""
+    link = FakeLink()
+    link.hold_traced = True
+    with link.running():
+        call = asyncio.create_task(fetch(3))
+        await link.value_told()
+        await asyncio.sleep(0)
+        assert ran == [3]
+        assert not call.done()
+        link.confirm_traced()
+        assert await call == bytes(3)
+
+
+def test_a_blocking_helper_waits_for_its_record_too() -> None:
+    """A `def` helper gives its value out as late; it is confirmed on another thread, as by a controller."""
+    link = FakeLink()
+    link.hold_traced = True
+    seen: list[int] = []
+
+    def attempt() -> None:
+        with link.running():
+            seen.append(draw(1))
+
+    thread = threading.Thread(target=attempt)
+    thread.start()
+    assert link.told.wait(30)
+    assert seen == []
+    link.confirm_traced()
+    thread.join()
+    assert seen == [2]
+
+
+@as_task
+async def test_a_blocking_helper_leaves_the_loop_of_an_async_task_free() -> None:
+    """The loop goes on until its value is on record: what confirms it may run on that very loop."""
+    link = FakeLink()
+    link.hold_traced = True
+
+    async def confirm() -> None:
+        await link.value_told()
+        link.confirm_traced()
+
+    with link.running():
+        confirmed = asyncio.create_task(confirm())
+        assert draw(1) == 2
+        await confirmed
+
+
+async def test_a_refused_value_is_not_given_out() -> None:
+    """An attempt that was given up learns it from its helpers as from its checkpoints."""
+    link = FakeLink()
+    link.refuse_traced = "a newer attempt runs"
+    with link.running():
+        with pytest.raises(StaleAttemptError, match=r"draw\(\) returned was refused: a newer attempt runs"):
+            draw(1)
+        with pytest.raises(StaleAttemptError, match=r"fetch\(\) returned was refused: a newer attempt runs"):
+            await fetch(1)
+    assert link.remembered == {}
+
+
+def test_an_attempt_that_is_over_runs_no_helpers() -> None:
+    """Code that its attempt left behind does not pay for requests that nobody remembers."""
+    link = FakeLink()
+    with link.running() as context:
+        context.close()
+        with pytest.raises(StaleAttemptError, match=r"draw\(\) was called by attempt .* which is over"):
+            draw(1)
+    assert ran == []
 
 
 def test_an_exception_is_not_remembered() -> None:

@@ -17,6 +17,9 @@ from tests.core.world import profile
 
 HOUR = 3600.0
 
+EPOCH = 1000.0
+"""A time of 0 means never."""
+
 
 def tried(
     medium: Medium,
@@ -27,9 +30,10 @@ def tried(
     kept: bool = False,
 ) -> Attempt:
     end = End.SUCCEEDED if kept else End.PREEMPTED
+    started_at, ended_at = EPOCH + started_at, EPOCH + ended_at
     return Attempt(
-        1, 1, "p", medium, "", "", price, started_at, started_at, ended_at=ended_at, end=end,
-        last_checkpoint_at=last_checkpoint_at or 0.0,
+        1, 1, "p", medium, "", "", price, started_at, started_at, started_at, ended_at=ended_at, end=end,
+        last_checkpoint_at=EPOCH + last_checkpoint_at if last_checkpoint_at else 0.0,
     )  # fmt: skip
 
 

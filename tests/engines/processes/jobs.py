@@ -245,6 +245,27 @@ def forge(what: str) -> str:
     return "nobody noticed"
 
 
+@flyteish.trace
+def draw(number: int) -> int:
+    return number
+
+
+@flyteish.trace
+async def draw_async(number: int) -> int:
+    return number
+
+
+@env.task
+def draws() -> list[float]:
+    """When the value was drawn, and when it was seen, on the machine's clock."""
+    return [time.monotonic(), draw(1), time.monotonic()]
+
+
+@env.task
+async def draws_async() -> list[float]:
+    return [time.monotonic(), await draw_async(1), time.monotonic()]
+
+
 @env.task
 def start_child(path: str) -> None:
     child = subprocess.Popen(["sleep", "60"])

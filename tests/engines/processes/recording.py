@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,9 @@ from flyteish._core.model.events import (
     AttemptRunning,
     CheckpointSkipped,
     Evidence,
-    PoolCapacityChanged,
 )
 from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.settings import Secret
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._worker.loader import Loadable
 from flyteish.interfaces import Call, Link, OnJournalled, Order, Outcome, Report
@@ -70,10 +70,9 @@ class RecordingLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self.skipped.append(event)
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         self.values[key] = result
-        if done is not None:
-            done(None)
+        self._recorder.confirm(done)
 
 
 class Recorder:
@@ -85,6 +84,8 @@ class Recorder:
     def __init__(self, logs: Path | None = None) -> None:
         self.events: list[Event] = []
         self.links: dict[AttemptKey, RecordingLink] = {}
+        self.confirm: Callable[[OnJournalled], object] = lambda done: done(None)
+        """Answers for traced values."""
         self.answer: Callable[[RecordingLink, int, Call], None] | None = None
         self._logs = logs
         self._lock = threading.Lock()
@@ -93,12 +94,15 @@ class Recorder:
     # -- interfaces.Reports
 
     def report(self, event: Report, done: OnJournalled | None = None) -> None:
-        assert not isinstance(event, PoolCapacityChanged)
+        assert isinstance(event, AttemptRunning | AttemptNoticed | AttemptEnded)
         with self._lock:
             self.events.append(event)
         if done is not None:
             done(None)
         self.changed()
+
+    def secrets(self, wanted: Sequence[Secret]) -> dict[str, str]:
+        return {each.env_name: f"value of {each.key}" for each in wanted}
 
     def link(self, key: AttemptKey) -> Link:
         return self.links.setdefault(key, RecordingLink(self, key))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from flyteish._core.model.values import TaskReference
 from flyteish.blobs import open_blobs
 from flyteish.engines.processes.engine import ProcessesEngine
 from flyteish.errors import ConfigurationError, SessionClosedError
-from flyteish.interfaces import Limits, Notice, Opening, Outcome
+from flyteish.interfaces import Limits, Notice, OnJournalled, Opening, Outcome
 from tests.engines.processes import jobs
 from tests.engines.processes.recording import Orders, Recorder, success, value
 
@@ -388,10 +389,12 @@ async def test_sigterm_from_outside_is_a_notice(bench: Bench) -> None:
 
 async def test_variables_and_secrets_last_as_long_as_the_attempt(narrow: Bench) -> None:
     """`env_vars` and secrets are set for their attempt only, in a worker that serves others after it."""
-    settings = merge([(Level.TASK, opinions(Level.TASK, "a test", {"env_vars": {"COLOUR": "green"}}))])
-    more = {"settings": settings, "secrets": {"TOKEN": "hush"}}
+    settings = merge(
+        [(Level.TASK, opinions(Level.TASK, "a test", {"env_vars": {"COLOUR": "green"}, "secrets": "token"}))]
+    )
+    more = {"settings": settings}
     assert await narrow.result(jobs.variable, "COLOUR", order=more) == "green"
-    assert await narrow.result(jobs.variable, "TOKEN", order=more) == "hush"
+    assert await narrow.result(jobs.variable, "TOKEN", order=more) == "value of token"
     assert await narrow.result(jobs.variable, "COLOUR") is None
     assert await narrow.result(jobs.variable, "TOKEN") is None
 
@@ -488,6 +491,33 @@ async def test_a_worker_that_speaks_nonsense_is_ended(narrow: Bench, forged: str
     evidence = await narrow.end(jobs.forge, forged)
     assert "its worker spoke nonsense: " in evidence.vanished
     assert await narrow.result(jobs.double, 2) == 4
+
+
+@pytest.mark.parametrize("job", [jobs.draws, jobs.draws_async])
+async def test_a_traced_value_is_seen_once_it_is_on_record(bench: Bench, job: Any) -> None:
+    """A worker's helper returns when the controller has said that its value is journalled, not before."""
+    confirmed_at: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    def confirm(done: OnJournalled) -> None:
+        confirmed_at.append(time.monotonic())
+        done(None)
+
+    bench.recorder.confirm = lambda done: loop.call_later(0.05, confirm, done)
+    order = bench.orders(job)
+    bench.engine.start([order])
+    began, _, seen = value(job, await bench.recorder.end(order))
+    assert began < confirmed_at[0] <= seen
+
+
+async def test_a_refused_value_ends_a_helper_of_a_worker(bench: Bench) -> None:
+    """What the controller refuses is an error in the task, as of a checkpoint."""
+    bench.recorder.confirm = lambda done: done("a newer attempt runs")
+    order = bench.orders(jobs.draws)
+    bench.engine.start([order])
+    error = (await bench.recorder.end(order)).error
+    assert error is not None
+    assert (error.type, "refused: a newer attempt runs" in error.message) == ("flyteish.errors.StaleAttemptError", True)
 
 
 async def test_every_attempt_ends_once_whatever_kills_its_worker(bench: Bench, seed: int) -> None:

@@ -14,7 +14,8 @@ from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile, TaskReference
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, Channel
-from flyteish.engines.workers.peer import Peer, PeerAttempt
+from flyteish.engines.workers.peer import Peer
+from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.interfaces import Call, Notice, OnJournalled, Order, Outcome
 
 RUN = "r1"
@@ -124,6 +125,9 @@ class Told(Peer[PeerAttempt]):
     def on_waiting(self) -> None:
         self.heard.append(("waiting",))
 
+    def secrets(self, attempt: PeerAttempt) -> dict[str, str]:
+        return {"TOKEN": "hush"}
+
     def on_nonsense(self, why: str) -> None:
         self.nonsense.append(why)
 
@@ -171,6 +175,7 @@ def course(*names: str) -> list[m.FromWorker]:
         error = ErrorDocument("builtins.ValueError", "no", ("builtins.ValueError",), cause=ErrorDocument("a.B"))
         said += [
             m.Taken(key),
+            m.Wanted(key, 10 * number + 9),
             m.Began(key),
             m.Called(key, 10 * number + 1, call_of()),
             m.Checkpointed(key, 10 * number + 2, record_of(key)),
@@ -218,7 +223,7 @@ def forgeries(mine: AttemptKey, other: AttemptKey) -> list[m.FromWorker]:
         m.Traced(other, 93, "seed", payload(b"7")), m.Traced(mine, 93, huge, payload(b"7")),
         m.Traced(mine, 93, "seed", Payload()),
         m.Skipped(mine, CheckpointSkipped(*other, 1, "torn")), m.Skipped(mine, CheckpointSkipped(*mine, -1, "torn")),
-        m.CallCancelled(mine, 10**6, "never made"),
+        m.CallCancelled(mine, 10**6, "never made"), m.Wanted(other, 94), m.Wanted(mine, 94),
         m.Signalled(mine, Notice("shutdown", math.nan, "sigterm")),
         m.Signalled(mine, Notice("shutdown", 1.0, "market")), m.Signalled(mine, Notice("earthquake", 1.0, "sigterm")),
         m.Signalled(other, Notice("drain", 1.0, "sigterm")),

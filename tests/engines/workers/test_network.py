@@ -26,7 +26,7 @@ from flyteish._worker.channel import FrameReader, NonsenseError, greeting
 from flyteish._worker.variables import TOKEN_VARIABLE
 from flyteish.blobs import open_blobs
 from flyteish.engines.workers.listener import WorkerListener
-from flyteish.engines.workers.peer import PeerAttempt
+from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.interfaces import Order
 from tests.engines.processes import jobs
@@ -245,7 +245,7 @@ async def test_who_has_committed_its_end_waits_for_nobody(bench: Bench) -> None:
     claim = await claims.claimed(engine.blobs, engine.peer.order.key, 1 << 18)
     assert claim is not None
     assert claim.evidence.result is not None
-    again = claims.Claim(engine.peer.order.key, claim.evidence, 0.0, 1.0)
+    again = claims.ClaimedEnd(engine.peer.order.key, claim.evidence, 0.0, 1.0)
     assert not claims.claim(engine.blobs.blocking, again)  # the first one counts
     await claims.forget(engine.blobs, engine.peer.order.key)
     assert await claims.claimed(engine.blobs, engine.peer.order.key, 1 << 18) is None
@@ -277,15 +277,26 @@ async def test_the_deadline_ends_the_waiting_too(bench: Bench) -> None:
 
 async def test_a_signal_is_told_when_somebody_listens_again(bench: Bench) -> None:
     """SIGTERM while there is no connection reaches the task at once, and the engine after the reconnect."""
-    engine = bench.engine(jobs.returns_on_notice)
+    engine = bench.engine(jobs.saves_on_notice)
     worker = await bench.worker(engine)
     await engine.until(lambda: engine.peer.did("began"))
     engine.cut()
     worker.send_signal(signal.SIGTERM)
-    await engine.until(lambda: engine.peer.did("ended"))
-    heard = [each[0] for each in engine.peer.heard]
-    assert heard.index("signal") < heard.index("ended")
+    await engine.until(lambda: engine.peer.did("signal") and engine.peer.link.records)
+
+
+async def test_a_signal_that_could_not_be_told_is_in_the_claim(bench: Bench) -> None:
+    """Whoever reads how it ended learns that its machine was going away."""
+    engine = bench.engine(jobs.returns_on_notice)
+    worker = await bench.worker(engine)
+    await engine.until(lambda: engine.peer.did("began"))
+    engine.close()
+    worker.send_signal(signal.SIGTERM)
     assert (await ended(worker))[0] == 0
+    claim = await claims.claimed(engine.blobs, engine.peer.order.key, 1 << 18)
+    assert claim is not None
+    assert claim.notice is not None
+    assert (claim.notice.kind, claim.notice.source) == ("shutdown", "sigterm")
 
 
 @pytest.mark.parametrize(
@@ -348,7 +359,7 @@ async def test_a_claim_of_somebody_else_is_nonsense(tmp_path: Path) -> None:
     await blobs.set_ref(claims.name_of(key), m.encode(m.Began(key)))
     with pytest.raises(NonsenseError, match="can't be read"):
         await claims.claimed(blobs, key, 100)
-    forged = claims.Claim(other, WorkerEvidence(stopped=True), 0.0, 1.0)
+    forged = claims.ClaimedEnd(other, WorkerEvidence(stopped=True), 0.0, 1.0)
     await blobs.delete_ref(claims.name_of(key))
     assert claims.claim(blobs.blocking, forged)
     reference = await blobs.get_ref(claims.name_of(other))

@@ -147,8 +147,12 @@ class Checkpoint:
         Raises:
             CheckpointError: it is a directory of more or less than one file.
         """
-        path = await self.load(key)
-        return None if path is None else sole_content(path)
+
+        def work() -> bytes | None:
+            path = self.load_sync(key)
+            return None if path is None else sole_content(path)
+
+        return await beside_loop(self._attempt.feeds, work, f"flyteish load {self._attempt.order.key}")
 
     def read(self) -> bytes | None:
         """Flyte 1: the newest valid checkpoint's bytes; None if there is none. Blocks.

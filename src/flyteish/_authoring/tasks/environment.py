@@ -11,23 +11,13 @@ import sys
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from flyteish._authoring.tasks.image import Image
-from flyteish._authoring.tasks.options import (
-    CacheRequest,
-    Interruptible,
-    PodTemplate,
-    Priority,
-    Retries,
-    SecretRequest,
-    TimeoutType,
-    check_function,
-)
+from flyteish._authoring.tasks.options import SharedOptions, TaskOptions, check_function, refuse_strangers, takes
 from flyteish._authoring.tasks.task import AsyncTask, SyncTask, Task
-from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Level, Opinions, opinions
 from flyteish.errors import ConfigurationError
 
@@ -48,6 +38,15 @@ class TaskDecorator(Protocol):
 
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+class EnvironmentOptions(SharedOptions, total=False):
+    """What an environment may say: the settings that its tasks share, and what is its own."""
+
+    description: str | None
+    image: Image | str | None
+    depends_on: Sequence[TaskEnvironment]
+    include: Sequence[str]
 
 
 class TaskEnvironment:
@@ -94,48 +93,15 @@ class TaskEnvironment:
         ConfigurationError: names the parameter, the environment, the value and what is accepted.
     """  # noqa: E501 - the table is made from the settings themselves
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        description: str | None = None,
-        image: Image | str | None = None,
-        depends_on: Sequence[TaskEnvironment] = (),
-        include: Sequence[str] = (),
-        resources: Resources | UnsetType | None = UNSET,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        secrets: SecretRequest | UnsetType = UNSET,
-        pod_template: PodTemplate | UnsetType = UNSET,
-        service_account: str | UnsetType | None = UNSET,
-        cache: CacheRequest | UnsetType = UNSET,
-        interruptible: Interruptible | UnsetType = UNSET,
-        queue: str | UnsetType = UNSET,
-        retries: Retries | UnsetType = UNSET,
-        timeout: TimeoutType | UnsetType = UNSET,
-        priority: Priority | UnsetType = UNSET,
-    ) -> None:
+    @takes(EnvironmentOptions)
+    def __init__(self, name: str, **options: Unpack[EnvironmentOptions]) -> None:
+        refuse_strangers("TaskEnvironment", TaskEnvironment.__init__, options)
         self.name: Final = _checked_name(name)
-        self.description: Final = self._checked_description(description)
-        self.image: Final = self._checked_image(image)
-        self._depends_on = self._checked_dependencies(depends_on)
-        self.include: Final = self._checked_include(include)
-        self.opinions: Final[Opinions] = opinions(
-            Level.ENVIRONMENT,
-            repr(self),
-            {
-                "resources": resources,
-                "env_vars": env_vars,
-                "secrets": secrets,
-                "pod_template": pod_template,
-                "service_account": service_account,
-                "cache": cache,
-                "interruptible": interruptible,
-                "queue": queue,
-                "retries": retries,
-                "timeout": timeout,
-                "priority": priority,
-            },
-        )
+        self.description: Final = self._checked_description(options.pop("description", None))
+        self.image: Final = self._checked_image(options.pop("image", None))
+        self._depends_on = self._checked_dependencies(options.pop("depends_on", ()))
+        self.include: Final = self._checked_include(options.pop("include", ()))
+        self.opinions: Final[Opinions] = opinions(Level.ENVIRONMENT, repr(self), options)
         self._tasks: dict[str, Task[..., Any]] = {}
 
     @property
@@ -152,49 +118,15 @@ class TaskEnvironment:
         """Name more environments that are deployed together with this one; each is kept once."""
         self._depends_on = self._checked_dependencies((*self._depends_on, *environments))
 
-    def clone_with(
-        self,
-        name: str,
-        *,
-        description: str | UnsetType | None = UNSET,
-        image: Image | str | UnsetType | None = UNSET,
-        depends_on: Sequence[TaskEnvironment] | UnsetType = UNSET,
-        include: Sequence[str] | UnsetType = UNSET,
-        resources: Resources | UnsetType | None = UNSET,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        secrets: SecretRequest | UnsetType = UNSET,
-        pod_template: PodTemplate | UnsetType = UNSET,
-        service_account: str | UnsetType | None = UNSET,
-        cache: CacheRequest | UnsetType = UNSET,
-        interruptible: Interruptible | UnsetType = UNSET,
-        queue: str | UnsetType = UNSET,
-        retries: Retries | UnsetType = UNSET,
-        timeout: TimeoutType | UnsetType = UNSET,
-        priority: Priority | UnsetType = UNSET,
-    ) -> Self:
+    @takes(EnvironmentOptions)
+    def clone_with(self, name: str, **changes: Unpack[EnvironmentOptions]) -> Self:
         """An environment like this one under another name, without its tasks; what is left out stays as it is here.
 
         Raises:
             ConfigurationError: as for a new environment.
         """
-        said: dict[str, Any] = {
-            "description": description,
-            "image": image,
-            "depends_on": depends_on,
-            "include": include,
-            "resources": resources,
-            "env_vars": env_vars,
-            "secrets": secrets,
-            "pod_template": pod_template,
-            "service_account": service_account,
-            "cache": cache,
-            "interruptible": interruptible,
-            "queue": queue,
-            "retries": retries,
-            "timeout": timeout,
-            "priority": priority,
-        }
-        said = {parameter: value for parameter, value in said.items() if value is not UNSET}
+        refuse_strangers("clone_with", TaskEnvironment.clone_with, changes)
+        said = {parameter: value for parameter, value in changes.items() if value is not UNSET}
         return type(self)(name, **{**self._parameters(), **said})
 
     def _parameters(self) -> dict[str, Any]:
@@ -218,50 +150,10 @@ class TaskEnvironment:
     def task(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
     @overload
-    def task(
-        self,
-        *,
-        resources: Resources | UnsetType | None = UNSET,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        secrets: SecretRequest | UnsetType = UNSET,
-        pod_template: PodTemplate | UnsetType = UNSET,
-        service_account: str | UnsetType | None = UNSET,
-        cache: CacheRequest | UnsetType = UNSET,
-        interruptible: Interruptible | UnsetType = UNSET,
-        queue: str | UnsetType = UNSET,
-        retries: Retries | UnsetType = UNSET,
-        timeout: TimeoutType | UnsetType = UNSET,
-        priority: Priority | UnsetType = UNSET,
-        idempotent: bool | UnsetType = UNSET,
-        short_name: str | UnsetType | None = UNSET,
-        report: bool | UnsetType = UNSET,
-        links: Sequence[str] | UnsetType = UNSET,
-        docs: str | UnsetType | None = UNSET,
-        triggers: Any | UnsetType = UNSET,
-    ) -> TaskDecorator: ...
+    def task(self, **options: Unpack[TaskOptions]) -> TaskDecorator: ...
 
-    def task(
-        self,
-        function: Callable[..., Any] | None = None,
-        *,
-        resources: Resources | UnsetType | None = UNSET,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        secrets: SecretRequest | UnsetType = UNSET,
-        pod_template: PodTemplate | UnsetType = UNSET,
-        service_account: str | UnsetType | None = UNSET,
-        cache: CacheRequest | UnsetType = UNSET,
-        interruptible: Interruptible | UnsetType = UNSET,
-        queue: str | UnsetType = UNSET,
-        retries: Retries | UnsetType = UNSET,
-        timeout: TimeoutType | UnsetType = UNSET,
-        priority: Priority | UnsetType = UNSET,
-        idempotent: bool | UnsetType = UNSET,
-        short_name: str | UnsetType | None = UNSET,
-        report: bool | UnsetType = UNSET,
-        links: Sequence[str] | UnsetType = UNSET,
-        docs: str | UnsetType | None = UNSET,
-        triggers: Any | UnsetType = UNSET,
-    ) -> Any:
+    @takes(TaskOptions)
+    def task(self, function: Callable[..., Any] | None = None, **options: Unpack[TaskOptions]) -> Any:
         """Declare a function to be a task: ``@env.task``, or ``@env.task(retries=2, ...)``.
 
         An ``async def`` becomes an ``AsyncTask``, a ``def`` a ``SyncTask``; both keep the function's signature.
@@ -271,29 +163,8 @@ class TaskEnvironment:
             ConfigurationError: a setting is not accepted; names it, the value and what is.
             TaskDefinitionError: the object cannot become a task; says why and what to do.
         """
-        declared = opinions(
-            Level.TASK,
-            f"@env.task of {self!r}",
-            {
-                "resources": resources,
-                "env_vars": env_vars,
-                "secrets": secrets,
-                "pod_template": pod_template,
-                "service_account": service_account,
-                "cache": cache,
-                "interruptible": interruptible,
-                "queue": queue,
-                "retries": retries,
-                "timeout": timeout,
-                "priority": priority,
-                "idempotent": idempotent,
-                "short_name": short_name,
-                "report": report,
-                "links": links,
-                "docs": docs,
-                "triggers": triggers,
-            },
-        )
+        refuse_strangers("task", TaskEnvironment.task, options)
+        declared = opinions(Level.TASK, f"@env.task of {self!r}", options)
         if function is None:
             return lambda function: self._declare(function, declared)
         return self._declare(function, declared)

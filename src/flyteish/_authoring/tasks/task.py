@@ -12,26 +12,16 @@ import importlib
 import inspect
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from hashlib import blake2b
 from types import CodeType
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, Unpack
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from flyteish._authoring.tasks.options import (
-    CacheRequest,
-    Environment,
-    Interruptible,
-    PodTemplate,
-    Priority,
-    Retries,
-    SecretRequest,
-    TimeoutType,
-)
-from flyteish._core.model.resources import Resources
+from flyteish._authoring.tasks.options import Environment, OverrideOptions, refuse_strangers, takes
 from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, Scope, Settings, opinions, resolve
 from flyteish.errors import ConfigurationError, SerializationError
 
@@ -154,24 +144,8 @@ class Task(Generic[P, R]):
         )
         return found
 
-    def override(
-        self,
-        *,
-        resources: Resources | UnsetType | None = UNSET,
-        env_vars: Mapping[str, str] | UnsetType = UNSET,
-        secrets: SecretRequest | UnsetType = UNSET,
-        pod_template: PodTemplate | UnsetType = UNSET,
-        service_account: str | UnsetType | None = UNSET,
-        cache: CacheRequest | UnsetType = UNSET,
-        interruptible: Interruptible | UnsetType = UNSET,
-        queue: str | UnsetType = UNSET,
-        retries: Retries | UnsetType = UNSET,
-        timeout: TimeoutType | UnsetType = UNSET,
-        priority: Priority | UnsetType = UNSET,
-        idempotent: bool | UnsetType = UNSET,
-        short_name: str | UnsetType | None = UNSET,
-        links: Sequence[str] | UnsetType = UNSET,
-    ) -> Self:
+    @takes(OverrideOptions)
+    def override(self, **options: Unpack[OverrideOptions]) -> Self:
         """The same task with other settings for the calls made through it; the most specific level.
 
         What is left out stays as it is; ``retries=0`` and ``interruptible=False`` are opinions. Overrides of
@@ -180,26 +154,8 @@ class Task(Generic[P, R]):
         Raises:
             ConfigurationError: names the parameter, the task, the value and what is accepted.
         """
-        said = opinions(
-            Level.OVERRIDE,
-            f"{self.name}.override()",
-            {
-                "resources": resources,
-                "env_vars": env_vars,
-                "secrets": secrets,
-                "pod_template": pod_template,
-                "service_account": service_account,
-                "cache": cache,
-                "interruptible": interruptible,
-                "queue": queue,
-                "retries": retries,
-                "timeout": timeout,
-                "priority": priority,
-                "idempotent": idempotent,
-                "short_name": short_name,
-                "links": links,
-            },
-        )
+        refuse_strangers("override", Task.override, options)
+        said = opinions(Level.OVERRIDE, f"{self.name}.override()", options)
         self.check_cache(said.cache)
         return _derived(self, Opinions(**{**self.overridden.said(), **said.said()}))
 

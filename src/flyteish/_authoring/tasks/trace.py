@@ -1,23 +1,28 @@
 """``trace``: a helper inside a task whose value is remembered: a later attempt does not do its work again.
 
-Decides under which key a value is remembered. Must not know where it is kept, nor why there is another
-attempt.
+Decides under which key a value is remembered, and that nobody sees it before it is on record. One sequence of steps
+serves ``def`` and ``async def`` helpers; they differ only in how a step is waited for. Must not know where values are
+kept, nor why there is another attempt.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import closing
 from contextvars import ContextVar
+from functools import partial
 from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
+from flyteish._async.bridge import can_wait_here, wait_here
+from flyteish._async.feeds import through_loop, through_thread
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.signature import TaskSignature
 from flyteish._authoring.values.payloads import pack, pack_beside, unpack, unpack_beside
 from flyteish._core.model.ids import inputs_digest
-from flyteish.errors import TaskDefinitionError
+from flyteish.errors import StaleAttemptError, TaskDefinitionError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,10 +41,12 @@ def trace(function: F) -> F:
     """Remember what a helper returned, per inputs, within the action that calls it.
 
     In a later attempt (after a preemption or an error) an equal call returns the recorded value without
-    running the helper: for requests that cost money, or draws of chance that must stay as they were. Works on
-    ``def`` and ``async def``. An exception is not remembered. Outside an attempt it is the plain function.
+    running the helper: for requests that cost money, or draws of chance that must stay as they were. A value is on
+    record before the task sees it, so not even a crash of the whole program lets a later attempt see another. Works
+    on ``def`` and ``async def``. An exception is not remembered. Outside an attempt it is the plain function.
 
-    Tasks cannot be called inside it (``.forward()`` can).
+    Tasks cannot be called inside it (``.forward()`` can). Where the attempt was given up and replaced, the call raises
+    ``StaleAttemptError``.
 
     Raises:
         TaskDefinitionError: it cannot be traced; says why.
@@ -65,6 +72,16 @@ def refuse_inside_trace(name: str, context: AttemptContext) -> None:
         )
 
 
+class _Step(NamedTuple):
+    """What a traced call has to wait for, in the manner of ``def`` helpers and in that of ``async def`` ones."""
+
+    here: Callable[[], Any]
+    beside: Callable[[], Awaitable[Any]]
+
+
+_Steps = Generator[_Step, Any, Any]
+
+
 def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
     helper = _Helper(function)
 
@@ -73,17 +90,14 @@ def _traced(function: Callable[..., Any]) -> Callable[..., Any]:
         context = CURRENT.get(None)
         if context is None:
             return function(*args, **kwargs)
-        key = helper.key(context, args, kwargs)
-        known = context.order.traced.get(key)
-        if known is not None:
-            return helper.signature.decode_result(unpack(known, context.blobs.blocking))
-        token = _scope.set(_Scope(context, key))
-        try:
-            value = function(*args, **kwargs)
-        finally:
-            _scope.reset(token)
-        context.link.traced(key, pack(helper.signature.encode_result(value), context.blobs.blocking))
-        return value
+        answer = None
+        with closing(helper.steps(context, args, kwargs)) as steps:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as end:
+                    return end.value
+                answer = step.here()
 
     return traced
 
@@ -96,20 +110,21 @@ def _traced_async(function: Callable[..., Any]) -> Callable[..., Any]:
         context = CURRENT.get(None)
         if context is None:
             return await function(*args, **kwargs)
-        key = helper.key(context, args, kwargs)
-        known = context.order.traced.get(key)
-        if known is not None:
-            return helper.signature.decode_result(await unpack_beside(known, context.blobs))
-        token = _scope.set(_Scope(context, key))
-        try:
-            value = await function(*args, **kwargs)
-        finally:
-            _scope.reset(token)
-        data = helper.signature.encode_result(value)
-        context.link.traced(key, await pack_beside(data, context.blobs))
-        return value
+        answer = None
+        with closing(helper.steps(context, args, kwargs)) as steps:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as end:
+                    return end.value
+                answer = await step.beside()
 
     return traced
+
+
+def _wait(blocking: Callable[[], Any], awaiting: Callable[[], Awaitable[Any]]) -> _Step:
+    """In a ``def`` helper that an ``async def`` task calls, the loop goes on meanwhile where that is possible."""
+    return _Step(lambda: wait_here(awaiting()) if can_wait_here() else blocking(), awaiting)
 
 
 class _Helper:
@@ -123,6 +138,35 @@ class _Helper:
     @functools.cached_property
     def signature(self) -> TaskSignature:
         return TaskSignature.of(self._function, self._name)
+
+    def steps(self, context: AttemptContext, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
+        """One traced call: its value is given out once it is on record, so that no later attempt sees another."""
+        if not context.active:
+            raise StaleAttemptError(
+                f"{self._function.__name__}() was called by attempt {context.order.key}, which is over"
+            )
+        blobs, feeds = context.blobs, context.feeds
+        key = self.key(context, args, kwargs)
+        known = context.order.traced.get(key)
+        if known is not None:
+            data = yield _wait(partial(unpack, known, blobs.blocking), partial(unpack_beside, known, blobs))
+            return self.signature.decode_result(data)
+        body = partial(self._function, *args, **kwargs)
+        token = _scope.set(_Scope(context, key))
+        try:
+            value = yield _Step(body, body)
+        finally:
+            _scope.reset(token)
+        data = self.signature.encode_result(value)
+        packed = yield _wait(partial(pack, data, blobs.blocking), partial(pack_beside, data, blobs))
+        record = partial(context.link.traced, key, packed)
+        (refused,) = yield _wait(partial(through_thread, record), partial(through_loop, feeds, record))
+        if refused is not None:
+            raise StaleAttemptError(
+                f"what {self._function.__name__}() returned was refused: {refused}; this attempt "
+                f"({context.order.key}) was given up and may not put anything on record"
+            )
+        return value
 
     def key(self, context: AttemptContext, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """Equal calls in equal order get equal keys, in every attempt."""

@@ -14,8 +14,6 @@ Must not know about annotations, parameters or tasks beyond the owner's name tha
 from __future__ import annotations
 
 import importlib
-import io
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -40,7 +38,6 @@ from flyteish._authoring.values.kinds import (
     NoEncoding,
 )
 from flyteish._authoring.values.names import Names
-from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish.errors import FlyteishError, SerializationError
 
 #: Exactly these types (not their subclasses) are written as they are, as items and as dict keys.
@@ -299,19 +296,9 @@ class Codec:
     def _unpickled(self, state: Any) -> Any:
         if not current_pickle_policy.get().allow_pickle:
             raise SerializationError(f"{self.owner}: the value was pickled, and pickling is refused by configuration")
-        return _unpickle(unshelve(state))
+        from flyteish._authoring.values.unpickling import unpickle  # here, since few programs need it
 
-
-def _unpickle(data: bytes | memoryview) -> Any:
-    import pickle
-
-    class Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            # A worker knows the program's script by that name; here, in the program, it is the main module.
-            absent = module == SCRIPT_MODULE and module not in sys.modules
-            return super().find_class("__main__" if absent else module, name)
-
-    return Unpickler(io.BytesIO(data)).load()
+        return unpickle(unshelve(state))
 
 
 def full_name_of(value: Any) -> str:

@@ -28,6 +28,7 @@ from flyteish._authoring.values.kind_checks import (
     namespace_of,
     put_attribute,
 )
+from flyteish._authoring.values.renamed_modules import current
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
 from flyteish._core.model.values import ErrorDocument
 from flyteish.errors import (
@@ -310,9 +311,10 @@ def find_class(name: str) -> type[BaseException] | None:
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         return None
     for end in range(len(parts) - 1, 0, -1):
-        module = sys.modules.get(".".join(parts[:end]))
+        named, qualname = current(".".join(parts[:end]), ".".join(parts[end:]))
+        module = sys.modules.get(named)
         if issubclass(type(module), ModuleType):
-            return _class_in(object.__getattribute__(module, "__dict__"), parts[end:])
+            return _class_in(object.__getattribute__(module, "__dict__"), qualname.split("."))
     return None
 
 

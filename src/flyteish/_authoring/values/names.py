@@ -1,7 +1,8 @@
 """How classes and functions are named inside encoded values, and found again.
 
 Names of a task's own module are relative to it (``:Config``), so a script that runs as ``__main__`` here and
-under another name in a worker means the same class, and equal calls stay equal.
+under another name in a worker means the same class, and equal calls stay equal. Names of flyteish's own classes are
+those that its first version recorded, wherever the classes lie now.
 
 A name in bytes that somebody else wrote is a request, not an order. Finding asks no module's and no class's code: it
 looks into their ``__dict__``, and what it gives is a class or a function. A module that this process has not imported
@@ -18,6 +19,7 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from flyteish._authoring.values.kind_checks import MISSING, is_class, is_one_of, namespace_of
+from flyteish._authoring.values.renamed_modules import current, recorded
 
 #: What these hold differs from process to process, so a name in them says nothing elsewhere.
 _PRIVATE_MODULES = frozenset({"__main__", "__mp_main__"})
@@ -69,7 +71,7 @@ class Names:
         """
         if name in self._known:
             return self._known[name]
-        module, _, qualname = name.partition(":")
+        module, qualname = current(*name.split(":", 1)) if ":" in name else (name, "")
         found = look_up(_namespace(module, name, may_import) if module else self._globals, qualname)
         if found is MISSING:
             raise LookupError(f"{module or self._module} has no {qualname!r} (moved or renamed?)")
@@ -78,7 +80,7 @@ class Names:
         return found
 
     def _spell(self, module: str, qualname: str) -> str:
-        return f":{qualname}" if module == self._module else f"{module}:{qualname}"
+        return f":{qualname}" if module == self._module else ":".join(recorded(module, qualname))
 
 
 def _namespace(module: str, name: str, may_import: bool) -> Mapping[str, Any]:

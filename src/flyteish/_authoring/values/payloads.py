@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from flyteish._core.model.values import Payload
 
 if TYPE_CHECKING:
-    from flyteish.interfaces import BlobStore, BlockingContent
+    from flyteish.interfaces import BlockingContent, ContentStore
 
 INLINE_BYTES: Final = 64 * 1024
 """Above this a value goes to the blob store; a smaller one travels inside the message and the journal."""
@@ -30,14 +30,14 @@ def unpack(payload: Payload, blobs: BlockingContent) -> bytes | memoryview:
     return b"" if payload.data is None else payload.data
 
 
-async def pack_beside(data: bytes, blobs: BlobStore) -> Payload:
+async def pack_beside(data: bytes, blobs: ContentStore) -> Payload:
     """``pack`` that leaves the event loop free while a large value is stored."""
     if len(data) <= INLINE_BYTES:
         return Payload(data, None, len(data))
     return Payload(None, await blobs.put(data), len(data))
 
 
-async def unpack_beside(payload: Payload, blobs: BlobStore) -> bytes | memoryview:
+async def unpack_beside(payload: Payload, blobs: ContentStore) -> bytes | memoryview:
     """``unpack`` that leaves the event loop free while a large value is read."""
     if payload.blob is not None:
         return await blobs.get(payload.blob)

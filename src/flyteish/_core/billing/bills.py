@@ -26,7 +26,7 @@ class CostLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
     medium: str
     attempts: int
     seconds: float
-    """Billed: from admission to the end, start-up included."""
+    """Billed: from when it had its machine to the end, start-up included."""
     lost_seconds: float
     dollars: float
     on_demand_dollars: float | None
@@ -55,7 +55,7 @@ BY: Final[dict[str, tuple[str, ...]]] = {
 
 
 def billed(actions: Iterable[Action], now: float, on_demand_price: float | None = None) -> Iterator[Billed]:
-    """A line for each attempt that held a machine; cached results and attempts that never started cost nothing.
+    """A line for each attempt that had a machine; cached results and attempts that never started cost nothing.
 
     Args:
         actions: whose attempts; their own, not their descendants'.
@@ -65,7 +65,7 @@ def billed(actions: Iterable[Action], now: float, on_demand_price: float | None 
     for action in actions:
         settings, task = action.profile.settings, action.profile.task
         for attempt in action.attempts:
-            if attempt.pool:
+            if attempt.placed_at:
                 line = _line(settings.queue, task, attempt, now, on_demand_price)
                 yield Billed(action.run, action.id, attempt.generation, line)
 
@@ -80,7 +80,7 @@ def _line(queue: str, task: str, attempt: Attempt, now: float, fallback: float |
 
 def _measure(attempt: Attempt, now: float) -> tuple[float, float]:
     """Billed and lost seconds."""
-    started, ended = attempt.admitted_at, attempt.ended_at
+    started, ended = attempt.placed_at, attempt.ended_at
     if not ended:
         return max(0.0, now - started), 0.0
     lost = 0.0 if attempt.end is End.SUCCEEDED else lost_seconds(started, ended, attempt.last_checkpoint_at)
@@ -96,7 +96,7 @@ def lines_of(record: RunRecord, now: float) -> tuple[CostLine, ...]:
     for action in record.actions.values():
         settings, task = action.profile.settings, action.profile.task
         for attempt in action.attempts:
-            if attempt.pool:
+            if attempt.placed_at:
                 key = (settings.queue, task, attempt.pool, attempt.medium)
                 found = sums.get(key)
                 if found is None:

@@ -35,7 +35,7 @@ class StartAttempt(msgspec.Struct, frozen=True, gc=False):
 
 
 class StopAttempt(msgspec.Struct, frozen=True, gc=False):
-    """End this attempt: ``cancelled``, ``max_runtime`` or ``deadline``. It may take the grace to clean up."""
+    """End this attempt: ``cancelled``, ``max_runtime``, ``max_queued_time`` or ``deadline``. It may take the grace."""
 
     key: AttemptKey
     pool: str

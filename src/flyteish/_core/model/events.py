@@ -74,6 +74,8 @@ class AttemptAdmitted(_Fact, frozen=True):
     """Since when it waited for this, seconds since the epoch."""
     on_demand_price: float = 0.0
     """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
+    ahead: bool = False
+    """It was handed to an engine that has a machine for it later, and says when."""
 
 
 class AttemptOrdered(_Fact, frozen=True):

@@ -104,6 +104,8 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         on_close: what becomes of attempts when the session closes: ``"stop"`` ends them, ``"detach"`` lets them go on,
             for a later session to take up; engines on this machine know ``"stop"`` only.
         market: who reclaims spot attempts of a local pool: a market object, or None for nobody.
+        ahead: attempts beyond ``capacity`` that may be handed to the engine while they still wait for a machine, so
+            that it need not ask for each; the session says it. Default 0: whoever is admitted has its machine.
 
     Raises:
         ConfigurationError: names the pool, the parameter, the value and what is accepted.
@@ -125,6 +127,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
     startup: float | None = None
     half_life: float = 3600.0
     on_close: Literal["stop", "detach"] = "stop"
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         say = _Checker(f"Pool({self.name!r})")
@@ -133,6 +136,7 @@ class Pool(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=T
         say.name("engine", self.engine)
         say.one_of("on_close", self.on_close, ("stop", "detach"))
         say.whole("capacity", self.capacity)
+        say.whole("ahead", self.ahead)
         say.kind("resources", self.resources, Resources)
         self._check_price(say)
         for field in ("cooldown", "grace"):

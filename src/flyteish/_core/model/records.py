@@ -75,6 +75,8 @@ class EngineFacts(msgspec.Struct, gc=False):
     instance_type: str = ""
     price_per_hour: float | None = None
     """$ of this very machine; None: its pool's price holds."""
+    taken_up_at: float = 0.0
+    """When the latest controller found it alive; 0: it has had only one."""
     pending: str = ""
     """Why it has no machine yet, if its engine said so."""
     notices: dict[str, str] = {}
@@ -97,6 +99,8 @@ class Attempt(msgspec.Struct, gc=False):
     """At its admission; once it is over, the mean of its life."""
     admitted_at: float
     queued_at: float
+    placed_at: float = 0.0
+    """When it got its machine, which costs from then on; 0: it was sent ahead and waits for one, or never got one."""
     running_at: float = 0.0
     ended_at: float = 0.0
     end: End | None = None
@@ -161,6 +165,7 @@ class Action(msgspec.Struct, gc=False):
     checkpoints: tuple[CheckpointRecord, ...] = ()
     """The newest ``CHAIN_KEPT``, oldest first; the journal has them all."""
     traced: dict[str, Payload] | None = None
+    """Values of traced helpers. It grows in place: whoever hands it to another thread hands over a copy."""
     warnings: tuple[str, ...] = ()
 
     # -- waiting ----------------------------------------------------------------------------------------------
@@ -205,6 +210,16 @@ class Action(msgspec.Struct, gc=False):
     def current(self) -> Attempt | None:
         """The attempt that is not over yet, if there is one."""
         return self.attempts[-1] if self.attempts and not self.attempts[-1].ended_at else None
+
+    @property
+    def waits_for_machine(self) -> bool:
+        """Whether it has a place, but was sent ahead to an engine whose machines are busy."""
+        return self.phase is RUNNING and not self.attempts[-1].placed_at
+
+    @property
+    def shown_phase(self) -> Phase:
+        """Its phase for people: what waits for a machine is queued, wherever it waits."""
+        return QUEUED if self.phase is RUNNING and not self.attempts[-1].placed_at else self.phase
 
     @property
     def max_attempts(self) -> int:
@@ -257,7 +272,7 @@ class RunRecord(msgspec.Struct, gc=False):
     def phase(self) -> str:
         """The root's phase, in the words of a run: ``queued``, ``running``, or how it ended."""
         root = self.actions.get(self.root)
-        phase = root.phase if root is not None else Phase.QUEUED
+        phase = root.shown_phase if root is not None else Phase.QUEUED
         if phase in TERMINAL:
             return phase.value
         return (Phase.RUNNING if phase in WITH_ATTEMPT else Phase.QUEUED).value

@@ -24,6 +24,7 @@ OWN_DOING: Final = frozenset((End.USER_ERROR, End.MAX_RUNTIME, End.OUT_OF_MEMORY
 _STOPPED: Final = {
     "cancelled": End.CANCELLED,
     "max_runtime": End.MAX_RUNTIME,
+    "max_queued_time": End.QUEUE_TIMEOUT,
     "deadline": End.DEADLINE,
 }
 
@@ -79,7 +80,7 @@ def classify(evidence: Evidence, attempt: Attempt, rejections: int = 0) -> Endin
     if evidence.result is not None:
         return _SUCCEEDED
     error = evidence.error
-    if attempt.stop and not (attempt.stop == "max_runtime" and error is not None and error.final):
+    if attempt.stop and not _stop_is_void(evidence, attempt):
         return Ending(_STOPPED[attempt.stop], attempt.stop.replace("_", " "))
     if evidence.denied is not None:
         return Ending(End.NO_CAPACITY, evidence.denied)
@@ -98,6 +99,14 @@ def classify(evidence: Evidence, attempt: Attempt, rejections: int = 0) -> Endin
     if attempt.notice:
         return Ending(End.PREEMPTED, f"ended after its {attempt.notice} notice")
     return _exited(evidence)
+
+
+def _stop_is_void(evidence: Evidence, attempt: Attempt) -> bool:
+    """Whether it ended by itself before the stop could matter."""
+    if attempt.stop == "max_runtime":
+        return evidence.error is not None and evidence.error.final
+    # It had its machine in time, which its engine had not said yet.
+    return attempt.stop == "max_queued_time" and bool(attempt.placed_at) and not evidence.stopped
 
 
 def _rejected(why: str, attempt: Attempt, rejections: int) -> Ending:

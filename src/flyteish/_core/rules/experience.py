@@ -7,7 +7,7 @@ know actions, queues, or what follows from its answers (spec: attempts, "measure
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -110,6 +110,15 @@ class Experience(msgspec.Struct):
         starts = seen.starts
         longest = max((max(starts[name]) if name in starts else assumed for name, assumed in pools), default=0.0)
         return longest + max(seen.restores, default=save)
+
+    def recall(self, tasks: Mapping[str, TaskSeen]) -> None:
+        """What earlier sessions saw."""
+        self.tasks.update(tasks)
+
+    def put_last(self, tasks: Iterable[str]) -> None:
+        """These were seen after all others: where only the last are kept, they are."""
+        for name in tasks:
+            self.tasks[name] = self.tasks.pop(name)
 
     def __repr__(self) -> str:
         return f"<Experience of {len(self.tasks)} tasks>"

@@ -296,6 +296,8 @@ class Books(Ledger):
         """Why an action does not run, and its place among those who wait with it (from 1; 0: it has none)."""
         if action.phase in _BY_PHASE:
             return _BY_PHASE[action.phase], 0
+        if action.waits_for_machine:
+            return Reason.SENT_AHEAD, 0
         book = self.queues.get(action.profile.settings.queue)
         if book is None or not action.ticket:
             return None

@@ -208,6 +208,16 @@ class Ledger:
             book.used = book.used.plus(amounts)
             pool.used = pool.used.plus(amounts)
 
+    def send_ahead(self, action: Action) -> None:
+        """Its attempt holds a place, but has no machine yet."""
+        self.queues[action.profile.settings.queue].ahead += 1
+        self.pools[action.occupies].ahead += 1
+
+    def has_machine(self, action: Action) -> None:
+        """Its attempt, which was sent ahead, has a machine from now on."""
+        self.queues[action.profile.settings.queue].ahead -= 1
+        self.pools[action.occupies].ahead -= 1
+
     def vacate(self, action: Action) -> None:
         """Give the place back, if it holds one; counts exactly what ``occupy`` counted."""
         if not action.occupies:
@@ -217,6 +227,9 @@ class Ledger:
         action.occupies = ""
         book.running -= 1
         pool.running -= 1
+        if pool.ahead and not action.attempts[-1].placed_at:
+            book.ahead -= 1
+            pool.ahead -= 1
         left = book.inside[pool] - 1
         if left:
             book.inside[pool] = left

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     NO_CAPACITY = "NO_CAPACITY"
     RETURNING_FIRST = "RETURNING_FIRST"
     BEHIND_OTHERS = "BEHIND_OTHERS"
+    SENT_AHEAD = "SENT_AHEAD"
     BACKING_OFF = "BACKING_OFF"
     CHILDREN = "CHILDREN"
 
@@ -46,7 +47,7 @@ class PoolBook:
     """A pool's configuration and what is in it now."""
 
     __slots__ = (
-        "available", "config", "cooling_until", "feeders", "limit", "memory", "no_capacity_since", "prices",
+        "ahead", "available", "config", "cooling_until", "feeders", "limit", "memory", "no_capacity_since", "prices",
         "removed", "returners", "running", "used",
     )  # fmt: skip
 
@@ -54,6 +55,9 @@ class PoolBook:
         self.config = config
         self.limit = config.amounts
         self.running = 0
+        """Attempts that hold a place here."""
+        self.ahead = 0
+        """Those of them that were sent ahead and have no machine yet."""
         self.used = NO_AMOUNTS
         self.available: int | None = None
         """What its market says it can hold; None: as many as configured."""
@@ -90,10 +94,16 @@ class PoolBook:
 
         An empty pool always takes it back, whatever its limits have been tightened to meanwhile.
         """
-        return self._over(amounts) if self.running else None
+        if not self.running:
+            return None
+        config = self.config
+        if config.ahead and config.capacity and self.running - self.ahead >= config.capacity:
+            return Reason.POOL_FULL  # those sent ahead do not stand in its way, but every machine is taken
+        return self._over(amounts)
 
     def _over(self, amounts: Amounts) -> Reason | None:
-        if self.config.capacity and self.running >= self.config.capacity:
+        config = self.config
+        if config.capacity and self.running >= config.capacity + config.ahead:
             return Reason.POOL_FULL
         if self.limit is not NO_AMOUNTS and not self.used.plus(amounts).within(self.limit):
             return Reason.RESOURCES
@@ -115,11 +125,10 @@ class QueueBook:
     """A queue's configuration, its lines and its counts."""
 
     __slots__ = (
-        "active_runs", "active_tasks", "blocked", "capacity", "config", "counted", "door", "enlisted", "entering",
-        "held", "hold", "inside", "limit", "lines", "memories", "on_demand", "on_demand_price", "passed_over",
-        "pools", "removed",
-        "returners", "returning", "running", "runs_of", "spot", "spot_running", "state", "takes_anything",
-        "to_pass_over", "used", "waiting",
+        "active_runs", "active_tasks", "ahead", "blocked", "capacity", "config", "counted", "door", "enlisted",
+        "entering", "held", "hold", "inside", "limit", "lines", "memories", "on_demand", "on_demand_price",
+        "passed_over", "pools", "removed", "returners", "returning", "running", "runs_of", "spot", "spot_running",
+        "state", "takes_anything", "to_pass_over", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, config: Queue) -> None:
@@ -166,6 +175,9 @@ class QueueBook:
         """Roots whose run has not begun."""
         self.returners = 0
         self.running = 0
+        """Its attempts that hold a place in a pool."""
+        self.ahead = 0
+        """Those of them that were sent ahead and have no machine yet."""
         self.spot_running = 0
         self.used = NO_AMOUNTS
         self.inside: dict[PoolBook, int] = {}

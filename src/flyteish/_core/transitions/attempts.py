@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from flyteish._core.billing.price_history import Prices
 from flyteish._core.model.effects import Effect, Record, Refuse, StartAttempt
 from flyteish._core.model.events import (
     AttemptAdmitted,
@@ -37,7 +38,7 @@ from flyteish._core.rules import attempt_ends, placement, retries
 from flyteish._core.scheduling.admission import PoolBook, Start
 from flyteish._core.state import State
 from flyteish._core.transitions import relocations
-from flyteish._core.transitions.engine_facts import live_attempt
+from flyteish._core.transitions.engine_facts import has_machine, live_attempt, shows_that_it_runs
 from flyteish._core.transitions.parents_and_children import deliver_held, end, note_drained
 from flyteish._core.transitions.phases import move
 from flyteish._core.transitions.waiting import begin, go_on, ran_out, review
@@ -65,9 +66,11 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
         why = f"{why}; {order.why}"
     event = AttemptAdmitted(
         action.run, action.id, action.generation + 1, action.user_attempt, pool.name, pool.medium, rule, why,
-        order.pool.prices.latest, action.queued_at, book.on_demand_price,
+        order.pool.prices.latest, action.queued_at, book.on_demand_price, pool.ahead > 0,
     )  # fmt: skip
     admitted(state, event, now, effects)
+    if event.ahead:
+        state.books.send_ahead(action)
     effects.append(StartAttempt(action, action.generation, pool.name, pool.medium))
     if pool.medium == SPOT and action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)  # its start-up may take longer than it can afford
@@ -78,7 +81,7 @@ def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects)
     action = state.runs[event.run].actions[event.action]
     attempt = Attempt(
         event.generation, event.user_attempt, event.pool, event.medium, event.rule, event.why,
-        event.price_per_hour, now, event.queued_at, on_demand_price=event.on_demand_price,
+        event.price_per_hour, now, event.queued_at, 0.0 if event.ahead else now, on_demand_price=event.on_demand_price,
     )  # fmt: skip
     action.generation = event.generation
     action.user_attempt = event.user_attempt
@@ -98,6 +101,8 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
     if live is None or live[1].running_at:
         return
     action, attempt = live
+    if not attempt.placed_at:
+        has_machine(state, action, now)
     attempt.running_at = now
     action.rejections = 0
     limit = action.profile.settings.timeout.max_runtime
@@ -105,16 +110,16 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
         state.remind(now + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
     if state.books is not None:
         _got_machine(state.books.pools[attempt.pool], attempt, now)
-        state.experience.started(action.profile.task, attempt.pool, now - attempt.admitted_at)
+        state.experience.started(action.profile.task, attempt.pool, now - attempt.placed_at)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
 
 
 def _got_machine(pool: PoolBook, attempt: Attempt, now: float) -> None:
-    """There was one to be had in this pool when the attempt was admitted."""
+    """There was one to be had in this pool when the attempt got it."""
     since = pool.no_capacity_since
-    if pool.available == 0 or (since is not None and attempt.admitted_at < since):
+    if pool.available == 0 or (since is not None and attempt.placed_at < since):
         return  # that was before the stock-out began
     pool.no_capacity_since = None
     if pool.config.medium == SPOT:
@@ -123,13 +128,15 @@ def _got_machine(pool: PoolBook, attempt: Attempt, now: float) -> None:
 
 def _remember(pool: PoolBook, attempt: Attempt, now: float) -> None:
     """What the end of a spot attempt says of its pool."""
-    seconds = now - attempt.admitted_at
+    if not attempt.placed_at:
+        return
+    seconds = now - attempt.placed_at
     if attempt.end is not _PREEMPTED:
         pool.memory.ended(now, seconds)
         return
     # Its work since the last checkpoint, and the start-up that the next attempt needs again.
-    lost = now - (attempt.last_checkpoint_at or attempt.admitted_at)
-    start_up = attempt.running_at - attempt.admitted_at if attempt.running_at else 0.0
+    lost = now - (attempt.last_checkpoint_at or attempt.placed_at)
+    start_up = attempt.running_at - attempt.placed_at if attempt.running_at else 0.0
     pool.memory.preempted(now, seconds, lost + max(0.0, start_up))
 
 
@@ -146,6 +153,8 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     books = state.books
     if action.profile.settings.timeout.deadline is not None:
         state.settled(action)
+    if not attempt.placed_at:
+        _place_late(state, action, attempt, event, now)
     event = priced(state, event, attempt, now)
     effects.append(Record(now, event))
     if books is not None:
@@ -158,7 +167,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         action.rejections = 0
         if books is not None:
             _got_machine(books.pools[attempt.pool], attempt, now)
-            state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.admitted_at)
+            state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.placed_at)
     attempt.end, attempt.cause = attempt_ends.classify(event.evidence, attempt, action.rejections)
     if attempt.medium == SPOT and books is not None and attempt.end is not _NO_CAPACITY:
         _remember(books.pools[attempt.pool], attempt, now)
@@ -179,7 +188,18 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
             action.rejections += 1
         if attempt.end is End.MAX_RUNTIME:
             attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
+        elif attempt.end is End.QUEUE_TIMEOUT:
+            attempt.cause = f"waited longer than max_queued_time={action.profile.settings.timeout.max_queued_time:g} s"
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
+
+
+def _place_late(state: State, action: Action, attempt: Attempt, event: AttemptEnded, now: float) -> None:
+    """A short one, which was over before its engine said that it had its machine."""
+    seen = event.evidence
+    ran = seen.result is not None or seen.error is not None or seen.exit_code is not None
+    if event.placed_at or event.running_at or ran:
+        at = min(event.placed_at or event.running_at or now, event.running_at or now)
+        has_machine(state, action, min(max(at, attempt.admitted_at), now))
 
 
 def _work_is_known(state: State, task: str, now: float, effects: Effects) -> None:
@@ -194,13 +214,27 @@ def _work_is_known(state: State, task: str, now: float, effects: Effects) -> Non
 
 def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
     """The event that ends an attempt, with the mean price of its life where that is not the price it began with."""
-    if state.books is not None and (attempt.engine_facts is None or attempt.engine_facts.price_per_hour is None):
-        prices = state.books.pools[attempt.pool].prices
-        if not prices.was_steady(attempt.admitted_at):
-            event = msgspec.structs.replace(event, price_per_hour=prices.mean(attempt.admitted_at, now))
+    if state.books is not None:
+        price = _mean_price(state.books.pools[attempt.pool].prices, attempt, now)
+        if price is not None:
+            event = msgspec.structs.replace(event, price_per_hour=price)
     if event.price_per_hour is not None:
         attempt.price_per_hour = event.price_per_hour
     return event
+
+
+def _mean_price(prices: Prices, attempt: Attempt, now: float) -> float | None:
+    """None: the price that is on record of it already."""
+    since, facts = attempt.placed_at or now, attempt.engine_facts
+    if facts is not None:
+        if facts.price_per_hour is not None:
+            return None  # its engine knows the price of its very machine
+        if facts.taken_up_at and now > since:
+            # What earlier controllers saw of the pool's price is on no record, but the price it began with is.
+            taken = max(facts.taken_up_at, since)
+            dollars = attempt.price_per_hour * (taken - since) + prices.mean(taken, now) * (now - taken)
+            return dollars / (now - since)
+    return None if prices.was_steady(since) else prices.mean(since, now)
 
 
 def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:
@@ -291,15 +325,15 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     """A link of the chain: progress, so the count of preemptions without it begins anew."""
     live = live_attempt(state, event)
     if live is None:
-        key = ActionKey(event.run, event.action)
-        message = f"attempt {event.generation} of {key} was given up; its checkpoint is refused"
-        effects.append(Refuse(key, "StaleAttemptError", message))
+        effects.append(_given_up(event, "its checkpoint"))
         return
     action, attempt = live
+    if not attempt.placed_at:
+        shows_that_it_runs(state, action, now, effects)
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
     if not placement.trip_wire_fired(action):  # a fired one sends all the rest of the user attempt on-demand
         action.preemptions_in_row = 0
-    gap = now - max(attempt.running_at or attempt.admitted_at, attempt.last_checkpoint_at)
+    gap = now - max(attempt.running_at or attempt.placed_at, attempt.last_checkpoint_at)
     action.kept += max(0.0, gap - event.record.restore_seconds)
     attempt.last_checkpoint_at = now
     if event.record.restore_seconds and state.books is not None:
@@ -309,6 +343,11 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
+
+
+def _given_up(event: CheckpointCommitted | ValueTraced, what: str) -> Refuse:
+    key = ActionKey(event.run, event.action)
+    return Refuse(key, "StaleAttemptError", f"attempt {event.generation} of {key} was given up; {what} is refused")
 
 
 def checkpoint_skipped(state: State, event: CheckpointSkipped, now: float, effects: Effects) -> None:
@@ -330,7 +369,7 @@ def _kept_by(action: Action, sequence: int) -> float:
     for record in action.checkpoints:
         if record.sequence == sequence:
             saver = next(each for each in action.attempts if each.generation == record.generation)
-            since = saver.running_at or saver.admitted_at
+            since = saver.running_at or saver.placed_at
             if before is not None and before.generation == record.generation:
                 since = before.saved_at
             return max(0.0, record.saved_at - since - record.restore_seconds)
@@ -341,8 +380,11 @@ def _kept_by(action: Action, sequence: int) -> float:
 def value_traced(state: State, event: ValueTraced, now: float, effects: Effects) -> None:
     """A traced helper's value, for the attempts to come."""
     live = live_attempt(state, event)
-    if live is not None:
-        action = live[0]
-        # A new dict: the running attempt's order holds the old one, on another thread.
-        action.traced = {**(action.traced or {}), event.key: event.result}
-        effects.append(Record(now, event))
+    if live is None:
+        effects.append(_given_up(event, "the value of its traced helper"))
+        return
+    action = live[0]
+    if action.traced is None:
+        action.traced = {}
+    action.traced[event.key] = event.result
+    effects.append(Record(now, event))

@@ -179,7 +179,7 @@ def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
     pools = [
         pool
         for pool in (book.spot if medium == SPOT else book.on_demand)
-        if pool.refusal(amounts, now) is None and not book.too_dear(pool, leaving)
+        if pool.refusal(amounts, now) is None and not book.too_dear(pool, leaving) and _places(pool) > 0
     ]
     if not pools or (not state.movers and running is None):
         return bool(pools)

@@ -89,11 +89,34 @@ def placed(state: State, event: AttemptPlaced, now: float, effects: Effects) -> 
     attempt = live[1]
     known = attempt.engine_facts or EngineFacts()
     said = (event.node, event.zone, event.instance_type, event.price_per_hour)
-    if not known.pending and said == (known.node, known.zone, known.instance_type, known.price_per_hour):
+    if (
+        attempt.placed_at
+        and not known.pending
+        and said == (known.node, known.zone, known.instance_type, known.price_per_hour)
+    ):
         return
-    facts = engine_facts(attempt)
-    facts.node, facts.zone, facts.instance_type, facts.price_per_hour = said
-    facts.pending = ""
+    if not attempt.placed_at:
+        has_machine(state, live[0], now)
+    if known.pending or any(said):
+        facts = engine_facts(attempt)
+        facts.node, facts.zone, facts.instance_type, facts.price_per_hour = said
+        facts.pending = ""
     if event.price_per_hour is not None:
         attempt.price_per_hour = event.price_per_hour
     effects.append(Record(now, event))
+
+
+def shows_that_it_runs(state: State, action: Action, now: float, effects: Effects) -> None:
+    """It was sent ahead and does what only a running attempt can do: its engine has not said yet that it has a machine.
+
+    A fact of its own, so that replay need not conclude it.
+    """
+    if state.books is not None:
+        placed(state, AttemptPlaced(*action.attempt_key()), now, effects)
+
+
+def has_machine(state: State, action: Action, at: float) -> None:
+    """What was sent ahead has its machine from ``at`` on."""
+    if state.books is not None:
+        state.books.has_machine(action)
+    action.attempts[-1].placed_at = at

@@ -10,18 +10,21 @@ from flyteish._core.model.effects import Deliver, Effect, QueueDrained, RunEnded
 from flyteish._core.model.records import PARKED, RETURNING, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
 from flyteish._core.scheduling.admission import QueueBook
 from flyteish._core.state import State
+from flyteish._core.transitions.engine_facts import shows_that_it_runs
 from flyteish._core.transitions.phases import move
 from flyteish._core.transitions.waiting import release_roots
 
 Effects = list[Effect]
 
 
-def park(state: State, parent: Action, child: Action, effects: Effects) -> None:
+def park(state: State, parent: Action, child: Action, now: float, effects: Effects) -> None:
     """The parent's attempt waits for this child: while it only waits, it can't block its child."""
     if child.awaited_by == parent.generation:
         return  # asked for twice: it is waiting already
     child.awaited_by = parent.generation
     parent.outstanding += 1
+    if not parent.attempts[-1].placed_at:
+        shows_that_it_runs(state, parent, now, effects)
     books = state.books
     if books is None or parent.phase is PARKED:
         return

@@ -22,6 +22,7 @@ from flyteish._core.model.events import ControllerRestarted, RunLoaded, RunRecov
 from flyteish._core.model.records import TERMINAL, Action, Attempt, End, Phase, RunRecord
 from flyteish._core.state import State
 from flyteish._core.transitions import relocations
+from flyteish._core.transitions.engine_facts import engine_facts
 from flyteish._core.transitions.parents_and_children import end
 from flyteish._core.transitions.phases import move
 from flyteish._core.transitions.waiting import begin
@@ -54,7 +55,7 @@ def _recover(
     for action in unfinished:
         _enlist(state, action)
         if action.current is not None and (action.id, action.generation) in living:
-            _go_on(state, action)
+            _go_on(state, action, now)
         else:
             dead.append(action)
             _lay_down(state, action, last_at)
@@ -79,9 +80,10 @@ def _recover(
 # -- the living ------------------------------------------------------------------------------------------------------
 
 
-def _go_on(state: State, action: Action) -> None:
+def _go_on(state: State, action: Action, now: float) -> None:
     """Its attempt keeps its place; a parent that waits for children holds none."""
     books, attempt = state.books, action.attempts[-1]
+    engine_facts(attempt).taken_up_at = now
     if books is None:
         return
     pool = books.adopt_pool(attempt.pool, attempt.medium)
@@ -93,6 +95,8 @@ def _go_on(state: State, action: Action) -> None:
     else:
         books.occupy(action, pool)
         books.count(action, True)
+        if not attempt.placed_at:
+            books.send_ahead(action)
 
 
 def _keep_run(state: State, run: RunRecord, root: Action) -> None:
@@ -117,18 +121,24 @@ def _keep_zombies(state: State, run: RunRecord, living: frozenset[tuple[str, int
         if state.books is not None:
             state.books.adopt(action.profile.settings.queue)
             state.books.occupy(action, state.books.adopt_pool(attempt.pool, attempt.medium))
+            if not attempt.placed_at:
+                state.books.send_ahead(action)
             run.zombies += 1
 
 
 def _tell_again(state: State, action: Action, now: float, effects: Effects) -> None:
     """Orders that may not have arrived, and limits that nobody watches yet."""
     attempt = action.attempts[-1]
-    limit = action.profile.settings.timeout.max_runtime
+    limits = action.profile.settings.timeout
     if attempt.stop:
         effects.append(StopAttempt(action.attempt_key(), attempt.pool, attempt.stop))
         return
-    if limit is not None and attempt.running_at:
-        state.remind(attempt.running_at + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
+    if limits.max_runtime is not None and attempt.running_at:
+        due = attempt.running_at + float(limits.max_runtime)  # type: ignore[arg-type]
+        state.remind(due, "max_runtime", action, attempt.generation)
+    if limits.max_queued_time is not None and not attempt.placed_at:
+        due = attempt.queued_at + float(limits.max_queued_time)  # type: ignore[arg-type]
+        state.remind(due, "max_queued_time", action, action.wait)
     if attempt.moving:
         relocations.order_again(state, action, attempt, effects)
     elif action.profile.settings.timeout.deadline is not None:
@@ -160,7 +170,7 @@ def _lay_down(state: State, action: Action, last_at: float) -> None:
 
 def _end_of(attempt: Attempt, last_at: float) -> float:
     """Not before anything that is on record of it, though the clock may have gone back."""
-    return max(last_at, attempt.admitted_at, attempt.running_at, attempt.last_checkpoint_at)
+    return max(last_at, attempt.admitted_at, attempt.placed_at, attempt.running_at, attempt.last_checkpoint_at)
 
 
 def _forget_caller(run: RunRecord, action: Action) -> None:

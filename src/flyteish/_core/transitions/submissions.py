@@ -105,7 +105,7 @@ def _accept(
         end(state, action, Phase.SUCCEEDED, now, effects)
         return
     if parent is not None:
-        _adopt(state, parent, action, effects)
+        _adopt(state, parent, action, now, effects)
     if (deadline := action.deadline_at) is not None:
         state.remind(deadline, "deadline", action)
     enter(state, run, action, now)
@@ -122,12 +122,12 @@ def _open_run(state: State, run: RunRecord, now: float, effects: Effects) -> Non
             cancel_requested(state, event, now, effects)
 
 
-def _adopt(state: State, parent: Action, child: Action, effects: Effects) -> None:
+def _adopt(state: State, parent: Action, child: Action, now: float, effects: Effects) -> None:
     if parent.children is None:
         parent.children = {child.id}
     else:
         parent.children.add(child.id)
-    park(state, parent, child, effects)
+    park(state, parent, child, now, effects)
 
 
 def _call_again(state: State, action: Action, parent: Action | None, now: float, effects: Effects) -> None:
@@ -137,7 +137,7 @@ def _call_again(state: State, action: Action, parent: Action | None, now: float,
             effects.append(Deliver(action))
         return
     if parent is not None:
-        _adopt(state, parent, action, effects)
+        _adopt(state, parent, action, now, effects)
     if action.phase is Phase.DORMANT:
         move(state, action, QUEUED)
         begin(state, state.runs[action.run], action, now)

@@ -46,7 +46,17 @@ def _max_runtime_due(state: State, action: Action, timer: Timer, now: float, eff
 
 
 def _waiting_due(state: State, action: Action, timer: Timer, now: float, effects: Effects) -> None:
-    if action.wait != timer.guard or action.phase not in _AT_THE_DOOR_OR_IN_LINE:
+    if action.wait != timer.guard:
+        return
+    if action.waits_for_machine:
+        if timer.kind == "max_queued_time":
+            attempt = action.attempts[-1]
+            event = LimitReached(
+                action.run, action.id, action.generation, "max_queued_time", attempt.medium, attempt.queued_at
+            )
+            limit_reached(state, event, now, effects)
+        return
+    if action.phase not in _AT_THE_DOOR_OR_IN_LINE:
         return
     if timer.kind == "max_spot_wait":
         ends = patience_ends(state, action)
@@ -94,18 +104,25 @@ def limit_reached(state: State, event: LimitReached, now: float, effects: Effect
             event = priced(state, event, attempt, now)
         effects.append(Record(now, event))
         _deadline_passed(state, action, attempt, now, effects)
-    elif action.generation != event.generation or (event.limit == "max_runtime") == (attempt is None):
+    elif action.generation != event.generation:
         return  # it is about an attempt, or a wait, that is over
+    elif attempt is not None:
+        _attempt_too_long(action, attempt, event, now, effects)
     elif event.limit == "max_queued_time":
         effects.append(Record(now, event))
         _queue_timed_out(state, action, event, now, effects)
     elif event.limit == "max_spot_wait":
         effects.append(Record(now, event))
         _change_medium(state, action, now)
-    elif attempt is not None and not attempt.stop:
+
+
+def _attempt_too_long(action: Action, attempt: Attempt, event: LimitReached, now: float, effects: Effects) -> None:
+    """It has run too long, or waited too long for a machine where it was sent ahead to: it is told to end."""
+    waits = event.limit == "max_queued_time" and not attempt.placed_at
+    if (event.limit == "max_runtime" or waits) and not attempt.stop:
         effects.append(Record(now, event))
-        attempt.stop = "max_runtime"
-        effects.append(StopAttempt(action.attempt_key(), attempt.pool, "max_runtime"))
+        attempt.stop = event.limit
+        effects.append(StopAttempt(action.attempt_key(), attempt.pool, event.limit))
 
 
 def _deadline_passed(state: State, action: Action, attempt: Attempt | None, now: float, effects: Effects) -> None:

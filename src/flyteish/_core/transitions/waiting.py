@@ -56,6 +56,9 @@ def go_on(state: State, action: Action, since: float, now: float) -> None:
     limit = action.profile.settings.timeout.max_queued_time
     if limit is not None:  # it may have passed meanwhile, unheard
         state.remind(since + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
+    if action.wanted == SPOT and _placement(state.books, action).medium != SPOT:
+        line_up(state, action, at_head=True, now=now)  # its queue has lost its spot pools meanwhile
+        return
     state.books.line_up(action, at_head=True)
     watch_stock(state, action)
     if action.profile.settings.timeout.deadline is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +25,7 @@ from flyteish.engines.inline.scoped_environ import scoped
 from flyteish.engines.inline.task_loops import TaskLoops
 from flyteish.engines.inline.thread_link import ThreadLink
 from flyteish.engines.inline.threads import Threads
-from flyteish.errors import TaskNotImportableError
+from flyteish.errors import SecretMissingError, TaskNotImportableError
 from flyteish.interfaces import (
     Clock,
     InlineReports,
@@ -200,8 +200,7 @@ class InlineEngine:
         self._attempts.pop(key, None)
         if live is not None:
             self._inline.raised(key, live)
-        chance = self._clock.chance()
-        self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, chance, running_at))
+        self._reports.report(AttemptEnded(key.run, key.action, key.generation, evidence, 0.0, running_at))
 
 
 class _Attempt(Stopping):
@@ -270,11 +269,13 @@ class _Attempt(Stopping):
         self._began()
         engine, order, context = self._engine, self.order, self.context
         link, (inline_limit, max_result) = context.link, engine._limits
+        variables = self._variables()
+        if variables is None:
+            return
         perform = perform_async(
             order, self.loadable, link, engine._blobs, engine._feeds, context,
             stop=self, inline_limit=inline_limit, max_result=max_result,
         )  # fmt: skip
-        variables = _variables(order)
         if variables:
             with scoped(variables):
                 said, live = await perform
@@ -300,7 +301,10 @@ class _Attempt(Stopping):
         self._began()
         engine, context = self._engine, self.context
         inline_limit, max_result = engine._limits
-        with scoped(_variables(self.order)):
+        variables = self._variables()
+        if variables is None:
+            return
+        with scoped(variables):
             said, live = perform_sync(
                 self.order, self.loadable, context.link, engine._blobs, engine._feeds, context,
                 stop=self, inline_limit=inline_limit, max_result=max_result,
@@ -318,6 +322,17 @@ class _Attempt(Stopping):
         if order.settings.timeout.max_runtime is not None or order.deadline is not None:
             key = order.key
             engine._reports.report(AttemptRunning(key.run, key.action, key.generation))
+
+    def _variables(self) -> Mapping[str, str] | None:
+        """What it sees besides the process's own; None where a secret is missing, which is its end."""
+        settings = self.order.settings
+        if not settings.secrets:
+            return settings.env_vars
+        try:
+            return {**settings.env_vars, **self._engine._reports.secrets(settings.secrets)}
+        except SecretMissingError as error:
+            self.report(Evidence(unmendable=str(error)), None)
+            return None
 
     def tell_of_close(self) -> None:
         """Code that can't be cancelled may still ask, and one that is being cancelled learns why."""
@@ -374,7 +389,3 @@ def _believed(said: WorkerEvidence) -> Evidence:
 
 def _with_error(ours: Evidence, theirs: Evidence) -> Evidence:
     return Evidence(error=theirs.error, reclaimed=ours.reclaimed, stopped=ours.stopped)
-
-
-def _variables(order: Order) -> dict[str, str]:
-    return {**order.settings.env_vars, **order.secrets} if order.settings.env_vars or order.secrets else {}

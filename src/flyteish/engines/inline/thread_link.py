@@ -49,5 +49,5 @@ class ThreadLink:
     def checkpoint_skipped(self, event: CheckpointSkipped) -> None:
         self._link.checkpoint_skipped(event)
 
-    def traced(self, key: str, result: Payload, done: OnJournalled | None = None) -> None:
+    def traced(self, key: str, result: Payload, done: OnJournalled) -> None:
         self._link.traced(key, result, done)

@@ -92,7 +92,10 @@ class ProcessesEngine:
         self._welcome = m.Welcome(
             _EPOCH, 0, list(sys.path), list(sys.argv), blobs.url, limits.inline, limits.value, self._scratch
         )
-        self._hooks = Hooks(self._started, self._began, self._ended, self._given_back, self._signalled, self._waits)
+        self._hooks = Hooks(
+            self._started, self._began, self._ended, self._given_back, self._signalled, self._waits,
+            opening.reports.secrets,
+        )  # fmt: skip
         self._all_gone, self._all_over = asyncio.Event(), asyncio.Event()
         self._open = True
 
@@ -286,7 +289,8 @@ class ProcessesEngine:
     def _ended(self, worker: PooledWorker, attempt: PooledAttempt, said: WorkerEvidence, seconds: float) -> None:
         self._pace.took(seconds)
         worker.log = attempt.log
-        self._end(attempt, from_worker(said, attempt.notice))
+        why = attempt.unmendable
+        self._end(attempt, from_worker(said, attempt.notice) if why is None else Evidence(unmendable=why))
         if not worker.attempts:
             self._has_no_work(worker)
         if self._waiting:

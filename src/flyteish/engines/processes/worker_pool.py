@@ -6,13 +6,15 @@ What follows from what a worker says is ``engine``'s business. Must not touch a 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import Evidence, WorkerEvidence
+from flyteish._core.model.settings import Secret
 from flyteish._worker import messages as m
-from flyteish.engines.workers.peer import Peer, PeerAttempt
+from flyteish.engines.workers.peer import Peer
+from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.interfaces import Link, Notice, Order
 
@@ -82,6 +84,7 @@ class Hooks(NamedTuple):
     given_back: Callable[[PooledWorker, list[PooledAttempt]], None]
     signalled: Callable[[PooledAttempt, Notice], None]
     waits: Callable[[PooledWorker], None]
+    secrets: Callable[[Sequence[Secret]], Mapping[str, str]]
 
 
 class PooledWorker(Peer[PooledAttempt]):
@@ -123,6 +126,9 @@ class PooledWorker(Peer[PooledAttempt]):
 
     def on_waiting(self) -> None:
         self._hooks.waits(self)
+
+    def secrets(self, attempt: PooledAttempt) -> Mapping[str, str]:
+        return self._hooks.secrets(attempt.order.secrets)
 
     def on_nonsense(self, why: str) -> None:
         # Where it is at nothing, it is the next one's turn to find that out: so it is bounded how often that happens.

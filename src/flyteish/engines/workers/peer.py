@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -19,40 +20,18 @@ from flyteish._async.feeds import LoopFeed
 from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.values import Profile
 from flyteish._worker import checks
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST_FROM_WORKER, Channel, NonsenseError, greeting
+from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.engines.workers.stream import SocketStream
-from flyteish.interfaces import Call, Link, Notice, Order, Outcome
+from flyteish.errors import SecretMissingError
+from flyteish.interfaces import Call, Notice, Outcome
 
 _GIVEN_UP: Final = "attempt {} was given up: it may not call tasks or commit checkpoints any more"
 _STAGES: Final = ("ready", "ordered", "taken", "began")
 _LATE: Final = 64
 """Attempts that are over and may still be heard of: a thread of theirs was about to ask for something."""
-
-
-class PeerAttempt:
-    """An attempt that a worker has, begun or not; engines keep more of it."""
-
-    __slots__ = ("asked", "calls", "key", "link", "order", "profiles", "user_code")
-
-    def __init__(self, order: Order, link: Link) -> None:
-        self.order = order
-        self.key: AttemptKey = order.key
-        self.link = link
-        self.user_code = False
-        """Whether its worker has said that user code runs."""
-        self.asked = 0
-        """The highest number of a request of its."""
-        self.calls: dict[int, int] = {}
-        """Child calls without an answer: the worker's number -> the link's."""
-        self.profiles: dict[str, Profile] | None = None
-        """Those of its calls that were checked."""
-
-    def __repr__(self) -> str:
-        return f"PeerAttempt({self.key} {self.order.task})"
-
 
 A = TypeVar("A", bound=PeerAttempt)
 
@@ -117,6 +96,10 @@ class Peer(ABC, Generic[A]):
     @abstractmethod
     def on_waiting(self) -> None:
         """Its attempt waits for child calls, or does so no longer."""
+
+    @abstractmethod
+    def secrets(self, attempt: A) -> Mapping[str, str]:
+        """The values of the attempt's secrets. Raises SecretMissingError."""
 
     @abstractmethod
     def on_nonsense(self, why: str) -> None:
@@ -331,6 +314,8 @@ class Peer(ABC, Generic[A]):
                     return
                 self._asked(asking, number)
                 asking.link.traced(name, result, partial(self._feed.put, self._recorded, number))
+            case m.Wanted(key, number):
+                self._tell_secrets(self._at(key), number)
             case m.CallCancelled(key, number, reason):
                 checks.words("why a call was cancelled", reason)
                 asking = self._asking(key)
@@ -359,6 +344,15 @@ class Peer(ABC, Generic[A]):
         attempt.calls[number] = attempt.link.call(call, done)
         if len(attempt.calls) == 1:
             self.on_waiting()
+
+    def _tell_secrets(self, attempt: A, number: int) -> None:
+        if attempt.user_code:
+            raise NonsenseError(f"{attempt.key} wanted its secrets after it began")
+        try:
+            values: dict[str, str] | None = dict(self.secrets(attempt))
+        except SecretMissingError as error:
+            attempt.unmendable, values = str(error), None
+        self.send(m.SecretValues(number, values))
 
     def _answered(self, attempt: A, number: int, outcome: Outcome) -> None:
         attempt.calls.pop(number, None)

@@ -25,7 +25,7 @@ from flyteish._learning.documents import (
     read_forecasts,
 )
 from flyteish._learning.forecasts import Percentiles, settings_digest
-from flyteish._learning.machine_lifetimes import Lifetimes, Seen
+from flyteish._learning.machine_lifetimes import Lifetimes, PoolSeen
 from flyteish.stores.memory import MemoryStore
 
 
@@ -113,7 +113,7 @@ def test_documents_come_back_as_they_were() -> None:
     add_forecast(store, forecast(made_at=1.0))
     add_forecast(store, forecast(made_at=2.0))
     assert [each.made_at for each in read_forecasts(store)] == [1.0, 2.0]
-    learned = Learned({"e.t": TaskSeen([1.0], {"spot": [2.0]}, gaps=[3.0], successes=1)}, {"spot": Seen(60.0, 1)})
+    learned = Learned({"e.t": TaskSeen([1.0], {"spot": [2.0]}, gaps=[3.0], successes=1)}, {"spot": PoolSeen(60.0, 1)})
     keep(store, LEARNED, learned)
     assert read(store, LEARNED, Learned) == learned
 
@@ -140,11 +140,11 @@ def test_lifetimes_are_recalled_and_the_distant_past_fades() -> None:
     """Pools that there are no more are passed over; after a hundred reclaims the past is halved."""
     before, after = Lifetimes([Pool("spot", "spot")]), Lifetimes([Pool("spot", "spot")])
     before.saw("spot", 100.0, reclaimed=True)
-    after.recall({**before.seen(), "gone": Seen(1.0, 1)})
-    assert after.seen() == {"spot": Seen(100.0, 1)}
+    after.recall({**before.seen(), "gone": PoolSeen(1.0, 1)})
+    assert after.seen() == {"spot": PoolSeen(100.0, 1)}
     for _ in range(100):
         after.saw("spot", 100.0, reclaimed=True)
-    assert after.seen() == {"spot": Seen(5050.0, 50)}
+    assert after.seen() == {"spot": PoolSeen(5050.0, 50)}
 
 
 def test_failures_fade_too() -> None:

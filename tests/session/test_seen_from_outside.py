@@ -20,7 +20,7 @@ from flyteish import Cache, Pool, Session
 from flyteish._authoring.values.codec import PickleWarning
 from flyteish.config import load_config
 from flyteish.errors import ConfigurationError, SerializationError
-from tests.audit import program
+from tests.session import outside_program as program
 
 PATIENCE = 30.0
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,183 @@
+"""The runs of a session: started, found again, and kept by name for as long as they are active.
+
+Encodes a root task's arguments, posts the run to the controller and gives its handle. Must not know how a run is
+carried out, nor how the machinery that does it is put together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from secrets import randbits
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import msgspec
+
+from flyteish._authoring.tasks.calling import cache_digest_of
+from flyteish._authoring.values.codec import pickling
+from flyteish._authoring.values.current_blobs import at_hand
+from flyteish._authoring.values.payloads import pack
+from flyteish._controller import recovery
+from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
+from flyteish._controller.run_handle import Inside, Run
+from flyteish._core.billing.cost_summary import on_demand_price
+from flyteish._core.model.events import RunSubmitted
+from flyteish._core.model.ids import inputs_digest, run_name
+from flyteish._core.model.settings import SILENT, Opinions, Scope
+from flyteish.config import Config
+from flyteish.errors import ConfigurationError, FlyteishError, TaskDefinitionError
+from flyteish.interfaces import Call, Clock
+
+if TYPE_CHECKING:
+    from flyteish._async.feeds import Feeds
+    from flyteish._authoring.tasks.task import Task
+    from flyteish._controller.loop import Controller
+    from flyteish._learning.recorder import Keeper
+    from flyteish.interfaces import BlobStore, RunStore
+
+R = TypeVar("R")
+
+MOST_TAKEN_UP: Final = 1_000_000
+_log = logging.getLogger(__name__)
+
+
+class Opened(Protocol):
+    """What an open session runs on, as far as it matters here."""
+
+    controller: Controller
+    store: RunStore
+    blobs: BlobStore
+    feeds: Feeds
+    keeper: Keeper
+
+
+class SessionRuns:
+    """Handles of active runs, and the settings that their tasks inherit. Thread-safe.
+
+    Args:
+        config: the session's.
+        clock: for the names of runs.
+        machinery: opens the session, if it is not open yet.
+    """
+
+    def __init__(self, config: Config, clock: Clock, machinery: Callable[[], Opened]) -> None:
+        self._config = config
+        self._clock = clock
+        self._machinery = machinery
+        self.scope = config.scope
+        """What the tasks of a run inherit that says nothing of its own."""
+        self._scopes: dict[str, Scope] = {}
+        self._handles: dict[str, Run[Any]] = {}
+        self._lock = threading.Lock()  # guards the two tables above
+        self._noise = itertools.count(randbits(20))  # counted on, so that names of one moment differ
+
+    def __repr__(self) -> str:
+        return f"<SessionRuns {len(self._handles)} active>"
+
+    # -- for the controller; any thread --------------------------------------------------------------------------
+
+    def scope_of(self, run: str) -> Scope:
+        """What the tasks of this run inherit."""
+        return self._scopes.get(run, self.scope)
+
+    def changed(self, run: str) -> None:
+        """Its journal has grown."""
+        handle = self._handles.get(run)
+        if handle is not None:
+            handle.changed()
+
+    def loop_ends(self, run: str) -> bool:
+        """Whether the event loop that it was started on is being shut down."""
+        handle = self._handles.get(run)
+        return handle is not None and handle.loop_ends()
+
+    # -- for programs ----------------------------------------------------------------------------------------------
+
+    def scope_saying(self, said: Opinions) -> Scope:
+        """What the tasks of a run with these opinions inherit."""
+        return self.scope if said == SILENT else msgspec.structs.replace(self.scope, run=said)
+
+    def start(
+        self,
+        task: Task[..., R],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        said: Opinions,
+        name: str | None,
+        command: str,
+    ) -> Run[R]:
+        """What ``Session.run`` does, with the run's own opinions."""
+        if not getattr(task, "__flyteish_task__", False):
+            raise TaskDefinitionError(
+                f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
+            )
+        machinery = self._machinery()
+        with at_hand(machinery.blobs.blocking), pickling(self.scope.allow_pickle):
+            data = task.signature.encode_inputs(args, kwargs)
+        recovery.check_size(task, data, self._config.max_value_size)
+        scope = self.scope_saying(said)
+        profile = task.profile(scope, machinery.blobs.blocking)
+        run_id = name or run_name(self._clock.now(), next(self._noise))
+        digest = cache_digest_of(task, profile, data)
+        call = Call(profile, pack(data, machinery.blobs.blocking), inputs_digest(data), cache_digest=digest)
+        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
+        controller = machinery.controller
+        handle: Run[R] = Run(run_id, task, self._inside(machinery))
+        with self._lock:
+            if name is not None and (name in self._handles or machinery.store.run(name) is not None):
+                raise ConfigurationError(
+                    f"name={name!r} in with_runcontext() is not accepted: there is such a run already"
+                )
+            self._handles[run_id] = handle
+            self._scopes[run_id] = scope
+        controller.post(RunStarted(event, call, controller.links.waiting(self._finisher(handle), task)))
+        return handle
+
+    def resume(self, run: str, task: Task[..., R] | None = None, *, here: bool = True) -> Run[R]:
+        """What ``Session.resume`` does. ``here``: whether it goes on on the event loop that this is called on."""
+        machinery = self._machinery()
+        controller = machinery.controller
+        with self._lock:
+            if run in self._handles:
+                return self._handles[run]
+        found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._handles)
+        handle: Run[R] = Run(run, found.task, self._inside(machinery))
+        if found.outcome is not None:
+            controller.post(RunFoundEnded(found.state.runs[run]))
+            handle.finish(found.outcome, None)
+            return handle
+        recovery.check_queues(found.state.runs[run], [queue.name for queue in self._config.queues])
+        with self._lock:
+            if run in self._handles:
+                return self._handles[run]
+            self._handles[run] = handle
+            self._scopes[run] = self.scope_saying(found.said)
+        waiting = controller.links.waiting(self._finisher(handle), found.task)
+        if not here:
+            waiting.loop = None
+        controller.post(RunTakenUp(found.state.runs[run], found.last_at, waiting))
+        return handle
+
+    def take_up_all(self) -> None:
+        """The unfinished runs of earlier sessions go on here, the oldest first; one that cannot is left as it is."""
+        unfinished = self._machinery().store.runs(MOST_TAKEN_UP, active_only=True)
+        for row in reversed(unfinished):
+            try:
+                self.resume(row.run, here=False)
+            except FlyteishError as error:
+                _log.warning("run %s is left as it is: %s", row.run, error)
+
+    def _finisher(self, handle: Run[Any]) -> Any:
+        def finish(outcome: Any, live: BaseException | None) -> None:
+            with self._lock:
+                self._handles.pop(handle.name, None)
+                self._scopes.pop(handle.name, None)
+            handle.finish(outcome, live)
+
+        return finish
+
+    def _inside(self, machinery: Opened) -> Inside:
+        price = on_demand_price(self._config.pools)
+        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price, machinery.keeper)
