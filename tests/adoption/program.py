@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 import flyteish
-from flyteish import Pool, Queue, Session, TaskEnvironment, Timeout, ctx, errors
-from flyteish.testing import RemoteEngine
+from flyteish import Pool, Queue, TaskEnvironment, Timeout, ctx, errors
 
 LEGS = 5
 STEPS = 3
@@ -194,6 +193,9 @@ async def delivered_leg(number: int) -> int:
 
 
 def main(home: str, run: str, address: str | None) -> int:
+    from flyteish import Session  # here, for the attempts import this file too, and need neither
+    from flyteish.testing import RemoteEngine
+
     engine = lambda: RemoteEngine(Path(home, "remote"), via=address)  # noqa: E731
     pools = [Pool("only", engine="remote", on_close="detach")]
     queues = [Queue("default", action_concurrency=4)]

@@ -64,16 +64,19 @@ class Proxy:
             except OSError:
                 return
             address = self._behind()
+            print("ACC", __import__("time").time()%1000, worker.getpeername()[1], address, flush=True)
             try:
                 if address is None or self._over:
                     raise ConnectionRefusedError
                 controller = socket.create_connection(address, timeout=5)
             except OSError:
+                print("REFUSED", __import__("time").time()%1000, flush=True)
                 reset(worker)
                 continue
             with self._lock:
                 self._open |= {worker, controller}
                 lasts = self._chance.random() < self._lasting
+                print("CONN", __import__("time").time()%1000, flush=True)
                 bytes_left = 2**62 if lasts else int(10 ** self._chance.uniform(0.5, 4))
             budget = [bytes_left]
             for source, target in ((worker, controller), (controller, worker)):
@@ -95,6 +98,7 @@ class Proxy:
                     break
         except OSError:
             pass
+        print("END", __import__("time").time()%1000, budget, flush=True)
         reset(source)
         reset(target)
         with self._lock:

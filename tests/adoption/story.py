@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from flyteish._core.model.events import AttemptAdmitted, AttemptEnded, Entry, Ru
 from flyteish._core.model.records import Action, End, Phase, RunRecord
 from flyteish._core.replay import record_of
 from flyteish.stores.sqlite import SqliteStore
+from flyteish.testing.lasting_processes import LastingProcesses
 from tests.adoption import program
 from tests.adoption.proxy import Proxy
 
@@ -56,7 +58,9 @@ class Story:
             out, _ = controller.communicate(timeout=PATIENCE)
             assert controller.returncode == 0, "the controller failed"
             assert int(out) == program.RESULT
+            self.told.append("judge")
             self._judge()
+            print(*self.told, sep="\n")
         except BaseException as error:
             for line in (*self.told, f"tell it again with FLYTEISH_ADOPTION_SEED={self.seed}"):
                 error.add_note(line)
@@ -72,17 +76,23 @@ class Story:
         begins, ends = self.chance.choice(
             [("before", "before")] * 2 + [("before", "between")] * 2 + [("before", "after"), ("between", "between")]
         )
+        catches_up = self.chance.random() < 0.8
         by = self.chance.choice(["entries", "notes", "pieces", "seconds"])
         after = self.chance.randint(1, {"entries": 24, "notes": 14, "pieces": 60, "seconds": 60}[by])
         cut = self.chance.random() < 0.5
         self.told.append(f"leg {leg} begins {begins} and ends {ends} the kill, after {after} {by}; all cut: {cut}")
+        began = time.monotonic()
         controller = self._start()
+        self.told.append(f"started {time.monotonic() - began}")
         with controller:
+            if catches_up and leg:
+                self._until(controller, lambda: ("leg", str(leg - 1)) in self._delivered(), f"the end of leg {leg - 1}")
             self._open_gates(leg, begins == "before", ends == "before")
             self._moment(controller, by, after)
             if cut and self.chance.random() < 0.5:
                 self.proxy.cut_all()
                 self._moment(controller, "pieces", self.chance.randint(1, 20))
+            self.told.append(f"moment {time.monotonic() - began}")
             controller.send_signal(signal.SIGKILL)
             assert controller.wait() == -signal.SIGKILL, "it ended by itself"
         self.kills += 1
@@ -91,6 +101,7 @@ class Story:
         self._open_gates(leg, begins == "between", ends == "between")
         if begins == "between" or ends == "between":
             self._moment(None, "notes", self.chance.randint(1, 6))
+        self.told.append(f"down {time.monotonic() - began}")
         self.to_open_after = (leg, ends == "after")
 
     def _open_gates(self, leg: int, start: bool, leave: bool) -> None:
@@ -105,22 +116,20 @@ class Story:
         environ = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         command = [
             sys.executable, program.__file__, str(self.home), str(self.notes), str(self.gates), RUN,
-            f"127.0.0.1:{self.proxy.port}",
+            f"tcp://127.0.0.1:{self.proxy.port}",
         ]  # fmt: skip
         controller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
-        deadline = time.monotonic() + PATIENCE
-        while controller.poll() is None and not address.exists():
-            assert time.monotonic() < deadline, "the controller does not start"
-            time.sleep(0.003)
+        self._until(controller, address.exists, "its address")
         leg, open_now = getattr(self, "to_open_after", (0, False))
         self._open_gates(leg, False, open_now)
         return controller
 
     def _controller_address(self) -> tuple[str, int] | None:
         try:
-            host, _, port = (self.home / "remote" / "address").read_text().rpartition(":")
+            url = (self.home / "remote" / "address").read_text()
         except OSError:
             return None
+        host, _, port = url.removeprefix("tcp://").rpartition(":")
         return host, int(port)
 
     def _moment(self, controller: subprocess.Popen[str] | None, by: str, after: int) -> None:
@@ -136,6 +145,16 @@ class Story:
                 return
             assert now - begun < PATIENCE, f"no end of progress: {seen}"
             time.sleep(0.001)
+
+    def _until(self, controller: subprocess.Popen[str], condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert controller.poll() is None, f"the controller ended before {what}"
+            assert time.monotonic() < deadline, f"{what} did not come"
+            time.sleep(0.005)
+
+    def _delivered(self) -> set[tuple[str, str]]:
+        return {(line[3], line[4]) for line in self._lines("delivered")}
 
     def _progress(self) -> dict[str, int]:
         return {
@@ -233,14 +252,20 @@ class Story:
         return [int(line[3]) for line in self._lines("executed")]
 
     def _clean_up(self) -> None:
-        for pid in self._pids():
-            if lives(pid):
-                os.kill(pid, signal.SIGKILL)
+        processes = LastingProcesses(self.home / "remote" / "attempts")
+        for name in list(processes.names()):
+            process = processes.find(name)
+            if process is not None:
+                process.kill()
 
 
 def lives(pid: int) -> bool:
+    """A process that only waits to be reaped does not."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return (
+            not Path("/proc/self").exists()
+            or Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return True

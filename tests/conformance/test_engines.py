@@ -43,10 +43,10 @@ def opened(engine: str, tmp_path: Path) -> Iterator[Open]:
         startup: float | None = None,
     ) -> Session:
         market = ScriptedMarket(reclaims=reclaims, notice_seconds=notice_seconds, capacity=capacity)
-        capacity_of = {"capacity": 8} if engine == "remote" else {}  # a process for each attempt
+        places = 8 if engine == "remote" else 0  # it has a process for each attempt
         pools = [
-            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0, **capacity_of),
-            Pool("on-demand", engine=engine, startup=startup, grace=2.0, **capacity_of),
+            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0, capacity=places),
+            Pool("on-demand", engine=engine, startup=startup, grace=2.0, capacity=places),
         ]
         secrets = {"conformance-secret": "hunter2"}
         engines = {"remote": lambda: RemoteEngine(tmp_path / "remote")}

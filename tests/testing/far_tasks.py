@@ -71,7 +71,7 @@ def add(x: int) -> int:
     return x + 1
 
 
-@env.task(interruptible=True)
+@env.task(interruptible=True, retries=1)
 async def leaves(folder: str) -> tuple[int, int]:
     """Goes when it is told that its machine goes."""
     mark(folder, "began", str(os.getpid()))

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -26,12 +26,17 @@ Open = Callable[..., Session]
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Open]:
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Opens sessions over one home; whatever lives at the end is ended."""
+    monkeypatch.setenv("FLYTEISH_STOP_GRACE", "0.5")
     sessions: list[Session] = []
 
     def make(
-        *, on_close: str = "detach", recover: str = "all", market: ScriptedMarket | None = None, **options: Any
+        *,
+        on_close: Literal["stop", "detach"] = "detach",
+        recover: Literal["none", "all"] = "all",
+        market: ScriptedMarket | None = None,
+        **options: Any,
     ) -> Session:
         pools = [
             Pool("spot", medium="spot", engine="remote", on_close=on_close, grace=2.0, market=market),
@@ -99,7 +104,7 @@ def test_an_attempt_that_is_left_alone_goes_on_and_is_taken_over(opened: Open, f
         run.result(PATIENCE)
     (pid,) = tasks.marks(folder, "began")
     assert alive(pid)
-    again = opened().resume(run.name)
+    again: Any = opened().resume(run.name)
     tasks.mark(folder, "gate")
     assert again.result(PATIENCE) == 7
     assert tasks.marks(folder, "began") == [pid]
@@ -117,7 +122,7 @@ def test_an_end_while_nobody_listened_is_found(opened: Open, folder: str, tmp_pa
     tasks.mark(folder, "gate")
     wait_for(lambda: not alive(pid), "its end")
     session = opened()
-    again = session.resume(run.name)
+    again: Any = session.resume(run.name)
     assert again.result(PATIENCE) == 7
     assert tasks.marks(folder, "began") == [pid]
     assert ends(again) == [End.SUCCEEDED]
@@ -131,7 +136,7 @@ def test_parents_and_children_go_on_together(opened: Open, folder: str) -> None:
     wait_for(lambda: len(tasks.marks(folder, "began")) == 2, "the beginning of the children")
     session.close()
     tasks.mark(folder, "gate")
-    again = opened().resume(run.name)
+    again: Any = opened().resume(run.name)
     assert again.result(PATIENCE) == 3
     assert (len(tasks.marks(folder, "parent")), len(tasks.marks(folder, "began"))) == (1, 2)
 
@@ -147,7 +152,7 @@ def test_closing_ends_what_is_not_to_be_left_alone(opened: Open, folder: str) ->
     (pid,) = tasks.marks(folder, "began")
     wait_for(lambda: not alive(pid), "its end")
     tasks.mark(folder, "gate")
-    again = opened(on_close="stop").resume(run.name)
+    again: Any = opened(on_close="stop").resume(run.name)
     assert again.result(PATIENCE) == 7
     assert ends(again) == [End.ABANDONED, End.SUCCEEDED]
     assert again.record().root_action.system_used == 0
@@ -163,7 +168,7 @@ def test_one_that_was_lost_meanwhile_is_a_failure_of_the_infrastructure(opened: 
     os.killpg(int(pid), signal.SIGKILL)
     wait_for(lambda: not alive(pid), "its end")
     tasks.mark(folder, "gate")
-    again = opened().resume(run.name)
+    again: Any = opened().resume(run.name)
     assert again.result(PATIENCE) == 7
     assert ends(again) == [End.INFRASTRUCTURE, End.SUCCEEDED]
 
@@ -206,7 +211,7 @@ def test_one_that_cannot_be_reached_is_killed(opened: Open, folder: str) -> None
     (pid,) = tasks.marks(folder, "began")
     os.kill(int(pid), signal.SIGSTOP)
     session.close()
-    again = opened().resume(run.name)
+    again: Any = opened().resume(run.name)
     again.abort("had enough")
     with pytest.raises(errors.ActionAbortedError):
         again.result(PATIENCE)
@@ -225,7 +230,7 @@ def test_one_that_reaches_nobody_gives_up(opened: Open, folder: str) -> None:
 
 def test_a_notice_outlives_the_session_that_gave_it(opened: Open, folder: str) -> None:
     """Whoever leaves after it has been preempted, also where nobody listened; nobody pays."""
-    market = ScriptedMarket(reclaims=[0.2], notice_seconds=60.0)
+    market = ScriptedMarket(reclaims=[1.5], notice_seconds=60.0)
     session = opened(market=market)
     run = session.run(tasks.leaves, folder=folder)
     wait_for(lambda: tasks.marks(folder, "noticed"), "the notice")
@@ -233,7 +238,7 @@ def test_a_notice_outlives_the_session_that_gave_it(opened: Open, folder: str) -
     (pid,) = tasks.marks(folder, "began")
     tasks.mark(folder, "gate")
     wait_for(lambda: not alive(pid), "its end")
-    again = opened().resume(run.name)
+    again: Any = opened().resume(run.name)
     assert again.result(PATIENCE) == (1, 2)
     assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
 
@@ -252,7 +257,7 @@ def test_output_goes_to_the_log_under_every_controller(opened: Open, folder: str
     run = session.run(tasks.waits, folder=folder)
     wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
     session.close()
-    again = opened().resume(run.name)
+    again: Any = opened().resume(run.name)
     tasks.mark(folder, "gate")
     again.result(PATIENCE)
     (log,) = (tmp_path / "home" / "logs" / run.name).glob("*.log")

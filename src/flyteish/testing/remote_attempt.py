@@ -6,15 +6,18 @@ Records, and what is done to the process; who decides on it is the engine. Must 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
 
 from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import Evidence, WorkerEvidence
+from flyteish._core.model.settings import Secret
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.exit_codes import read_exit_code
-from flyteish.engines.workers.peer import Peer, PeerAttempt
+from flyteish.engines.workers.peer import Peer
+from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.interfaces import Link, Notice, Order
 from flyteish.testing.lasting_processes import LastingProcess
 
@@ -99,12 +102,11 @@ class RemoteAttempt(PeerAttempt):
 
     def exited(self) -> Evidence:
         """What is seen of its process, which has claimed no end and was not ended by us."""
-        code = self.process.exit_code
+        code, words = self.process.exit_code, self.process.last_words() or "it said nothing"
         if self.awaited:
-            words = self.process.last_words() or "it said nothing"
             return Evidence(vanished=f"its process ended before it connected (exit code {code}): {words}")
         if code is None:
-            return Evidence(vanished="its process is gone; nobody saw how it ended")
+            return Evidence(vanished=f"its process is gone, and nobody saw how it ended: {words}")
         return read_exit_code(code)
 
     def keep_output(self) -> None:
@@ -131,6 +133,7 @@ class Heard(Protocol):
     def not_begun(self, attempt: RemoteAttempt) -> None: ...
     def signalled(self, attempt: RemoteAttempt, notice: Notice, number: int) -> None: ...
     def nonsense(self, attempt: RemoteAttempt, why: str) -> None: ...
+    def secrets(self, wanted: Sequence[Secret]) -> Mapping[str, str]: ...
 
 
 class RemotePeer(Peer[RemoteAttempt]):
@@ -164,6 +167,9 @@ class RemotePeer(Peer[RemoteAttempt]):
 
     def on_waiting(self) -> None:
         """It keeps its process: there is nobody else who could use it."""
+
+    def secrets(self, attempt: RemoteAttempt) -> Mapping[str, str]:
+        return self._heard.secrets(attempt.order.secrets)
 
     def on_nonsense(self, why: str) -> None:
         self._heard.nonsense(self._attempt, why)

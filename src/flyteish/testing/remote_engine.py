@@ -23,7 +23,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
@@ -39,6 +39,7 @@ from flyteish._core.model.events import (
     WorkerEvidence,
 )
 from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.settings import Secret
 from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import claims
 from flyteish._worker import messages as m
@@ -145,7 +146,8 @@ class RemoteEngine:
         for each in unfinished:
             process = found.get(each.order.key)
             if process is not None:
-                self._take(each.order, process, each.token_digest)
+                attempt = self._take(each.order, process, each.token_digest)
+                attempt.notice, attempt.running_at = each.notice, each.running_at
         return frozenset(found)
 
     def start(self, orders: Sequence[Order]) -> None:
@@ -216,7 +218,8 @@ class RemoteEngine:
                 attempt.peer.detach()
             attempt.process.let_go()
         # What is ended here is not reported: to the run's next controller it died with this one.
-        await self._forget(ending)
+        buried = [each for each in self._over.values() if each.settled and not each.process.alive]
+        await self._forget([*ending, *buried])
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._folder.close()
@@ -356,6 +359,9 @@ class RemoteEngine:
         elif attempt.peer is not None:
             attempt.peer.done_with(number)
 
+    def secrets(self, wanted: Sequence[Secret]) -> Mapping[str, str]:
+        return self._reports.secrets(wanted)
+
     def nonsense(self, attempt: RemoteAttempt, why: str) -> None:
         attempt.fate = Evidence(vanished=why)
         attempt.process.kill()
@@ -374,7 +380,7 @@ class RemoteEngine:
 
     def _recorded(self, attempt: RemoteAttempt, number: int, why: str | None) -> None:
         """The end is on record, or nobody wants to know of it; at the end of the session the next one will."""
-        if not self._open:
+        if why is not None and not self._open:
             return
         attempt.settled = True
         if number and attempt.peer is not None:
