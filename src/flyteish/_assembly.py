@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from anyio.from_thread import BlockingPortal
+
+#: Attempts of a pool that its engine has for each worker, most of them ahead of time.
+_SENT: Final = 64
 
 
 class Machinery:
@@ -90,10 +93,10 @@ class Machinery:
             orders = OrderFactory(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
             pools = _sized(config)
             made = _made(config, pools, {**engines, "inline": lambda: self._inline})
-            limits = Limits(config.inline_limit, config.max_value_size)
+            self.limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
-                engines=Engines(made, self.blobs, limits, self._scratch),
+                engines=Engines(made, self.blobs, self.limits, self._scratch),
                 markets=Markets(config.pools, {pool.name: pool.market for pool in config.pools if pool.market}),
                 store=self.store,
                 clock=clock,
@@ -227,9 +230,14 @@ def _made(
 
 
 def _sized(config: Config) -> tuple[Pool, ...]:
-    """Pools of worker processes without a capacity get one: the workers stay busy, and the order is kept."""
-    several = config.max_workers * 64
+    """Pools of worker processes run as many attempts as there are workers; some more are sent ahead of time.
+
+    So the workers stay busy, and the order is kept. A pool that holds no more than there are workers sends none ahead.
+    """
+    workers = config.max_workers
     return tuple(
-        msgspec.structs.replace(pool, capacity=several) if pool.engine == "processes" and not pool.capacity else pool
+        msgspec.structs.replace(pool, capacity=workers, ahead=(pool.capacity or workers * _SENT) - workers)
+        if pool.engine == "processes" and (not pool.capacity or pool.capacity > workers)
+        else pool
         for pool in config.pools
     )

@@ -51,6 +51,7 @@ from flyteish.config_values import (
     wrong,
 )
 from flyteish.errors import ConfigurationError
+from flyteish.interfaces import Limits
 from flyteish.paths import Paths
 
 Durability = Literal["full", "process", "memory"]
@@ -127,8 +128,8 @@ class _Queue(_Table):
 class _File(_Table):
     home: str = ""
     durability: Durability = "process"
-    inline_limit: Size = 256 * 1024
-    max_value_size: Size = 1024**3
+    inline_limit: Size = Limits().inline
+    max_value_size: Size = Limits().value
     allow_pickle: bool = True
     max_threads: int = Checked(default_factory=lambda: min(32, (os.cpu_count() or 1) + 4), ge=1)
     max_workers: int = Checked(default_factory=lambda: os.cpu_count() or 1, ge=1)
@@ -240,12 +241,11 @@ class Config:
     home: Path
     """Everything that flyteish keeps lies in it. Absolute."""
     durability: Durability
-    """What a committed journal survives: ``full`` the loss of power, ``process`` (default) the death of
-    the process at any moment, ``memory`` nothing: it is not kept."""
+    """What the journal survives: ``full`` loss of power, ``process`` (default) its process, ``memory`` nothing."""
     inline_limit: int
     """Values up to this size travel inline, larger ones by the blob store. Default 256 KiB."""
     max_value_size: int
-    """Larger inputs and results are refused. Default 1 GiB."""
+    """Larger inputs, results and traced values are refused. Default 1 GiB."""
     allow_pickle: bool
     """Whether what nothing else can encode is pickled, and data may import modules. Default True."""
     max_threads: int

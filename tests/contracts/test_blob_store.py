@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import asyncio
 import io
 import mmap
 import os
@@ -20,6 +21,7 @@ from flyteish.blobs import open_blobs, trees
 from flyteish.blobs.addresses import content_address, mentioned
 from flyteish.blobs.files import FileBlobStore
 from flyteish.blobs.memory import MemoryBlobStore
+from flyteish.blobs.on_loop import LoopBlobs
 from flyteish.errors import BlobCorruptError, BlobError, BlobMissingError, ConfigurationError, InputTypeError
 from flyteish.interfaces import BlockingBlobs
 
@@ -253,6 +255,13 @@ def test_the_url_opens_a_store(tmp_path: Path) -> None:
     for blobs in (FileBlobStore(tmp_path), MemoryBlobStore()):
         again = open_blobs(blobs.url)
         assert (type(again), again.url, again.blocking.url) == (type(blobs), blobs.url, blobs.url)
+
+
+async def test_a_blocking_face_is_not_used_on_its_own_loop() -> None:
+    """It would wait for itself: an error instead."""
+    blobs = LoopBlobs(MemoryBlobStore(), asyncio.get_running_loop())
+    with pytest.raises(RuntimeError, match="await the store there"):
+        blobs.put(b"")
 
 
 # -- not trusting what is read ----------------------------------------------------------------------

@@ -261,7 +261,7 @@ class Player:
 def test_every_promise_holds_whatever_happens(
     first: Configured, second: Configured, drawn: list[Settings], history: bytes
 ) -> None:
-    """After every event the books are exact and no limit is exceeded; at the end everything has ended, and the
+    """After every event the counts are exact and no limit is exceeded; at the end everything has ended, and the
     journal tells the same story."""
     profiles = [profile(each, f"e.t{number}") for number, each in enumerate(drawn)]
     player = Player(first, second, profiles)

@@ -80,9 +80,8 @@ def test_what_it_waits_for_has_a_reason_and_a_place() -> None:
     world = world_of(action_concurrency=1)
     world.submit(profile(SETTINGS, "train.fit"))
     world.advance(90)
-    assert world.state.books is not None
     second = world.state.runs["r2"].root_action
-    told = why(second, world.now, world.state.books.reason(second, world.now))
+    told = why(second, world.now, world.state.admission.reason(second, world.now))
     assert told[-1] == (
         "waits for 90 s, place 1 in line: QUEUE_CONCURRENCY: the queue's action_concurrency is reached; "
         "wants spot: interruptible, user attempt 1 of 3"
@@ -90,7 +89,9 @@ def test_what_it_waits_for_has_a_reason_and_a_place() -> None:
     [key] = world.live
     world.call(key, profile(SETTINGS, "train.child"))
     parent = world.state.runs["r1"].root_action
-    assert why(parent, world.now, world.state.books.reason(parent, world.now))[-1] == "waits: CHILDREN: its children"
+    assert (
+        why(parent, world.now, world.state.admission.reason(parent, world.now))[-1] == "waits: CHILDREN: its children"
+    )
 
 
 def test_ends_that_are_no_attempts() -> None:

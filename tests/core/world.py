@@ -42,7 +42,7 @@ from flyteish._core.model.queues import SPOT, Pool, Queue
 from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, Attempt, End, Phase, RunRecord
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import Payload, Profile, TaskReference
-from flyteish._core.state import State
+from flyteish._core.state import ReplayState, State
 
 ROOT = "a0"
 
@@ -95,13 +95,12 @@ class World:
     # -- telling the core -----------------------------------------------------------------------------------------
 
     def tell(self, event: Event) -> list[Effect]:
-        books = self.state.books
-        assert books is not None
-        before = invariants.exceeded(books).keys()
+        capacity = self.state.capacity
+        before = invariants.exceeded(capacity).keys()
         self.state, effects = apply(self.state, event, self.now)
         for effect in effects:
             self._carry_out(effect)
-        after = invariants.exceeded(books)
+        after = invariants.exceeded(capacity)
         for effect in effects:
             if type(effect) is StartAttempt:
                 names = {f"pool {effect.pool}", f"queue {effect.action.profile.settings.queue}"}
@@ -110,12 +109,12 @@ class World:
                 assert not names & after.keys(), f"started over a limit: {after}"
         lived_through = type(event) is RunRecovered and event.living and self.reconfigured
         if type(event) is Configured or lived_through:
-            self.exempt |= {f"pool {name}" for name in books.pools}
-            self.exempt |= {f"{what} {name}" for name in books.queues for what in ("queue", "runs of", "spot of")}
+            self.exempt |= {f"pool {name}" for name in capacity.pools}
+            self.exempt |= {f"{what} {name}" for name in capacity.queues for what in ("queue", "runs of", "spot of")}
         if type(event) is RunRecovered:  # what lives has its places, whatever the limits are now
             self.exempt |= after.keys()
         if type(event) is PoolPriceChanged:  # nothing that runs is ended for it
-            self.exempt |= {f"queue {name}" for name in books.queues}
+            self.exempt |= {f"queue {name}" for name in capacity.queues}
         assert not after.keys() - before - self.exempt, after
         invariants.check(self.state, self.now, self.exempt)
         self._check_deadlines()
@@ -306,7 +305,7 @@ class World:
     # -- what the journal says ------------------------------------------------------------------------------------
 
     def fold(self) -> State:
-        state = State()
+        state = ReplayState()
         for at, event in self.journal:
             state = replay(state, event, at)
         return state
@@ -327,15 +326,14 @@ class World:
 
     def settle(self) -> None:
         """Room everywhere, and every attempt that waits for nothing ends: then everything ends."""
-        assert self.state.books is not None
         if self.reconfigured:  # what was accepted under one configuration need not fit another
-            names = {*self.state.books.queues, *(queue.name for queue in self.first_config.queues)}
+            names = {*self.state.capacity.queues, *(queue.name for queue in self.first_config.queues)}
             queues = tuple(Queue(name) for name in sorted(names))
             self.configure(Configured(queues, (Pool("od"), Pool("spot", medium="spot"))))
-        for name in list(self.state.books.pools):
+        for name in list(self.state.capacity.pools):
             self.tell(PoolCapacityChanged(name, None))
             self.tell(PoolPriceChanged(name, 0.0))  # work waits as long as every pool is dearer than its queue may pay
-        for name, book in list(self.state.books.queues.items()):
+        for name, book in list(self.state.capacity.queues.items()):
             if book.state == "held":
                 self.tell(QueueStateSet(name, "active"))
         for _ in range(5000):
@@ -347,10 +345,10 @@ class World:
             self.advance(max(0.0, due - self.now))
         left = [action for run in self.state.runs.values() for action in run.actions.values()]
         left = [action for action in left if action.phase not in TERMINAL]
-        reasons = [(action, self.state.books.reason(action, self.now)) for action in left]
+        reasons = [(action, self.state.admission.reason(action, self.now)) for action in left]
         assert not left, f"a deadlock: {reasons}"
         assert not self.live
-        for book in self.state.books.queues.values():
+        for book in self.state.capacity.queues.values():
             assert book.is_idle
             left_over = (book.counted, book.waiting, book.active_runs, len(book.runs_of), book.rate)
             assert left_over == (0, 0, 0, 0, 0.0)

@@ -85,10 +85,10 @@ def look(state: State, event: Event, now: float) -> Before:
 
 def _is_full(state: State, event: ActionSubmitted) -> bool:
     run = state.runs.get(event.run)
-    if run is None or state.books is None:
+    if run is None:
         return False
     name = run.profiles[event.profile].settings.queue
-    book = state.books.queues.get(name)
+    book = state.capacity.queues.get(name)
     if book is None or not book.config.depth:
         return False
     inside = sum(
@@ -237,13 +237,12 @@ def _check_medium(action: Action) -> None:
 
 
 def _check_may_start(world: Watched, start: StartAttempt) -> None:
-    action, books = start.action, world.state.books
-    assert books is not None
+    action, capacity = start.action, world.state.capacity
     assert not action.cancel_reason, "a cancelled action starts"
     parent = world.state.runs[action.run].actions[action.parent] if action.parent is not None else None
     assert parent is None or parent.phase not in TERMINAL, "it starts after its parent has ended"
     assert world.now >= world.earliest.get(action.key, 0.0) - _HAIR, "it starts before its back-off is over"
-    queue, pool = books.queues[action.profile.settings.queue], books.pools[start.pool]
+    queue, pool = capacity.queues[action.profile.settings.queue], capacity.pools[start.pool]
     assert queue.state != "held", "a held queue lets work start"
     assert pool.available is None or pool.running <= pool.available, "a start in a pool without capacity"
     assert world.now >= world.cooling.get(start.pool, 0.0) - _HAIR, "a start in a pool that is left alone"
@@ -258,13 +257,12 @@ def _check_order(world: Watched, event: Event, before: Before, starts: list[Star
     """Nobody who stood in a line all the time was passed by one who comes later in the same line."""
     if type(event) is Configured:
         return  # lines may have been made anew
-    books = world.state.books
-    assert books is not None
+    capacity = world.state.capacity
     for start in starts:
-        queue = books.queues[start.action.profile.settings.queue]
-        for each in books.queues.values():
-            back = each.next_back(start.pool)
-            blocked = back is not None and each.no_way_back(back, books.pools[start.pool])
+        queue = capacity.queues[start.action.profile.settings.queue]
+        for each in capacity.queues.values():
+            back = each.first_back(start.pool)
+            blocked = back is not None and each.no_way_back(back, capacity.pools[start.pool])
             assert back is None or blocked, "it starts where a parent waits for its place back"
         was = before.standing.get(start.action.key)
         if was is None or was.wait != start.action.wait or was.wanted != start.action.wanted:
@@ -291,11 +289,11 @@ def _is_before(fairness: str, one: Standing, other: Standing) -> bool:
 
 def check_head(world: Watched, action: Action) -> None:
     """A preempted attempt that could not go on at once stands before all others of its priority."""
-    books = world.state.books
-    if action.stands != "line" or books is None:
+    capacity = world.state.capacity
+    if action.stands != "line":
         return
-    queue = books.queues[action.profile.settings.queue]
-    for other in queue.line_for(action):
+    queue = capacity.queues[action.profile.settings.queue]
+    for other in queue.lines[queue.line_key(action)]:
         if other is action:
             return
         same = other.profile.settings.priority == action.profile.settings.priority
@@ -304,11 +302,11 @@ def check_head(world: Watched, action: Action) -> None:
 
 def check_medium_of_wait(world: Watched, action: Action, timers: Timers) -> None:
     """Who waits in a line waits for a medium that its queue has, and for spot no longer than it is willing to."""
-    books, settings = world.state.books, action.profile.settings
+    capacity, settings = world.state.capacity, action.profile.settings
     policy: SpotPolicy | None = settings.interruptible
-    if action.stands != "line" or books is None:
+    if action.stands != "line":
         return
-    queue = books.queues[settings.queue]
+    queue = capacity.queues[settings.queue]
     if not world.reconfigured:
         lasting = any(
             settings.amounts.within(pool.limit) for pool in queue.pools if pool.config.medium == action.wanted
@@ -329,22 +327,20 @@ def check_medium_of_wait(world: Watched, action: Action, timers: Timers) -> None
 
 def check_stock_out(world: Watched, event: LimitReached) -> None:
     """``max_spot_wait`` ends only where no spot pool of the queue has had capacity for so long."""
-    action, books = world.state.action(ActionKey(event.run, event.action)), world.state.books
+    action, capacity = world.state.action(ActionKey(event.run, event.action)), world.state.capacity
     assert action is not None
-    assert books is not None
     policy: SpotPolicy | None = action.profile.settings.interruptible
     assert policy is not None
     assert policy.max_spot_wait is not None
-    for pool in books.queues[action.profile.settings.queue].spot:
+    for pool in capacity.queues[action.profile.settings.queue].spot:
         had = world.had_capacity.get(pool.config.name, 0.0)
         assert world.now - had >= float(policy.max_spot_wait) - _HAIR, "it gave up on spot, which had capacity"  # type: ignore[arg-type]
 
 
 def check_lines(world: Watched) -> None:
     """In each line, by priority, the preempted stand before those who have not run yet."""
-    books = world.state.books
-    assert books is not None
-    for queue in books.queues.values():
+    capacity = world.state.capacity
+    for queue in capacity.queues.values():
         for line in queue.lines.values():
             order = [(-action.profile.settings.priority, action.ticket > 0) for action in line]
             assert order == sorted(order), f"{queue!r}: its line is out of order"
@@ -377,9 +373,8 @@ def _check_stop(world: Watched, stop: StopAttempt) -> None:
 
 def _check_run(world: Watched, event: RunSubmitted, effects: list[Effect]) -> None:
     refused = [effect for effect in effects if type(effect) is Refuse]
-    books = world.state.books
-    assert books is not None
-    book = books.queues.get(event.queue)
+    capacity = world.state.capacity
+    book = capacity.queues.get(event.queue)
     if book is None or book.removed:
         assert refused, "a run in a queue that is not there"
         return
@@ -398,9 +393,9 @@ def _check_run(world: Watched, event: RunSubmitted, effects: list[Effect]) -> No
 def _check_submission(world: Watched, event: ActionSubmitted, before: Before, effects: list[Effect]) -> None:
     accepted = any(type(effect) is Record and effect.event is event for effect in effects)
     action = world.state.action(ActionKey(event.run, event.action))
-    if not accepted or event.cached is not None or action is None or world.state.books is None:
+    if not accepted or event.cached is not None or action is None:
         return
-    config = world.state.books.queues[action.profile.settings.queue].config
+    config = world.state.capacity.queues[action.profile.settings.queue].config
     assert not before.full or config.on_full == "wait", "a full queue let somebody in"
     if action.parent is None and config.overlap == "replace":
         mine = world.state.runs[event.run]

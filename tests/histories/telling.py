@@ -81,7 +81,7 @@ def story(outcome: Outcome) -> list[str]:
         lines.append(f"[{world.now - BEGAN:+.4g} s] {step}{doing}: {outcome.failure.message.split(chr(10), 1)[0]}")
         for run in world.state.runs.values():
             for action in run.actions.values():
-                reason = world.state.books.reason(action, world.now) if world.state.books is not None else None
+                reason = world.state.admission.reason(action, world.now)
                 lines += [f"    {line}" for line in why(action, world.now, reason)]
     return [_named(outcome.player, line) for line in lines]
 

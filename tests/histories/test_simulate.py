@@ -165,16 +165,16 @@ def test_preemptions_that_are_charged_to_retries_are_found(monkeypatch: pytest.M
 
 
 def test_a_place_that_is_not_given_back_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The books say one runs where none does."""
-    right = capacity.Ledger.vacate
+    """A pool says that one runs where none does."""
+    right = capacity.Capacity.vacate
 
-    def wrong(self: capacity.Ledger, action: Action) -> None:
+    def wrong(self: capacity.Capacity, action: Action) -> None:
         pool = self.pools.get(action.occupies)
         right(self, action)
         if pool is not None and action.preemptions:
             pool.running += 1
 
-    monkeypatch.setattr(capacity.Ledger, "vacate", wrong)
+    monkeypatch.setattr(capacity.Capacity, "vacate", wrong)
     story = _found()
     assert "running is kept as 1, but is 0" in story
 

@@ -40,7 +40,7 @@ from flyteish._core.model.events import (
 from flyteish._core.model.ids import ActionKey, AttemptKey
 from flyteish._core.model.records import CHAIN_KEPT, TERMINAL, WITH_ATTEMPT, Action, End, Phase
 from flyteish._core.model.values import CheckpointRecord, Payload
-from flyteish._core.state import State
+from flyteish._core.state import ReplayState, State
 from flyteish._core.story import why
 from tests.core.world import World, facts_of
 from tests.histories import ends, promises
@@ -163,8 +163,7 @@ class Watched(World):
         index = next((n for n, each in enumerate(action.attempts) if each.generation == event.generation), None)
         if index is None:
             assert ends.ENDS[self.how].evidence.denied is not None, "an attempt is gone from the record"
-            assert self.state.books is not None
-            self.cooling[self.where] = self.now + self.state.books.pools[self.where].config.cooldown
+            self.cooling[self.where] = self.now + self.state.capacity.pools[self.where].config.cooldown
             self.counts["end no capacity"] += 1
             self._say("it never started, and nobody pays")
             expired = action.generation > event.generation  # and began another wait, in the same moment
@@ -192,8 +191,6 @@ class Watched(World):
 
     def _check_waiting(self) -> None:
         """Nobody waits without a reason, a limit in time without its timer, or anything longer than it may."""
-        books = self.state.books
-        assert books is not None
         promises.check_lines(self)
         timers: promises.Timers = {}
         for timer in sorted(self.state.timers, reverse=True):
@@ -203,7 +200,7 @@ class Watched(World):
                 if action.phase not in TERMINAL:
                     self._check_limits(action, timers)
                     if action.phase in _WAITS or action.waits_for_machine:
-                        reason = books.reason(action, self.now)
+                        reason = self.state.admission.reason(action, self.now)
                         assert reason is not None, f"{action!r} waits without a reason"
                         self.counts[f"reason {reason[0]}"] += 1
                         if action.stands == "line":
@@ -274,7 +271,7 @@ class Watched(World):
             self.how = self.where = ""
 
     def set_queue(self, queue: str, state: str) -> None:
-        if self.state.books is not None and queue in self.state.books.queues:
+        if queue in self.state.capacity.queues:
             self.orders[queue] = state
         self.tell(QueueStateSet(queue, state))
 
@@ -321,7 +318,7 @@ class Watched(World):
         """The journal, read back as it was written."""
         for at, event in self.journal[len(self._read) :]:
             self._read.append(_DECODE.decode(_ENCODE.encode(Entry(at, event))))
-        state = State()
+        state = ReplayState()
         for entry in self._read:
             state = replay(state, entry.event, entry.at)
         return state

@@ -77,8 +77,7 @@ def holdings(session: Session) -> dict[str, int]:
     machinery = session._machinery
     assert machinery is not None
     controller, inline = machinery.controller, machinery._inline
-    books = controller.state.books
-    assert books is not None
+    capacity = controller.state.capacity
     places: dict[str, Any] = {
         "handles": session._runs._handles,
         "scopes": session._runs._scopes,
@@ -92,7 +91,7 @@ def holdings(session: Session) -> dict[str, int]:
         "runs": controller.state.runs,
         "attempts": inline._attempts,
         "jobs": inline._threads._jobs,
-        "entering": [action for book in books.queues.values() for action in book.door],
+        "entering": [action for book in capacity.queues.values() for action in book.door],
     }
     return {name: len(place) for name, place in places.items() if len(place)}
 

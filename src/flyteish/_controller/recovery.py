@@ -19,12 +19,11 @@ from flyteish._core.model.records import TERMINAL, RunRecord
 from flyteish._core.model.settings import SILENT, Opinions
 from flyteish._core.replay import state_of
 from flyteish._core.state import State
-from flyteish._core.wording import did_you_mean, size
+from flyteish._core.wording import did_you_mean
 from flyteish._worker.loader import Loader
 from flyteish.errors import (
     ConfigurationError,
     RunNotFoundError,
-    SerializationError,
     TaskNotImportableError,
     UnknownQueueError,
 )
@@ -100,15 +99,6 @@ def check_name(name: str | None) -> None:
         raise ConfigurationError(
             f"name={name!r} in with_runcontext() is not accepted: expected up to 100 letters, digits, '-', '_' and "
             "'.', the first a letter or a digit"
-        )
-
-
-def check_size(task: Any, data: bytes, most: int) -> None:
-    """Raises SerializationError where a root task's encoded arguments are larger than what is accepted."""
-    if len(data) > most:
-        raise SerializationError(
-            f"{task.name}(): the arguments take {size(len(data))}, more than max_value_size accepts "
-            f"({size(most)}); pass a flyteish.io.File or Dir, which travel by reference"
         )
 
 

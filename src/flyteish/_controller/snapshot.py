@@ -58,9 +58,8 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 def snapshot(state: State, now: float) -> Snapshot:
-    """The books as another process may see them."""
-    assert state.books is not None
-    books = state.books
+    """Queues and pools as another process may see them."""
+    capacity = state.capacity
     queues = tuple(
         QueueSnapshot(
             name=name,
@@ -71,7 +70,7 @@ def snapshot(state: State, now: float) -> Snapshot:
             active_runs=book.active_runs,
             pools=tuple(pool.config.name for pool in book.pools),
         )
-        for name, book in books.queues.items()
+        for name, book in capacity.queues.items()
     )
     pools = tuple(
         PoolSnapshot(
@@ -85,7 +84,7 @@ def snapshot(state: State, now: float) -> Snapshot:
             price_per_hour=book.prices.latest,
             **_rounded(book.memory.record(now)),
         )
-        for name, book in books.pools.items()
+        for name, book in capacity.pools.items()
     )
     return Snapshot(now, queues, pools, _reasons(state, now))
 
@@ -96,14 +95,13 @@ def _rounded(record: Record) -> dict[str, Any]:
 
 
 def _reasons(state: State, now: float) -> dict[str, tuple[str, int]]:
-    assert state.books is not None
     found: dict[str, tuple[str, int]] = {}
-    for book in state.books.queues.values():
+    for book in state.capacity.queues.values():
         for line in book.lines.values():
-            head = line.head()
+            head = line.first()
             if head is None or len(found) >= REASONS_SHOWN:
                 continue
-            reason = state.books.reason(head, now)
+            reason = state.admission.reason(head, now)
             if reason is not None:
                 found[f"{head.run}/{head.id}"] = (reason[0].value, reason[1])
     return found

@@ -1,6 +1,6 @@
 """What must hold between any two events, checked against the state itself: used by tests, after every event.
 
-Works everything out anew from the facts and compares it with what the books say. Must not know how the state came
+Works everything out anew from the facts and compares it with what is counted. Must not know how the state came
 about; the rules that concern a whole history are the tests' to check.
 """
 
@@ -14,9 +14,9 @@ from flyteish._core.model.queues import SPOT
 from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, End, Phase, RunRecord
 from flyteish._core.model.resources import NO_AMOUNTS, Amounts
 from flyteish._core.rules.retries import most_attempts
-from flyteish._core.scheduling.admission import Books
-from flyteish._core.scheduling.queue_state import PoolBook, QueueBook, Reason
-from flyteish._core.state import State
+from flyteish._core.scheduling.capacity import Capacity
+from flyteish._core.scheduling.queue_state import PoolState, QueueState, Reason
+from flyteish._core.state import ReplayState, State
 from flyteish._core.story import attempt_lines
 from flyteish._core.transitions.phases import COUNTED
 
@@ -38,21 +38,22 @@ def check(state: State, now: float | None = None, tightened: Collection[str] = (
     Raises:
         AssertionError: says what is broken, with the action's story where it is about one.
     """
+    live = not isinstance(state, ReplayState)
     for run in state.runs.values():
         _check_run(run)
         for action in run.actions.values():
             _check_action(action)
             _check_history(action)
             _check_family(state, run, action)
-            if state.books is not None:
+            if live:
                 _check_place(action)
-    if state.books is not None:
+    if live:
         everybody = [action for run in state.runs.values() for action in run.actions.values()]
-        _check_books(state.books, everybody, state.runs)
-        over = {name: what for name, what in exceeded(state.books).items() if name not in tightened}
-        _must(not over, "books", f"limits are exceeded: {over}")
+        _check_counts(state.capacity, everybody, state.runs)
+        over = {name: what for name, what in exceeded(state.capacity).items() if name not in tightened}
+        _must(not over, "all queues", f"limits are exceeded: {over}")
         if now is not None:
-            _check_nobody_idles(state.books, now)
+            _check_nobody_idles(state, now)
 
 
 def _must(holds: bool, about: object, what: str) -> None:
@@ -144,7 +145,7 @@ def _check_family(state: State, run: RunRecord, action: Action) -> None:
         _must(action.phase in TERMINAL or parent.phase not in TERMINAL or told, action, "it outlives its parent")
     children = [run.actions[child] for child in action.children or ()]
     _must(all(child.phase not in TERMINAL for child in children), action, "lists an ended child")
-    if action.phase in WITH_ATTEMPT and state.books is not None:
+    if action.phase in WITH_ATTEMPT and not isinstance(state, ReplayState):
         awaited = sum(child.awaited_by == action.generation for child in children)
         _must(action.outstanding == awaited, action, f"outstanding={action.outstanding}, awaits {awaited}")
         _must((awaited > 0) == (action.phase is Phase.PARKED), action, f"awaits {awaited} children")
@@ -165,17 +166,17 @@ def _check_place(action: Action) -> None:
     _must(action.counted == (action.phase in COUNTED), action, f"counted={action.counted}")
 
 
-# -- the books -------------------------------------------------------------------------------------------------------
+# -- queues and pools ------------------------------------------------------------------------------------------------
 
 
-def _check_books(books: Books, everybody: list[Action], runs: dict[str, RunRecord]) -> None:
-    mine: dict[str, list[Action]] = {name: [] for name in books.queues}
+def _check_counts(capacity: Capacity, everybody: list[Action], runs: dict[str, RunRecord]) -> None:
+    mine: dict[str, list[Action]] = {name: [] for name in capacity.queues}
     for action in everybody:
         if action.enlisted or action.occupies:
             mine[action.profile.settings.queue].append(action)
-    for name, book in books.queues.items():
+    for name, book in capacity.queues.items():
         _check_queue(book, mine[name], runs)
-    for pool in books.pools.values():
+    for pool in capacity.pools.values():
         inside = [action for action in everybody if action.occupies == pool.config.name]
         back = [a for a in everybody if a.stands == "return" and a.attempts[-1].pool == pool.config.name]
         _same(pool, "running", pool.running, len(inside))
@@ -183,10 +184,10 @@ def _check_books(books: Books, everybody: list[Action], runs: dict[str, RunRecor
         _same(pool, "used", pool.used, _sum(inside))
         _same(pool, "returners", pool.returners, len(back))
     eager = sum(action.stands in ("line", "return") for action in everybody)
-    _same("books", "eager", books.eager, eager)
+    _same("all queues", "eager", capacity.eager, eager)
 
 
-def _check_queue(book: QueueBook, mine: list[Action], runs: dict[str, RunRecord]) -> None:
+def _check_queue(book: QueueState, mine: list[Action], runs: dict[str, RunRecord]) -> None:
     inside = [action for action in mine if action.occupies]
     _same(book, "running", book.running, len(inside))
     _same(book, "ahead", book.ahead, _ahead(inside))
@@ -231,16 +232,16 @@ def _sum(actions: list[Action]) -> Amounts:
     return total
 
 
-def exceeded(books: Books) -> dict[str, str]:
+def exceeded(capacity: Capacity) -> dict[str, str]:
     """Where more runs than limits allow, and what.
 
     The keys are ``pool NAME``, ``queue NAME``, and of a queue ``runs of NAME`` and ``spot of NAME``.
     """
     found = {}
-    for name, pool in books.pools.items():
+    for name, pool in capacity.pools.items():
         if over := list(_over_pool(pool)):
             found[f"pool {name}"] = f"{pool!r}: {', '.join(over)}"
-    for name, book in books.queues.items():
+    for name, book in capacity.queues.items():
         if over := list(_over_queue(book)):
             found[f"queue {name}"] = f"{book!r}: {', '.join(over)}"
         share = book.config.spot_share * book.capacity
@@ -251,7 +252,7 @@ def exceeded(books: Books) -> dict[str, str]:
     return found
 
 
-def _over_pool(pool: PoolBook) -> Iterator[str]:
+def _over_pool(pool: PoolState) -> Iterator[str]:
     config = pool.config
     if config.capacity and pool.running > config.capacity + config.ahead:
         yield f"more attempts than capacity={config.capacity} and ahead={config.ahead}"
@@ -259,7 +260,7 @@ def _over_pool(pool: PoolBook) -> Iterator[str]:
         yield f"uses {pool.used}, more than {pool.limit}"
 
 
-def _over_queue(book: QueueBook) -> Iterator[str]:
+def _over_queue(book: QueueState) -> Iterator[str]:
     config = book.config
     if 0 < config.action_concurrency < book.running:
         yield f"more attempts than action_concurrency={config.action_concurrency}"
@@ -269,7 +270,7 @@ def _over_queue(book: QueueBook) -> Iterator[str]:
         yield f"${book.rate} per hour, more than spend_limit={config.spend_limit}"
 
 
-def _over_runs(book: QueueBook) -> Iterator[str]:
+def _over_runs(book: QueueState) -> Iterator[str]:
     config = book.config
     if 0 < config.run_concurrency < book.active_runs:
         yield f"{book.active_runs} active runs, more than run_concurrency={config.run_concurrency}"
@@ -277,24 +278,27 @@ def _over_runs(book: QueueBook) -> Iterator[str]:
         yield f"overlapping runs: {book.active_tasks}"
 
 
-def _check_nobody_idles(books: Books, now: float) -> None:
+def _check_nobody_idles(state: State, now: float) -> None:
     """Admission is done: whoever is first anywhere has a reason not to run."""
-    for book in books.queues.values():
+    capacity = state.capacity
+    for book in capacity.queues.values():
         _must(not book.entering or book.is_full(), book, "somebody is at its door, though it is not full")
         limit = book.config.run_concurrency
         kept = (limit and book.active_runs >= limit) or (book.config.on_full == "wait" and book.is_full())
-        _must(book.hold.head() is None or bool(kept), book, "a run could begin and does not")
-        for _, action in book.heads():
-            reason = books.reason(action, now)
+        _must(book.hold.first() is None or bool(kept), book, "a run could begin and does not")
+        for action in book.firsts():
+            reason = state.admission.reason(action, now)
             _must(reason is not None and reason[0] is not Reason.BEHIND_OTHERS, action, "could start and does not")
             if book.config.scheduling == "strict_fifo" and reason is not None and reason[0] in _BLOCKING:
                 break  # those behind it must not pass it
         for name in book.returning:
-            action_back = book.next_back(name)
+            action_back = book.first_back(name)
             if action_back is not None:
-                refused = book.no_way_back(action_back, books.pools[name]) or _kept_out(books.pools[name], action_back)
+                refused = book.no_way_back(action_back, capacity.pools[name]) or _kept_out(
+                    capacity.pools[name], action_back
+                )
                 _must(refused is not None, action_back, "could go on and does not")
 
 
-def _kept_out(pool: PoolBook, action: Action) -> Any:
+def _kept_out(pool: PoolState, action: Action) -> Any:
     return pool.no_way_back(action.profile.settings.amounts)

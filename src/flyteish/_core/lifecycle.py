@@ -39,7 +39,7 @@ from flyteish._core.model.events import (
     TimePassed,
     ValueTraced,
 )
-from flyteish._core.state import State
+from flyteish._core.state import ReplayState, State
 from flyteish._core.transitions import (
     attempts,
     engine_facts,
@@ -69,22 +69,18 @@ def apply(state: State, event: Event, now: float) -> tuple[State, list[Effect]]:
     _ROOMS[type(event)](state, event, now, effects)
     if timers and timers[0].at <= now:  # a run that is taken over may have limits that passed in between
         time_limits.take_due(state, now, effects)
-    books = state.books
-    if books is not None and (books.dirty or books.freed or books.roomy):
-        while books.roomy:
+    capacity = state.capacity
+    if capacity.dirty or capacity.freed or capacity.roomy:
+        while capacity.roomy:
             waiting.let_in(state, now)
-        for start in books.starts(now):
+        for start in state.admission.starts(now):
             attempts.start(state, start, now, effects)
     return state, effects
 
 
-def replay(state: State, event: RunEvent, at: float) -> State:
+def replay(state: ReplayState, event: RunEvent, at: float) -> ReplayState:
     """Take in a fact from the journal: no orders follow, everything was decided when it was new."""
-    books, state.books = state.books, None
-    try:
-        _ROOMS[type(event)](state, event, at, [])
-    finally:
-        state.books = books
+    _ROOMS[type(event)](state, event, at, [])
     return state
 
 

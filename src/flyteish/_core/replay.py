@@ -34,14 +34,14 @@ from flyteish._core.model.events import (
     ValueTraced,
 )
 from flyteish._core.model.records import Action, RunRecord
-from flyteish._core.state import State
+from flyteish._core.state import ReplayState
 from flyteish._core.wording import did_you_mean
 from flyteish.errors import RunNotFoundError
 
 
-def state_of(entries: Iterable[Entry]) -> State:
+def state_of(entries: Iterable[Entry]) -> ReplayState:
     """The state after these entries; no queues, no timers: only what happened."""
-    state = State()
+    state = ReplayState()
     for entry in entries:
         state = replay(state, entry.event, entry.at)
     return state

@@ -1,4 +1,4 @@
-"""Everything the core knows: the runs, the books of queues and pools, and the times it waits for.
+"""Everything the core knows: the runs, the queues and pools, and the times it waits for.
 
 A bag of records with the timers' order; it decides nothing. ``lifecycle`` is the only way to change it, and this must
 not know what its rules are.
@@ -13,7 +13,9 @@ from flyteish._core.model.ids import ActionKey
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.records import TERMINAL, Action, RunRecord
 from flyteish._core.rules.experience import Experience
-from flyteish._core.scheduling.admission import Books
+from flyteish._core.scheduling.admission import Admission
+from flyteish._core.scheduling.capacity import Capacity
+from flyteish._core.scheduling.replayed import ReplayAdmission, ReplayCapacity
 
 _FEW: Final = 1024
 """So many timers are never worth a look at whether somebody still waits for them."""
@@ -37,18 +39,17 @@ class Timer(NamedTuple):
 
 
 class State:
-    """What the core has been told so far, and nothing else.
-
-    ``books`` is None in replay: a journal is read for what happened, and admission has already decided.
-    """
+    """What the core has been told so far, and nothing else."""
 
     __slots__ = (
-        "_compact_at", "_numbers", "books", "experience", "movers", "moves_to", "runs", "timers", "unpaced", "watchers",
+        "_compact_at", "_numbers", "admission", "capacity", "experience", "movers", "moves_to", "runs", "timers",
+        "unpaced", "watchers",
     )  # fmt: skip
 
-    def __init__(self, books: Books | None = None) -> None:
+    def __init__(self, capacity: Capacity, admission: Admission) -> None:
         self.runs: dict[str, RunRecord] = {}
-        self.books = books
+        self.capacity = capacity
+        self.admission = admission
         self.timers: list[Timer] = []
         self.experience = Experience()
         self.watchers: dict[ActionKey, None] = {}
@@ -67,7 +68,8 @@ class State:
         cls, queues: tuple[Queue, ...], pools: tuple[Pool, ...], experience: Experience | None = None
     ) -> State:
         """A live state with these queues and pools, and what was learned before."""
-        state = cls(Books(queues, pools))
+        capacity = Capacity(queues, pools)
+        state = cls(capacity, Admission(capacity))
         if experience is not None:
             state.experience = experience
         return state
@@ -90,12 +92,11 @@ class State:
             self.moves_to[where] -= 1
 
     def remind(self, at: float, kind: str, action: Action | None, guard: int = 0, pool: str = "") -> None:
-        """Come back to this at a time; nothing is due in replay."""
-        if self.books is not None:
-            self._numbers += 1
-            heappush(self.timers, Timer(at, self._numbers, kind, action.key if action else None, guard, pool))
-            if len(self.timers) > self._compact_at:
-                self._compact()
+        """Come back to this at a time."""
+        self._numbers += 1
+        heappush(self.timers, Timer(at, self._numbers, kind, action.key if action else None, guard, pool))
+        if len(self.timers) > self._compact_at:
+            self._compact()
 
     def _compact(self) -> None:
         """Drop what nobody waits for any more: a long limit on short tasks must not keep a timer for each of them."""
@@ -131,3 +132,16 @@ class State:
 
     def __repr__(self) -> str:
         return f"<State {len(self.runs)} runs, {len(self.timers)} timers>"
+
+
+class ReplayState(State):
+    """What a journal says: only what happened. Nothing is decided, nobody waits in a line, and nothing is due."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        capacity = ReplayCapacity()
+        super().__init__(capacity, ReplayAdmission(capacity))
+
+    def remind(self, at: float, kind: str, action: Action | None, guard: int = 0, pool: str = "") -> None:
+        """Nothing is due in replay."""

@@ -61,7 +61,7 @@ def why(action: Action, now: float, reason: tuple[str, int] | None = None) -> li
     Args:
         action: live, or folded from a journal.
         now: seconds since the epoch; for how long it has been waiting.
-        reason: what admission says of it (``Books.reason``): a typed reason and its place in line; None: unknown.
+        reason: what admission says of it (``Admission.reason``): a typed reason and its place in line; None: unknown.
     """
     lines = [summary_line(action), *_settings(action)]
     if action.cached:

@@ -149,9 +149,8 @@ class Keeper:
 
     def picture(self, state: State, now: float) -> Picture:
         """For forecasts: a copy, so that another thread may read it. On the controller's thread."""
-        assert state.books is not None
         learned = msgspec.msgpack.decode(msgspec.msgpack.encode(self.learned()), type=Learned)
-        queues = state.books.queues.items()
+        queues = state.capacity.queues.items()
         return Picture(learned, {name: book.running + book.waiting + book.held for name, book in queues})
 
     # -- forecasts ------------------------------------------------------------------------------------------------

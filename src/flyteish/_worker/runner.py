@@ -7,29 +7,26 @@ know which thread or process it is on, nor who asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document
-from flyteish._authoring.values.payloads import INLINE_BYTES
+from flyteish._authoring.values.payloads import is_light, may_stay, packed
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
-from flyteish._core.wording import size
 from flyteish.errors import BlobError, SerializationError
-from flyteish.interfaces import BlobStore, InlineLink, Order
 
 if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._worker.loader import Loadable
 
-#: Bytes. A larger result goes to the blob store, a smaller one travels in the message.
-INLINE_LIMIT: Final = INLINE_BYTES
-#: Bytes. A larger result is refused.
-MAX_RESULT: Final = 5 * 1024**3
+T = TypeVar("T")
 
 
 class AttemptStopped(BaseException):
@@ -55,41 +52,22 @@ class Stopping:
 Ending = tuple[WorkerEvidence, BaseException | None]
 
 
-def perform_sync(
-    order: Order,
-    task: Loadable,
-    link: InlineLink,
-    blobs: BlobStore,
-    feeds: Feeds,
-    context: AttemptContext | None = None,
-    *,
-    stop: Stopping | None = None,
-    inline_limit: int = INLINE_LIMIT,
-    max_result: int = MAX_RESULT,
-) -> Ending:
+def perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping) -> Ending:
     """Run a ``def`` task on this thread, in a copy of the current context variables.
 
     Args:
-        order: what to run.
+        attempt: the attempt that is to be run; closed when this returns.
         task: the loaded task.
-        link: the attempt's connection to the controller.
-        blobs: where large inputs and results are.
-        feeds: the ways into event loops of this process.
-        context: the attempt's context, where the engine made it already; closed when this returns.
         stop: how the engine says that it ends the attempt.
-        inline_limit: bytes of a result beyond which it goes to the blob store.
-        max_result: bytes of a result beyond which it is refused with ``SerializationError``.
 
     Returns:
         The evidence, and the exception object that user code raised, if any. Never raises, except
         ``AttemptStopped`` in the instant before it returns.
     """
-    attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
-    limits = (inline_limit, max_result)
-    return copy_context().run(_perform_sync, attempt, task, stop or Stopping(), limits)
+    return copy_context().run(_perform_sync, attempt, task, stop)
 
 
-def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limits: tuple[int, int]) -> Ending:
+def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping) -> Ending:
     blobs = attempt.blobs.blocking
     CURRENT.set(attempt)
     current_blobs.set(blobs)
@@ -104,9 +82,8 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
             raise AttemptStopped("stopped before it began")
         value = task.function(*args, **kwargs)
         user_code = stop.inside = False
-        result = _encoded(task, value, limits[1])
-        address = blobs.put(result) if len(result) > limits[0] else None
-        return WorkerEvidence(result=Payload(result if address is None else None, address, len(result))), None
+        result = task.signature.encode_result(value)
+        return WorkerEvidence(result=packed(result, task.name, "result", attempt.limits, blobs)), None
     except BaseException as exc:
         stop.inside = False
         return _failed(exc, user_code, stop, AttemptStopped)
@@ -114,18 +91,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping, limit
         attempt.close()
 
 
-async def perform_async(
-    order: Order,
-    task: Loadable,
-    link: InlineLink,
-    blobs: BlobStore,
-    feeds: Feeds,
-    context: AttemptContext | None = None,
-    *,
-    stop: Stopping | None = None,
-    inline_limit: int = INLINE_LIMIT,
-    max_result: int = MAX_RESULT,
-) -> Ending:
+async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping) -> Ending:
     """Run an ``async def`` task on the running loop; as ``perform_sync`` otherwise.
 
     Sets context variables, so it wants a task of its own. To stop it, set ``stop.requested``, then cancel it.
@@ -135,21 +101,27 @@ async def perform_async(
 
     from flyteish._async.bridge import Bridged
 
-    attempt = AttemptContext(order, link, blobs, feeds) if context is None else context
+    order, blobs = attempt.order, attempt.blobs
     outer = (CURRENT.set(attempt), current_blobs.set(blobs.blocking))
     pickling = let_pickle(order.scope.allow_pickle)
     user_code = False
     try:
         inputs = order.inputs
         data = inputs.data if inputs.data is not None else await blobs.get(_address(inputs))
-        args, kwargs = task.signature.decode_inputs(data)
+        if is_light(data):
+            args, kwargs = task.signature.decode_inputs(data)
+        else:
+            args, kwargs = await _beside(attempt.feeds, lambda: task.signature.decode_inputs(data), "inputs")
         user_code = True
-        value = await Bridged(task.function(*args, **kwargs), feeds.of(get_running_loop()).steppers)
+        value = await Bridged(task.function(*args, **kwargs), attempt.feeds.of(get_running_loop()).steppers)
         user_code = False
-        result = _encoded(task, value, max_result)
-        if len(result) <= inline_limit:
-            return WorkerEvidence(result=Payload(result, None, len(result))), None
-        return WorkerEvidence(result=Payload(None, await blobs.put(result), len(result))), None
+        # Taken down here: others may change the value before it is packed.
+        draft, limits = task.signature.draft_result(value), attempt.limits
+        del value
+        if may_stay(draft, limits.inline):  # most: not even an await
+            return WorkerEvidence(result=packed(draft, task.name, "result", limits, blobs.blocking)), None
+        pack = partial(packed, draft, task.name, "result", limits, blobs.blocking)
+        return WorkerEvidence(result=await _beside(attempt.feeds, pack, "result")), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -166,20 +138,16 @@ def _address(inputs: Payload) -> str:
     return inputs.blob
 
 
-def _encoded(task: Loadable, value: Any, max_result: int) -> bytes:
-    data = task.signature.encode_result(value)
-    if len(data) > max_result:
-        raise SerializationError(
-            f"{task.name}(): result of {size(len(data))} is larger than the {size(max_result)} "
-            "accepted; return a flyteish.io.File or Dir, which travel by reference"
-        )
-    return data
+async def _beside(feeds: Feeds, work: Callable[[], T], what: str) -> T:
+    from flyteish._async.feeds import beside_loop
+
+    return await beside_loop(feeds, work, f"flyteish {what}")
 
 
-def _failed(exc: BaseException, user_code: bool, stop: Stopping | None, ours: type[BaseException]) -> Ending:
+def _failed(exc: BaseException, user_code: bool, stop: Stopping, ours: type[BaseException]) -> Ending:
     if isinstance(exc, AttemptLeft):  # it may only be raised after a notice
         return WorkerEvidence(left=str(exc)), exc
-    if stop is not None and stop.requested:
+    if stop.requested:
         if isinstance(exc, ours):
             return WorkerEvidence(stopped=True), exc
         return WorkerEvidence(error=document(exc), stopped=True), exc

@@ -41,7 +41,7 @@ from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, per
 from flyteish._worker.variables import Variables
 from flyteish.blobs import open_blobs
 from flyteish.errors import BlobError, SerializationError
-from flyteish.interfaces import Notice, Order
+from flyteish.interfaces import Limits, Notice, Order
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,6 +52,7 @@ SIGTERM_SECONDS: Final = 30.0
 _LEFTOVER_SECONDS: Final = 1.0
 #: Seconds before an end that the blob store refused is claimed again.
 _CLAIM_AGAIN: Final = (0.5, 2.0, 8.0)
+_NO_SECRETS: Final[Mapping[str, str]] = {}
 _SIGTERM, _AGAIN = b"T", b"A"
 
 
@@ -102,7 +103,7 @@ class Worker:
             sys.path[:] = welcome.sys_path
         if welcome.argv is not None:
             sys.argv[:] = welcome.argv
-        self._limits = welcome.inline_limit, welcome.max_result
+        self._limits = Limits(welcome.inline_limit, welcome.max_result)
         self._scratch = None if welcome.scratch is None else Path(welcome.scratch, str(os.getpid()))
         self._blobs = open_blobs(welcome.blobs_url)
         self._loader = Loader(lambda: self._blobs.blocking)
@@ -140,14 +141,15 @@ class Worker:
     def _perform(self, order: Order, log: str | None) -> None:
         began = time.perf_counter()
         link = WorkerLink(order, self._connection.send, self._callbacks)
-        current = Current(order, AttemptContext(order, link, self._blobs, self._feeds, scratch=self._scratch))
+        context = AttemptContext(order, link, self._blobs, self._feeds, self._limits, scratch=self._scratch)
+        current = Current(order, context)
         self._current = current
         if self._output is None and log is not None:
             self._output = Output()
         if self._output is not None:
             self._output.begin(log)
         try:
-            evidence = self._evidence(order, current, link)
+            evidence = self._evidence(order, current)
         except AttemptStopped:
             evidence = WorkerEvidence(stopped=True)  # it came in the instant after the task was over
         finally:
@@ -189,13 +191,14 @@ class Worker:
                     self._tell(key, evidence, began)
                 return
 
-    def _evidence(self, order: Order, current: Current, link: WorkerLink) -> WorkerEvidence:
+    def _evidence(self, order: Order, current: Current) -> WorkerEvidence:
         task = self._loader.known(order.reference, order.task)
-        if task is None or order.secrets:
+        wanted = order.settings.secrets
+        if task is None or wanted:
             # Importing runs user code too: should it kill this process, the engine must know whose it was. And only
             # the attempt that it is at may ask for secrets.
             self._connection.send(m.Taken(order.key))
-        secrets = self._asked_for(order) if order.secrets else {}
+        secrets = self._asked_for(order) if wanted else _NO_SECRETS
         if secrets is None:
             return WorkerEvidence(stopped=True)
         self._variables.begin(order, secrets)
@@ -210,18 +213,8 @@ class Worker:
             self._begins(order)
         self._connection.send(m.Began(order.key))
         if order.is_async:
-            return self._on_loop(order, task, link, current)
-        return perform_sync(
-            order,
-            task,
-            link,
-            self._blobs,
-            self._feeds,
-            current.context,
-            stop=current.stop,
-            inline_limit=self._limits[0],
-            max_result=self._limits[1],
-        )[0]
+            return self._on_loop(task, current)
+        return perform_sync(current.context, task, current.stop)[0]
 
     def _asked_for(self, order: Order) -> Mapping[str, str] | None:
         """The values of its secrets; None where one is missing, so that it has to end."""
@@ -245,25 +238,15 @@ class Worker:
             assert not isinstance(limit, timedelta)  # a Timeout keeps seconds
             self._connection.give_up_at(self._running_at + limit)
 
-    def _on_loop(self, order: Order, task: Loadable, link: WorkerLink, current: Current) -> WorkerEvidence:
+    def _on_loop(self, task: Loadable, current: Current) -> WorkerEvidence:
         import asyncio  # here, since a worker that runs `def` tasks only needs none
 
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()
             asyncio.set_event_loop(self._loop)
         loop = self._loop
-        work = perform_async(
-            order,
-            task,
-            link,
-            self._blobs,
-            self._feeds,
-            current.context,
-            stop=current.stop,
-            inline_limit=self._limits[0],
-            max_result=self._limits[1],
-        )
-        current.task = mine = loop.create_task(work, name=f"flyteish {order.key}")
+        work = perform_async(current.context, task, current.stop)
+        current.task = mine = loop.create_task(work, name=f"flyteish {current.key}")
         if current.stop.requested:  # it came before there was a task to cancel
             mine.cancel()
         try:

@@ -58,8 +58,11 @@ class BlockingMemoryBlobs:
     # -- content ---------------------------------------------------------------------------------------------
 
     def put(self, content: Buffer | BinaryIO) -> str:
-        data = unchanging(content)
-        held = b"".join(chunks(content)) if data is None else bytes(data)
+        if isinstance(content, bytes):
+            held = content
+        else:
+            data = unchanging(content)
+            held = b"".join(chunks(content)) if data is None else bytes(data)
         return self._put(content_address(held), held)
 
     def put_path(self, path: Path) -> str:

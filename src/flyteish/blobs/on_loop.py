@@ -99,4 +99,9 @@ class LoopBlobs:
             yield from found
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if asyncio._get_running_loop() is self._loop:
+            work.close()
+            raise RuntimeError(
+                f"{self!r} was used on its own loop, which it would block for ever: await the store there"
+            )
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from flyteish.blobs import trees
@@ -50,16 +51,16 @@ def sweep(
     """
     forgotten = {ref.name for ref in store.references() if forget(ref) and (dry_run or _removed(store, ref))}
     wanted = _mentioned(store, forgotten if dry_run else ())
-    unwanted, freed = _sweep(store, wanted, keep, older_than, dry_run)
+    count, size = _sweep(store, list(store.contents()), wanted, keep, older_than, dry_run)
     for name in store.spaces():
-        space = store.space(name)
-        more = _sweep(space, wanted, lambda address, name=name: keep(f"{name}/{address}"), older_than, dry_run)  # type: ignore[misc]
-        unwanted, freed = unwanted + more[0], freed + more[1]
+        space, prefix = store.space(name), f"{name}/"
+        more = _sweep(space, list(space.contents()), wanted, partial(_within, prefix, keep), older_than, dry_run)
+        count, size = count + more.contents, size + more.size
         if not dry_run:
-            freed += _dissolve(space, older_than)
+            size += _dissolve(space, older_than)
     if not dry_run:
-        freed += store.tidy(older_than)
-    return Swept(unwanted, freed)
+        size += store.tidy(older_than)
+    return Swept(count, size)
 
 
 def supersede(store: BlockingBlobs, kept: Iterable[str], newest: str) -> int:
@@ -70,34 +71,34 @@ def supersede(store: BlockingBlobs, kept: Iterable[str], newest: str) -> int:
     contents = list(store.contents())
     written_at = next((each.written_at for each in contents if each.name == newest), 0.0)
     wanted = set(kept) | _mentioned(store)
-    freed = _delete(store, contents, wanted, lambda _: False, written_at, dry_run=False)[1]
-    return freed + store.tidy(written_at)
+    swept = _sweep(store, contents, wanted, lambda _: False, written_at, dry_run=False)
+    return swept.size + store.tidy(written_at)
 
 
-def _sweep(store: BlockingBlobs, wanted: set[str], keep: Keep, older_than: float, dry_run: bool) -> tuple[int, int]:
-    return _delete(store, list(store.contents()), wanted, keep, older_than, dry_run)
-
-
-def _delete(
+def _sweep(
     store: BlockingBlobs, contents: list[Stored], wanted: set[str], keep: Keep, older_than: float, dry_run: bool
-) -> tuple[int, int]:
-    def stays(found: Stored) -> bool:
-        return found.written_at >= older_than or found.name in inside or keep(found.name)
+) -> Swept:
+    inside: set[str] = set()
+    """What trees that stay are made of."""
 
-    inside = set(wanted)
-    folders, files = (
-        [each for each in contents if is_tree(each.name)],
-        [each for each in contents if not is_tree(each.name)],
-    )
-    old = [each for each in folders if not stays(each)]
-    gone = {each.name for each in old}
-    for each in folders:
-        if each.name not in gone:
-            inside |= _members(store, each.name)
-    old += [each for each in files if not stays(each)]
-    if dry_run:
-        return len(old), sum(each.size for each in old)
-    return len(old), store.delete([each.name for each in old], older_than)
+    def stays(found: Stored) -> bool:
+        name = found.name
+        return found.written_at >= older_than or name in wanted or name in inside or keep(name)
+
+    old: list[Stored] = []
+    for each in contents:
+        if is_tree(each.name):
+            if stays(each):
+                inside |= _members(store, each.name)
+            else:
+                old.append(each)
+    old += [each for each in contents if not is_tree(each.name) and not stays(each)]
+    size = sum(each.size for each in old) if dry_run else store.delete([each.name for each in old], older_than)
+    return Swept(len(old), size)
+
+
+def _within(prefix: str, keep: Keep, address: str) -> bool:
+    return keep(prefix + address)
 
 
 def _dissolve(space: BlockingBlobs, older_than: float) -> int:

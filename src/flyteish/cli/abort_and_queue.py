@@ -21,6 +21,7 @@ from flyteish._core.model.events import CancelRequested, Entry, RunRecovered
 from flyteish._core.model.ids import ROOT_ACTION
 from flyteish._core.model.records import TERMINAL
 from flyteish._core.replay import find_action, state_of
+from flyteish._core.state import State
 from flyteish.cli.exit_codes import ExitCode, UsageError
 from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records, split
@@ -107,7 +108,7 @@ def cancel_interrupted(records: Records, row: RunRow, reason: str) -> None:
 def cancelled(row: RunRow, entries: Iterable[Entry], reason: str, now: float) -> tuple[list[Entry], RunRow]:
     """What to journal for a run that is cancelled while nobody works on it, and its row from then on."""
     known = list(entries)
-    state = state_of(known)
+    state: State = state_of(known)
     added: list[Entry] = []
     last_at = max((entry.at for entry in known), default=now)
     for event in (RunRecovered(row.run, last_at=last_at), CancelRequested(row.run, ROOT_ACTION, reason)):

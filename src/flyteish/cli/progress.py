@@ -26,7 +26,7 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.records import TERMINAL, Action, End, Phase
 from flyteish._core.replay import describe
-from flyteish._core.state import State
+from flyteish._core.state import ReplayState
 
 _ORDINARY: Final = (AttemptAdmitted, CheckpointCommitted)
 _UNUSUAL: Final = (AttemptNoticed, CheckpointSkipped, LimitReached, CancelRequested, ControllerRestarted, RunRecovered)
@@ -50,7 +50,7 @@ class Progress:
 
     def __init__(self, run: str) -> None:
         self._run = run
-        self._state = State()
+        self._state = ReplayState()
         self._kinds: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         """Actions by kind: ``waiting``, ``spot``, ``on-demand`` (running there), and the phases of ended ones."""

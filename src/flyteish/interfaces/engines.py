@@ -142,9 +142,9 @@ class InlineReports(Protocol):
 class Limits(NamedTuple):
     """Bytes: how large values may be."""
 
-    inline: int
+    inline: int = 256 * 1024
     """Larger ones go by the blob store, smaller ones within messages and the journal."""
-    value: int
+    value: int = 1024**3
     """Larger ones are refused."""
 
 

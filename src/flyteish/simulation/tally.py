@@ -120,9 +120,10 @@ class Tally:
         world.sample_at = max(until, world.now + self._interval)
 
     def _note(self, world: VirtualWorld) -> None:
-        running, books = world.running, world.state.books
-        assert books is not None
-        waiting = sum(queue.waiting + queue.entering + queue.held + queue.returners for queue in books.queues.values())
+        running, capacity = world.running, world.state.capacity
+        waiting = sum(
+            queue.waiting + queue.entering + queue.held + queue.returners for queue in capacity.queues.values()
+        )
         self.timeline.append((world.now, running["spot"], running["on-demand"], waiting))
 
 

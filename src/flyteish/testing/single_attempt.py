@@ -17,7 +17,7 @@ from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
 from flyteish.blobs.memory import MemoryBlobStore
 from flyteish.errors import StaleAttemptError
-from flyteish.interfaces import BlobStore, Call, Notice, OnJournalled, OnOutcome, Order
+from flyteish.interfaces import BlobStore, Call, Limits, Notice, OnJournalled, OnOutcome, Order
 
 __all__ = ["Attempt", "attempt"]
 
@@ -36,7 +36,7 @@ class Attempt:
         self.fenced = False
         """Set it to have every further checkpoint refused, as for an attempt that was given up."""
         self.blobs = blobs
-        self.context = AttemptContext(order, self._link, blobs, Feeds())
+        self.context = AttemptContext(order, self._link, blobs, Feeds(), Limits())
 
     def notice(self, seconds: float = 120.0, kind: str = "terminate") -> None:
         """Give the interruption notice: the machine goes away in ``seconds``."""

@@ -16,7 +16,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload, TaskReference
 from flyteish.blobs.memory import MemoryBlobStore
-from flyteish.interfaces import BlobStore, Call, OnJournalled, OnOutcome, Order
+from flyteish.interfaces import BlobStore, Call, Limits, OnJournalled, OnOutcome, Order
 
 
 class ManualClock:
@@ -96,6 +96,7 @@ def attempt(
         link or RecordingLink(),
         MemoryBlobStore() if blobs is None else blobs,
         Feeds(),
+        Limits(),
         scratch=scratch,
         **clocks,
     )

@@ -21,7 +21,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Scope, Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, TaskReference
 from flyteish.blobs.memory import MemoryBlobStore
-from flyteish.interfaces import Call, OnJournalled, OnOutcome, Order, Outcome
+from flyteish.interfaces import Call, Limits, OnJournalled, OnOutcome, Order, Outcome
 
 RUN = "r0"
 
@@ -57,6 +57,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.blobs = MemoryBlobStore()
         self.feeds = Feeds()
+        self.limits = Limits()
         self.calls: list[Call] = []
         self.cancelled: list[tuple[int, str]] = []
         self.remembered: dict[str, Payload] = {}
@@ -80,7 +81,7 @@ class FakeLink:
         scope: Scope | None = None,
         traced: dict[str, Payload] | None = None,
     ) -> AttemptContext:
-        return AttemptContext(order(scope=scope, traced=traced), self, self.blobs, self.feeds)
+        return AttemptContext(order(scope=scope, traced=traced), self, self.blobs, self.feeds, self.limits)
 
     @contextmanager
     def running(self, **kwargs: Any) -> Iterator[AttemptContext]:
@@ -165,7 +166,7 @@ class FakeLink:
         answers: list[tuple[Outcome, BaseException | None]] = []
 
         def perform() -> None:
-            CURRENT.set(AttemptContext(order(call.profile.task), self, self.blobs, self.feeds))
+            CURRENT.set(AttemptContext(order(call.profile.task), self, self.blobs, self.feeds, self.limits))
             args, kwargs = task.signature.decode_inputs(unpack(call.inputs, self.blobs.blocking))
             try:
                 value = task.function(*args, **kwargs)
@@ -174,7 +175,7 @@ class FakeLink:
             except BaseException as error:
                 answers.append((failed(number, document(error)), error))
             else:
-                result = pack(task.signature.encode_result(value), self.blobs.blocking)
+                result = pack(task.signature.encode_result(value), self.limits.inline, self.blobs.blocking)
                 answers.append((Outcome(RUN, f"a{number}", "succeeded", result=result), None))
 
         # On a thread of its own, since the calling one may have a running loop.

@@ -22,7 +22,6 @@ import flyteish as flyte
 from flyteish._authoring.attempt.context import CURRENT
 from flyteish._authoring.tasks.calling import CLEANUP_SECONDS
 from flyteish._authoring.values.errors import document
-from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.settings import Level, Opinions, Scope, opinions
 from flyteish._core.model.values import ErrorDocument
 from flyteish.errors import (
@@ -37,7 +36,7 @@ from flyteish.errors import (
     StaleAttemptError,
     UnknownQueueError,
 )
-from flyteish.interfaces import Outcome
+from flyteish.interfaces import Limits, Outcome
 from tests.authoring.attempt.fake_link import RUN, FakeLink, as_task, failed
 
 env = flyte.TaskEnvironment("calls", queue="cpu", retries=2, interruptible=True)
@@ -211,15 +210,15 @@ def test_equal_calls_are_counted(inside: FakeLink) -> None:
 
 @as_task
 async def test_large_inputs_and_results_go_through_the_blob_store(inside: FakeLink) -> None:
-    """What is larger than 64 KiB travels as an address, with its size; the value arrives all the same."""
-    data = bytes(INLINE_BYTES + 1)
+    """What is larger than the session's limit travels as an address, with its size; the value arrives all the same."""
+    data = bytes(Limits().inline + 1)
     assert size(data) == data * 2
     assert await size_async(data) == data * 2
     assert size(b"ab") == b"abab"
     large, also_large, small = (call.inputs for call in inside.calls)
     assert large.data is None
     assert large.blob == also_large.blob is not None
-    assert large.size > INLINE_BYTES
+    assert large.size > Limits().inline
     assert (small.blob, small.data is None) == (None, False)
     assert inside.calls[0].digest != inside.calls[2].digest
 

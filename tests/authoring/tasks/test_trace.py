@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import flyteish as flyte
-from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish.errors import InputTypeError, StaleAttemptError, TaskDefinitionError
+from flyteish.interfaces import Limits
 from tests.authoring.attempt.fake_link import FakeLink, as_task
 
 env = flyte.TaskEnvironment("traces")
@@ -100,11 +100,11 @@ async def test_async_helpers_are_remembered_too() -> None:
     """Also values that are too large to travel inline."""
     link = FakeLink()
     with link.running():
-        values = await asyncio.gather(fetch(3), fetch(INLINE_BYTES + 1))
-    assert ran == [3, INLINE_BYTES + 1]
+        values = await asyncio.gather(fetch(3), fetch(Limits().inline + 1))
+    assert ran == [3, Limits().inline + 1]
     assert sorted(payload.blob is None for payload in link.remembered.values()) == [False, True]
     with link.running(traced=link.remembered):
-        assert await asyncio.gather(fetch(3), fetch(INLINE_BYTES + 1)) == values
+        assert await asyncio.gather(fetch(3), fetch(Limits().inline + 1)) == values
     assert len(ran) == 2
 
 

@@ -43,8 +43,7 @@ def key(world: World, run: str) -> AttemptKey:
 
 
 def reason(world: World, run: str) -> Reason | None:
-    assert world.state.books is not None
-    found = world.state.books.reason(action(world, run), world.now)
+    found = world.state.admission.reason(action(world, run), world.now)
     return None if found is None else found[0]
 
 

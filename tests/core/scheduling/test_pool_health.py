@@ -30,8 +30,7 @@ def world_of(pools: tuple[Pool, ...] = POOLS) -> World:
 
 
 def memory(world: World, pool: str) -> PoolMemory:
-    assert world.state.books is not None
-    return world.state.books.pools[pool].memory
+    return world.state.capacity.pools[pool].memory
 
 
 def attempt(world: World, run: str) -> Attempt:

@@ -28,7 +28,7 @@ from flyteish._core.model.records import Phase
 from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import Payload, Profile
-from flyteish._core.scheduling.admission import Reason
+from flyteish._core.scheduling.queue_state import Reason
 from flyteish.errors import ConfigurationError
 from tests.core.world import ROOT, World, profile
 
@@ -49,8 +49,7 @@ def finish(world: World, run: str, action: str = ROOT) -> None:
 
 
 def reason(world: World, run: str, action: str = ROOT) -> tuple[Reason, int] | None:
-    assert world.state.books is not None
-    return world.state.books.reason(world.state.runs[run].actions[action], world.now)
+    return world.state.admission.reason(world.state.runs[run].actions[action], world.now)
 
 
 def order(world: World) -> list[str]:
@@ -196,8 +195,7 @@ def test_spend_limit_is_kept_and_given_back() -> None:
     assert len(running(world)) == 3
     while world.live:
         world.end(next(iter(world.live)), DONE)
-    assert world.state.books is not None
-    assert world.state.books.queues["default"].rate == 0.0
+    assert world.state.capacity.queues["default"].rate == 0.0
 
 
 TWO_CPUS = Settings(resources=Resources(cpu=2))
@@ -337,13 +335,12 @@ def test_draining_lets_work_in_flight_finish() -> None:
     caller = next(iter(world.live))
     child = world.call(caller, profile(task="e.child"))
     assert len(world.refusals) == 1
-    assert world.state.books is not None
-    assert world.state.books.queues["default"].state == "draining"  # though its only root is parked
+    assert world.state.capacity.queues["default"].state == "draining"  # though its only root is parked
     finish(world, "r1", child)
     drained = [type(effect) for effect in world.tell(AttemptEnded(*caller, DONE))]
     world.live.clear()
     assert drained.count(QueueDrained) == 1
-    assert world.state.books.queues["default"].state == "drained"
+    assert world.state.capacity.queues["default"].state == "drained"
 
 
 def test_an_idle_queue_is_drained_at_once() -> None:
@@ -391,8 +388,7 @@ def test_a_removed_queue_finishes_and_goes_and_may_come_back() -> None:
     world.submit(profile(Settings(queue="old")))
     assert world.refusals[0].error == "UnknownQueueError"
     assert order(world) == ["r1", "r2"]
-    assert world.state.books is not None
-    assert "old" not in world.state.books.queues
+    assert "old" not in world.state.capacity.queues
     world.configure(Configured((Queue("default"), Queue("old")), (Pool("od"),)))
     world.submit(profile(Settings(queue="old")))
     assert running(world) == ["r4"]
@@ -415,8 +411,7 @@ def test_a_queue_of_unknown_pools_is_refused_and_nothing_changes() -> None:
     world = World()
     with pytest.raises(ConfigurationError, match=r"Queue\('q'\): pools=\['x'\].*od"):
         world.tell(Configured((Queue("q", pools=("x",)),), (Pool("od"),)))
-    assert world.state.books is not None
-    assert world.state.books.known() == ["default"]
+    assert world.state.capacity.known() == ["default"]
 
 
 # -- what a decision costs --------------------------------------------------------------------------------------------

@@ -261,8 +261,7 @@ def test_a_run_goes_on_though_its_queue_is_not_configured_any_more() -> None:
     assert world.refusals[-1].error == "UnknownQueueError"
     world.end(key_of(world, ROOT), DONE)
     assert world.state.runs["r1"].phase == "succeeded"
-    assert world.state.books is not None
-    assert "old" not in world.state.books.queues
+    assert "old" not in world.state.capacity.queues
 
 
 @pytest.mark.parametrize("notice, kept", [("terminate", True), ("relocate", True), ("rebalance", False), ("", False)])

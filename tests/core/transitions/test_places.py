@@ -40,7 +40,7 @@ def place(world: World, run: str) -> AttemptKey:
 def test_as_many_are_sent_ahead_as_the_pool_says() -> None:
     world = world_of(9)
     assert len(world.live) == 6
-    pool, queue = world.state.books.pools["workers"], world.state.books.queues["default"]  # type: ignore[union-attr]
+    pool, queue = world.state.capacity.pools["workers"], world.state.capacity.queues["default"]
     assert (pool.running, pool.ahead, queue.ahead, queue.waiting) == (6, 6, 6, 3)
     place(world, "r1")
     place(world, "r2")
@@ -51,7 +51,7 @@ def test_as_many_are_sent_ahead_as_the_pool_says() -> None:
 def test_what_waits_for_a_machine_is_shown_as_queued_and_says_why() -> None:
     world = world_of(1)
     assert (world.state.runs["r1"].phase, action(world, "r1").shown_phase) == ("queued", Phase.QUEUED)
-    reason = world.state.books.reason(action(world, "r1"), world.now)  # type: ignore[union-attr]
+    reason = world.state.admission.reason(action(world, "r1"), world.now)
     assert reason == (Reason.SENT_AHEAD, 0)
     told = "\n".join(why(action(world, "r1"), world.now + 3, reason))
     assert "queued" in told
@@ -149,7 +149,7 @@ def test_who_calls_a_task_has_its_machine() -> None:
     world.advance(5)
     world.call(key, profile(task="e.child"))
     assert action(world, "r1").attempts[0].placed_at == world.now
-    assert world.state.books.pools["workers"].running == 1  # type: ignore[union-attr]
+    assert world.state.capacity.pools["workers"].running == 1
     world.check_replay()
     world.settle()
 
@@ -175,7 +175,7 @@ def test_a_restart_keeps_who_waits_for_a_machine() -> None:
     second = action(world, "r2").attempt_key()
     world.advance(4)
     world.restart(survivors=[first, second])
-    pool = world.state.books.pools["workers"]  # type: ignore[union-attr]
+    pool = world.state.capacity.pools["workers"]
     assert (pool.running, pool.ahead) == (2, 1)
     world.advance(6)
     assert [world.live[key].stopped for key in (first, second)] == ["", "max_queued_time"]

@@ -44,7 +44,7 @@ def test_an_attempt_that_lives_keeps_its_place_its_generation_and_its_bill() -> 
     world.begin(key)
     world.advance(10)
     world.restart(survivors=[key])
-    pool = world.state.books.pools["od"]  # type: ignore[union-attr]
+    pool = world.state.capacity.pools["od"]
     assert (pool.running, list(world.live)) == (1, [key])
     world.advance(10)
     world.end(key, DONE)
@@ -181,7 +181,7 @@ def test_an_attempt_of_an_action_that_is_over_holds_its_place_until_it_has_let_g
     world.live[child].stopped = ""
     world.restart(survivors=[parent, child])
     assert world.live[child].stopped == "deadline"
-    assert world.state.books.pools["od"].running == 2  # type: ignore[union-attr]
+    assert world.state.capacity.pools["od"].running == 2
     world.settle()
 
 

@@ -26,7 +26,7 @@ from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.records import End, Phase
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
-from flyteish._core.scheduling.admission import Reason
+from flyteish._core.scheduling.queue_state import Reason
 from flyteish._core.state import State
 from tests.core.world import ROOT, World, profile
 
@@ -306,9 +306,8 @@ def test_never_means_never() -> None:
     """fallback='never' opts out of the stock-out rule: it waits."""
     world = spot_world(Settings(interruptible=SpotPolicy(fallback="never", max_spot_wait=5)))
     world.advance(1000)
-    assert world.state.books is not None
     root = world.state.runs["r1"].root_action
-    assert world.state.books.reason(root, world.now) == (Reason.NO_CAPACITY, 1)
+    assert world.state.admission.reason(root, world.now) == (Reason.NO_CAPACITY, 1)
 
 
 def test_a_machine_that_was_granted_before_the_stock_out_does_not_end_it() -> None:

@@ -126,6 +126,21 @@ async def test_a_thousand_attempts_each_end_once_and_on_both_workers(bench: Benc
     assert sum(isinstance(event, AttemptEnded) for event in bench.recorder.events) == 1000
 
 
+async def test_a_short_attempt_says_at_its_end_when_it_got_its_place(tmp_path: Path) -> None:
+    """Where more is sent ahead than there are places; elsewhere whoever is ordered has one."""
+    for ahead in (0, 8):
+        bench = Bench(tmp_path, ProcessesEngine(max_workers=1))
+        pools = {"local": Pool("local", capacity=1, ahead=ahead)}
+        await bench.engine.open(bench.opening._replace(pools=pools))
+        before = time.time()
+        order = bench.orders(jobs.double, 1)
+        bench.engine.start([order])
+        await bench.recorder.end(order)
+        (ended,) = bench.recorder.ends(order.key)
+        assert before <= ended.placed_at <= ended.running_at if ahead else ended.placed_at == 0
+        await bench.engine.close()
+
+
 async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:
     """What is too large for a message is stored; the evidence carries its address and size."""
     evidence = await bench.end(jobs.big, 1_000_000)
@@ -139,7 +154,7 @@ async def test_a_result_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     await bench.engine.open(bench.opening)
     evidence = await bench.end(jobs.big, 5000)
     await bench.engine.close()
-    assert "jobs.big(): result of 4.9 KiB is larger than the 2.0 KiB accepted" in evidence.error.message
+    assert "jobs.big(): result of 4.9 KiB, more than the 2.0 KiB accepted" in evidence.error.message
     assert evidence.error.final
 
 

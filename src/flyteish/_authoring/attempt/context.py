@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flyteish._async.feeds import Feeds
     from flyteish._authoring.attempt.checkpoint import Checkpoint
     from flyteish._authoring.attempt.interruption import Interruption
-    from flyteish.interfaces import BlobStore, InlineLink, Order
+    from flyteish.interfaces import BlobStore, InlineLink, Limits, Order
 
 
 class AttemptContext(AttemptState):
@@ -32,6 +32,7 @@ class AttemptContext(AttemptState):
         link: the connection to the controller.
         blobs: where values and checkpoints are.
         feeds: the ways into event loops; one per session or worker.
+        limits: how large values may be.
         clock: seconds that never go back, for durations. Default: ``time.monotonic``.
         wall: seconds since the epoch, for dates. Default: ``time.time``.
         scratch: folder below which the attempt's private one is made. Default: the system's.
@@ -47,12 +48,13 @@ class AttemptContext(AttemptState):
         link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
+        limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         scratch: Path | None = None,
     ) -> None:
-        super().__init__(order, link, blobs, feeds, clock=clock, wall=wall, scratch=scratch)
+        super().__init__(order, link, blobs, feeds, limits, clock=clock, wall=wall, scratch=scratch)
         self._checkpoint: Checkpoint | None = None
         self._interruption: Interruption | None = None
 

@@ -19,15 +19,30 @@ if TYPE_CHECKING:
     import logging
 
     from flyteish._async.feeds import Feeds
-    from flyteish.interfaces import BlobStore, InlineLink, Order
+    from flyteish._async.in_order import InOrder
+    from flyteish.interfaces import BlobStore, InlineLink, Limits, Order
 
 
 class AttemptState:
     """A running attempt, for the project's own modules. Thread-safe; ``close`` ends it."""
 
     __slots__ = (
-        "_lock", "_logger", "_occurrences", "_scratch", "_scratch_parent", "active", "blobs", "clock", "feeds", "link",
-        "order", "profiles", "started", "wall",
+        "_lock",
+        "_logger",
+        "_occurrences",
+        "_packing",
+        "_scratch",
+        "_scratch_parent",
+        "active",
+        "blobs",
+        "clock",
+        "feeds",
+        "limits",
+        "link",
+        "order",
+        "profiles",
+        "started",
+        "wall",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +51,7 @@ class AttemptState:
         link: InlineLink,
         blobs: BlobStore,
         feeds: Feeds,
+        limits: Limits,
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -45,6 +61,7 @@ class AttemptState:
         self.link: Final = link
         self.blobs: Final = blobs
         self.feeds: Final = feeds
+        self.limits: Final = limits
         self.clock: Final = clock
         self.wall: Final = wall
         self.started: Final = clock()
@@ -52,6 +69,7 @@ class AttemptState:
         self.active = True
         self._lock = threading.Lock()
         self._occurrences: dict[tuple[str, bytes], int] = {}
+        self._packing: InOrder | None = None
         self._scratch_parent = scratch
         self._scratch: Path | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
@@ -65,6 +83,16 @@ class AttemptState:
             extra = {"run": self.order.key.run, "action": self.order.key.action, "attempt": self.order.user_attempt}
             self._logger = logging.LoggerAdapter(logging.getLogger(f"flyteish.task.{self.order.task}"), extra)
         return self._logger
+
+    @property
+    def packing(self) -> InOrder:
+        """Where the large inputs of its calls are packed, in the order of the calls."""
+        with self._lock:
+            if self._packing is None:
+                from flyteish._async.in_order import InOrder
+
+                self._packing = InOrder("flyteish: packing values")
+            return self._packing
 
     def occurrence(self, task: str, digest: bytes) -> int:
         """How many equal calls this attempt made before: 0, 1, 2, ..."""

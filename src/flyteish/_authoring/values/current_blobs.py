@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from flyteish.interfaces import BlockingContent
 
 #: Bytes. Smaller content (of an array, a frame, a pickle) travels inside the value; larger is shared by
-#: address, so that a fan-out over one big array stores it once.
+#: address, so that a fan-out over one big array stores it once. A part of the encoding and no setting: equal values
+#: have equal bytes, by which calls are known again and results are cached, however a session is configured.
 INLINE_LIMIT = 64 * 1024
 
 

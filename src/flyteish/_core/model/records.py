@@ -184,7 +184,7 @@ class Action(msgspec.Struct, gc=False):
     """Where its ticket counts: ``door`` (the queue is full), ``hold`` and ``overlap`` (a root whose run may not
     begin yet), ``line``, ``return`` (a parent that waits for its place back)."""
     enlisted: bool = False
-    """Its queue's books know it."""
+    """Its queue knows it."""
     counted: bool = False
     """Counts to its queue's ``depth``."""
     occupies: str = ""

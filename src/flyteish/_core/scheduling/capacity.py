@@ -1,4 +1,4 @@
-"""Who stands where and who holds what: the one set of books over all queues and pools.
+"""Who stands where and who holds what: all queues and pools together, as they are configured now.
 
 Keeps counts and lines exact, whoever comes and goes; decides nothing: who starts is ``admission``'s business,
 what an action becomes is ``lifecycle``'s.
@@ -10,23 +10,28 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import Final
 
-from flyteish._core.model.queues import SPOT
+from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.model.records import Action, RunRecord
 from flyteish._core.model.resources import NO_AMOUNTS
-from flyteish._core.scheduling.queue_state import PoolBook, QueueBook
+from flyteish._core.scheduling.queue_state import PoolState, QueueState
+from flyteish._core.scheduling.waiting_lines import WaitingLine
+from flyteish.errors import ConfigurationError
 
 # Tickets of those at the head are lower than all others, so that tickets alone order the heads of two lines.
 _AHEAD: Final = 1 << 62
 
 
-class Ledger:
-    """The queues' and pools' books, kept together: one action's coming or going is written in all of them at once."""
+class Capacity:
+    """All queues and pools, kept together: one action's coming or going is written in all of them at once.
 
-    __slots__ = ("_polite", "_tickets", "dirty", "eager", "freed", "pools", "queues", "roomy")
+    Changes of configuration apply at once and kill nothing that runs.
+    """
 
-    def __init__(self) -> None:
-        self.queues: dict[str, QueueBook] = {}
-        self.pools: dict[str, PoolBook] = {}
+    __slots__ = ("_tickets", "dirty", "eager", "freed", "pools", "queues", "roomy")
+
+    def __init__(self, queues: tuple[Queue, ...] = (), pools: tuple[Pool, ...] = ()) -> None:
+        self.queues: dict[str, QueueState] = {}
+        self.pools: dict[str, PoolState] = {}
         self.eager = 0
         """Actions in lines and parents that want their place back: with nobody waiting, nothing needs deciding."""
         self.roomy: dict[str, None] = {}
@@ -36,12 +41,11 @@ class Ledger:
         """Queues in which somebody new waits, or has more room."""
         self.freed: dict[str, None] = {}
         """Pools with more room."""
-        self._polite: dict[str, None] = {}
-        """Queues in which somebody stood back for another queue's returning parent."""
+        self.configure(queues, pools)
 
     # -- counts -------------------------------------------------------------------------------------------------
 
-    def enlist(self, action: Action) -> QueueBook:
+    def enlist(self, action: Action) -> QueueState:
         """From here on its queue knows of it, until it is struck off. Returns the queue's book."""
         book = self.queues[action.profile.settings.queue]
         if not action.enlisted:
@@ -86,7 +90,7 @@ class Ledger:
         action.stands = "door"
         book.entering += 1
 
-    def next_inside(self, book: QueueBook) -> Action | None:
+    def next_inside(self, book: QueueState) -> Action | None:
         """The first of those at the door, who leaves it."""
         action = book.door.head()
         if action is not None:
@@ -103,13 +107,13 @@ class Ledger:
         if book.config.depth:
             self.roomy[book.config.name] = None  # one that is held may not count to the depth
 
-    def block_root(self, action: Action, book: QueueBook, task: str) -> None:
+    def block_root(self, action: Action, book: QueueState, task: str) -> None:
         """The root at the head of the hold steps aside until no run of its task is active."""
         book.hold.pop()
         heappush(book.blocked.setdefault(task, []), (action.ticket, action))
         action.stands = "overlap"
 
-    def unblock_root(self, book: QueueBook, task: str) -> None:
+    def unblock_root(self, book: QueueState, task: str) -> None:
         """The first of those blocked by a run of ``task`` goes to the head of the hold."""
         blocked = book.blocked.get(task)
         while blocked:
@@ -121,18 +125,26 @@ class Ledger:
         if not blocked:
             book.blocked.pop(task, None)
 
-    def leave_hold(self, action: Action, book: QueueBook) -> None:
+    def leave_hold(self, action: Action, book: QueueState) -> None:
         """The root at the head of the hold goes on from there."""
         book.hold.pop()
         self.withdraw(action)
 
-    def begin_run(self, run: RunRecord, book: QueueBook) -> None:
+    def announce_run(self, run: str, task: str, queue: str) -> None:
+        """A run of this task is in this queue from now on, whether it may begin yet or not."""
+        runs_of = self.queues[queue].runs_of
+        if task in runs_of:
+            runs_of[task][run] = None
+        else:
+            runs_of[task] = {run: None}
+
+    def begin_run(self, run: RunRecord, book: QueueState) -> None:
         """A run takes one of the queue's run places."""
         run.active = True
         book.active_runs += 1
         book.active_tasks[run.task] = book.active_tasks.get(run.task, 0) + 1
 
-    def finish_run(self, run: RunRecord, book: QueueBook) -> None:
+    def finish_run(self, run: RunRecord, book: QueueState) -> None:
         """The root is over: its run place is free, and so is its task's turn."""
         if run.active:
             run.active = False
@@ -178,6 +190,15 @@ class Ledger:
         action.ticket, action.stands = 0, ""
         self.dirty[book.config.name] = None
 
+    def leave_returning(self, action: Action, queue: QueueState, pool: PoolState) -> None:
+        """The first parent that waited for its place back there gets it."""
+        queue.returning[pool.config.name].popleft()
+        action.ticket, action.stands = 0, ""
+        queue.returners -= 1
+        pool.returners -= 1
+        self.eager -= 1
+        self.dirty[queue.config.name] = None  # it held others of its queue back
+
     def touch(self, queue: str) -> None:
         """Look at this queue again: a limit of it changed."""
         self.dirty[queue] = None
@@ -192,9 +213,18 @@ class Ledger:
 
     # -- places -------------------------------------------------------------------------------------------------
 
-    def occupy(self, action: Action, pool: PoolBook) -> None:
+    def admit(self, action: Action, book: QueueState, pool: PoolState) -> None:
+        """The head of a line, which was taken out of it, gets its place."""
+        action.ticket, action.stands = 0, ""
+        book.waiting -= 1
+        self.eager -= 1
+        self._occupy(action, book, pool)
+
+    def occupy(self, action: Action, pool: PoolState) -> None:
         """Count one attempt in its queue and pool."""
-        book = self.queues[action.profile.settings.queue]
+        self._occupy(action, self.queues[action.profile.settings.queue], pool)
+
+    def _occupy(self, action: Action, book: QueueState, pool: PoolState) -> None:
         config = pool.config
         action.occupies = config.name
         action.place_medium = config.medium
@@ -244,3 +274,107 @@ class Ledger:
         if self.eager:
             self.dirty[book.config.name] = None
             self.freed[pool.config.name] = None
+
+    # -- configuration ------------------------------------------------------------------------------------------
+
+    def configure(self, queues: tuple[Queue, ...], pools: tuple[Pool, ...], now: float = 0.0) -> None:
+        """Take on new limits; a queue or pool that still has work stays until it has none.
+
+        Raises:
+            ConfigurationError: a queue names a pool that is not there; nothing is changed.
+        """
+        names = {pool.name for pool in pools}
+        for queue in queues:
+            missing = [name for name in queue.pools if name not in names]
+            if missing:
+                expected = f"expected names of pools: {', '.join(sorted(names)) or 'there are none'}"
+                raise ConfigurationError(f"Queue({queue.name!r}): pools={missing!r} is not accepted: {expected}")
+        for pool_book in self.pools.values():
+            pool_book.removed = pool_book.config.name not in names
+        for pool in pools:
+            if pool.name in self.pools:
+                self.pools[pool.name].configure(pool, now)
+            else:
+                self.pools[pool.name] = PoolState(pool)
+        shapes = {name: _shape(book) for name, book in self.queues.items()}
+        self._configure_queues(queues)
+        self._wire()
+        for name, book in self.queues.items():
+            if name in shapes and shapes[name] != _shape(book):
+                self._line_up_anew(book)
+            self.dirty[name] = None
+
+    def _configure_queues(self, queues: tuple[Queue, ...]) -> None:
+        for queue in queues:
+            if queue.name in self.queues:
+                self.queues[queue.name].configure(queue)
+            else:
+                self.queues[queue.name] = QueueState(queue)
+        for name in self.queues.keys() - {queue.name for queue in queues}:
+            book = self.queues[name]
+            if book.is_idle:
+                del self.queues[name]
+            else:
+                book.state, book.removed = "draining", True
+
+    def _wire(self) -> None:
+        configured = [pool for pool in self.pools.values() if not pool.removed]
+        for book in self.queues.values():
+            named = [self.pools[name] for name in book.config.pools if not self.pools[name].removed]
+            # A removed queue whose pools went with it finishes its work wherever there is room.
+            book.wire(named or configured)
+        for pool in self.pools.values():
+            pool.feeders = [book for book in self.queues.values() if pool in book.pools]
+            pool.feeders.sort(key=lambda book: -book.config.priority)
+        self.reprice()
+
+    def reprice(self) -> None:
+        """Prices are others than before: look again at queues with a limit on them."""
+        on_demand = [pool for pool in self.pools.values() if pool.config.medium == ON_DEMAND and not pool.removed]
+        for book in self.queues.values():
+            own = [pool.prices.latest for pool in book.on_demand if pool.prices.latest]
+            anybodys = (pool.prices.latest for pool in on_demand if pool.prices.latest)
+            book.on_demand_price = min(own, default=0.0) or min(anybodys, default=0.0)
+            if book.config.spend_limit:
+                self.dirty[book.config.name] = None
+
+    def _line_up_anew(self, book: QueueState) -> None:
+        waiting = [action for line in book.lines.values() for action in line]
+        waiting.sort(key=lambda action: action.ticket)
+        book.lines = {}
+        for action in waiting:
+            book.line_for(action).add(action.ticket, action, at_head=action.ticket < 0)
+        outside, book.door = list(book.door), WaitingLine(fair=book.config.fairness == "round_robin")
+        for action in outside:
+            book.door.add(action.ticket, action, at_head=False)
+
+    def adopt_queue(self, queue: str) -> QueueState:
+        """A queue that unfinished work is in, though it may not be configured any more."""
+        book = self.queues.get(queue)
+        if book is None:
+            book = self.queues[queue] = QueueState(Queue(queue))
+            book.state, book.removed = "draining", True
+            self._wire()
+        return book
+
+    def adopt_pool(self, pool: str, medium: str) -> PoolState:
+        """A pool that a living attempt is in, though it may not be configured any more."""
+        book = self.pools.get(pool)
+        if book is None:
+            book = self.pools[pool] = PoolState(Pool(pool, medium=SPOT if medium == SPOT else ON_DEMAND))
+            book.removed = True
+            self._wire()
+        return book
+
+    def drop(self, book: QueueState) -> None:
+        """Its last work is done, and it is not configured any more."""
+        del self.queues[book.config.name]
+        self._wire()
+
+    def known(self) -> list[str]:
+        """Names of the configured queues."""
+        return sorted(name for name, book in self.queues.items() if not book.removed)
+
+
+def _shape(book: QueueState) -> tuple[str, str]:
+    return book.config.scheduling, book.config.fairness

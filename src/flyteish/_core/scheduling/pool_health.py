@@ -9,7 +9,7 @@ when that was.
 from __future__ import annotations
 
 import math
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
@@ -60,7 +60,7 @@ class PoolMemory:
 
     __slots__ = (
         "_asked", "_at", "_down", "_downs", "_lost", "_machine", "_preempted", "_preemptions", "_refused", "_since",
-        "_stock_outs", "_told", "_up", "_ups", "half_life", "held_until", "is_up",
+        "_stock_outs", "_up", "_ups", "half_life", "held_until", "is_up",
     )  # fmt: skip
 
     def __init__(self, half_life: float) -> None:
@@ -79,10 +79,9 @@ class PoolMemory:
         """Requests for machines that were answered, either way."""
         self._refused = 0.0
         self._preempted = 0.0
-        self._preemptions: deque[float] = deque(maxlen=MOST_COUNTED)
-        self._stock_outs: deque[float] = deque(maxlen=MOST_COUNTED)
-        self._told: tuple[tuple[int, int], str] = ((-1, -1), "")
-        """The latest counts that were put in words, and the words."""
+        self._preemptions: list[float] = []
+        """When they happened, the latest ``MOST_COUNTED``."""
+        self._stock_outs: list[float] = []
         self.is_up: bool | None = None
         """Whether spot could be had, last that was heard; None: nobody has tried."""
         self._since = 0.0
@@ -111,7 +110,7 @@ class PoolMemory:
             self._asked += 1.0
             self._refused += 1.0
             self._bound_asked()
-            self._stock_outs.append(now)
+            _append(self._stock_outs, now)
             self._hold(now)
         self.went(now)
 
@@ -148,7 +147,7 @@ class PoolMemory:
             self._lost += min(lost, seconds)
             self._preempted += 1.0
             self._bound_machine()
-            self._preemptions.append(now)
+            _append(self._preemptions, now)
             self._hold(now)
 
     def _fade(self, now: float) -> None:
@@ -217,10 +216,9 @@ class PoolMemory:
 
     def counts(self, now: float) -> tuple[int, int]:
         """Preemptions and stock-outs of the last ``half_life`` seconds (at most ``MOST_COUNTED`` of each)."""
-        for times in (self._preemptions, self._stock_outs):
-            while times and times[0] <= now - self.half_life:
-                times.popleft()  # time never goes back, so nobody will count it again
-        return len(self._preemptions), len(self._stock_outs)
+        since = now - self.half_life
+        preemptions, stock_outs = self._preemptions, self._stock_outs
+        return len(preemptions) - bisect_right(preemptions, since), len(stock_outs) - bisect_right(stock_outs, since)
 
     def record(self, now: float) -> Record:
         """Everything, at a moment."""
@@ -228,17 +226,12 @@ class PoolMemory:
 
     def words(self, now: float) -> str:
         """``3 preemptions and 2 stock-outs there in the last hour``: what is held against it."""
-        counts = preemptions, stock_outs = self.counts(now)
-        if counts == self._told[0]:
-            return self._told[1]
+        preemptions, stock_outs = self.counts(now)
         told = [_count(preemptions, "preemption")] if preemptions else []
         told += [_count(stock_outs, "stock-out")] if stock_outs else []
         if told:
-            text = f"{' and '.join(told)} there in the last {span(self.half_life)}"
-        else:
-            text = f"what happened there before the last {span(self.half_life)} is not forgotten yet"
-        self._told = counts, text
-        return text
+            return f"{' and '.join(told)} there in the last {span(self.half_life)}"
+        return f"what happened there before the last {span(self.half_life)} is not forgotten yet"
 
     def __repr__(self) -> str:
         up = {True: "up", False: "down", None: "unknown"}[self.is_up]
@@ -266,6 +259,12 @@ def passed_over(memories: Sequence[PoolMemory], already: Collection[PoolMemory],
     ]
     found.sort()
     return [memories[place] for _, place in found]
+
+
+def _append(times: list[float], now: float) -> None:
+    times.append(now)
+    if len(times) > MOST_COUNTED:
+        del times[0]
 
 
 def _count(number: int, what: str) -> str:

@@ -16,7 +16,7 @@ from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.model.records import Action
 from flyteish._core.model.resources import NO_AMOUNTS, Amounts
 from flyteish._core.scheduling.pool_health import PoolMemory
-from flyteish._core.scheduling.waiting_lines import Line, Place
+from flyteish._core.scheduling.waiting_lines import Place, WaitingLine
 
 # Sums of shares and prices are off by less than this, and no price or share is as small.
 _HAIR = 1e-9
@@ -43,7 +43,7 @@ class Reason(StrEnum):
     CHILDREN = "CHILDREN"
 
 
-class PoolBook:
+class PoolState:
     """A pool's configuration and what is in it now."""
 
     __slots__ = (
@@ -63,7 +63,7 @@ class PoolBook:
         """What its market says it can hold; None: as many as configured."""
         self.cooling_until = 0.0
         self.no_capacity_since: float | None = None
-        self.feeders: list[QueueBook] = []
+        self.feeders: list[QueueState] = []
         """Queues that feed it, by priority; those of equal priority take turns."""
         self.returners = 0
         """Parents that wait for their place back here."""
@@ -118,17 +118,17 @@ class PoolBook:
 
     def __repr__(self) -> str:
         size = self.config.capacity or "∞"
-        return f"<PoolBook {self.config.name} {self.config.medium} running={self.running}/{size}>"
+        return f"<PoolState {self.config.name} {self.config.medium} running={self.running}/{size}>"
 
 
-class QueueBook:
+class QueueState:
     """A queue's configuration, its lines and its counts."""
 
     __slots__ = (
         "active_runs", "active_tasks", "ahead", "blocked", "capacity", "config", "counted", "door", "enlisted",
         "entering", "held", "hold", "inside", "limit", "lines", "memories", "on_demand", "on_demand_price",
         "passed_over", "pools", "removed", "returners", "returning", "running", "runs_of", "spot", "spot_running",
-        "state", "takes_anything", "to_pass_over", "used", "waiting",
+        "state", "takes_anything", "used", "waiting",
     )  # fmt: skip
 
     def __init__(self, config: Queue) -> None:
@@ -137,15 +137,13 @@ class QueueBook:
         self.limit = _limit(config)
         self.removed = False
         """No longer configured: takes nothing new, and goes when its last work is done."""
-        self.pools: list[PoolBook] = []
-        self.spot: list[PoolBook] = []
-        self.on_demand: list[PoolBook] = []
+        self.pools: list[PoolState] = []
+        self.spot: list[PoolState] = []
+        self.on_demand: list[PoolState] = []
         self.memories: list[PoolMemory] = []
         """Of its spot pools, in their order."""
         self.passed_over: Sequence[PoolMemory] = ()
         """Of the spot pools that were left for last, for what happened there, when it last started an action."""
-        self.to_pass_over: Sequence[PoolMemory] = ()
-        """What ``passed_over`` becomes if an action is started now."""
         self.on_demand_price = 0.0
         """$ per hour of the on-demand machine that its work on spot is compared with; 0: none has a price."""
         self.takes_anything = False
@@ -153,13 +151,13 @@ class QueueBook:
         self.capacity = 0
         """What ``spot_share`` is a share of; 0: no fixed number."""
 
-        self.door = Line(fair=config.fairness == "round_robin")
+        self.door = WaitingLine(fair=config.fairness == "round_robin")
         """Those outside while it is full."""
-        self.hold = Line(fair=False)
+        self.hold = WaitingLine(fair=False)
         """Roots whose run may not begin yet: ``run_concurrency``."""
         self.blocked: dict[str, list[Place]] = {}
         """By task, as heaps: roots that an active run of the same task keeps from beginning (``overlap``)."""
-        self.lines: dict[object, Line] = {}
+        self.lines: dict[object, WaitingLine] = {}
         self.returning: dict[str, deque[Place]] = {}
         """By pool: parents that wait for their place back."""
 
@@ -180,7 +178,7 @@ class QueueBook:
         """Those of them that were sent ahead and have no machine yet."""
         self.spot_running = 0
         self.used = NO_AMOUNTS
-        self.inside: dict[PoolBook, int] = {}
+        self.inside: dict[PoolState, int] = {}
         """By pool: its running attempts there."""
         self.active_runs = 0
         self.active_tasks: dict[str, int] = {}
@@ -193,7 +191,7 @@ class QueueBook:
             self.state = "draining" if config.state == "drained" and not self.is_idle else config.state
         self.config, self.limit, self.removed = config, _limit(config), False
 
-    def wire(self, pools: list[PoolBook]) -> None:
+    def wire(self, pools: list[PoolState]) -> None:
         """Feed these pools, in this order of preference."""
         self.pools = pools
         self.spot = [pool for pool in pools if pool.config.medium == SPOT]
@@ -218,7 +216,7 @@ class QueueBook:
             return Reason.RETURNING_FIRST
         return self._over(action)
 
-    def no_way_back(self, action: Action, pool: PoolBook) -> Reason | None:
+    def no_way_back(self, action: Action, pool: PoolState) -> Reason | None:
         """Why a parent can't go on yet. It goes on in a held queue too; and where nothing else runs it always
         may, whatever the limits have been tightened to since it began: it can't wait for anybody."""
         config = self.config
@@ -242,12 +240,12 @@ class QueueBook:
         """$ per hour of what runs, at the prices of now."""
         return sum(count * pool.prices.latest for pool, count in self.inside.items())
 
-    def too_dear(self, pool: PoolBook, leaving: float = 0.0) -> bool:
+    def too_dear(self, pool: PoolState, leaving: float = 0.0) -> bool:
         """Whether one more attempt there would exceed ``spend_limit``, once what costs ``leaving`` has gone."""
         limit = self.config.spend_limit
         return bool(limit) and self.rate - leaving + pool.prices.latest > limit + _HAIR
 
-    def never_pays(self, pool: PoolBook) -> bool:
+    def never_pays(self, pool: PoolState) -> bool:
         """Whether ``spend_limit`` is below the pool's price for good: what a source says may change."""
         fixed = pool.config.fixed_price
         return fixed is not None and 0 < self.config.spend_limit < fixed
@@ -298,18 +296,27 @@ class QueueBook:
 
     # -- who stands where ---------------------------------------------------------------------------------------
 
-    def line_for(self, action: Action) -> Line:
-        """The line for the medium (and, where smaller work may pass, the size) of an action."""
-        key: object = action.wanted
+    def line_key(self, action: Action) -> object:
+        """Which line it stands in: that for its medium (and, where smaller work may pass, its size)."""
         if self.config.scheduling == "greedy_capacity":
-            key = (action.wanted, action.profile.settings.amounts)
+            return action.wanted, action.profile.settings.amounts
+        return action.wanted
+
+    def line_for(self, action: Action) -> WaitingLine:
+        """That line, made where nobody stands in it yet."""
+        key = self.line_key(action)
         line = self.lines.get(key)
         if line is None:
-            line = self.lines[key] = Line(fair=self.config.fairness == "round_robin")
+            line = self.lines[key] = WaitingLine(fair=self.config.fairness == "round_robin")
         return line
 
-    def heads(self) -> list[tuple[Line, Action]]:
-        """The head of each line, in the order in which they go."""
+    def firsts(self) -> list[Action]:
+        """The first of each line, in the order in which they go."""
+        found = [first for line in self.lines.values() if (first := line.first()) is not None]
+        return sorted(found, key=lambda action: (-action.profile.settings.priority, action.ticket))
+
+    def heads(self) -> list[tuple[WaitingLine, Action]]:
+        """The same with their lines; places that are not valid any more, and empty lines, are dropped."""
         if len(self.lines) == 1:
             [line] = self.lines.values()
             only = line.head()
@@ -327,8 +334,12 @@ class QueueBook:
             found.sort(key=lambda pair: (-pair[1].profile.settings.priority, pair[1].ticket))
         return found
 
-    def next_back(self, pool: str) -> Action | None:
+    def first_back(self, pool: str) -> Action | None:
         """The first parent that waits for its place back in this pool."""
+        return next((action for ticket, action in self.returning.get(pool, ()) if action.ticket == ticket), None)
+
+    def next_back(self, pool: str) -> Action | None:
+        """The same; places before it that are not valid any more are dropped."""
         places = self.returning.get(pool)
         while places:
             ticket, action = places[0]
@@ -343,10 +354,10 @@ class QueueBook:
         return not (self.enlisted or self.running)
 
     def __repr__(self) -> str:
-        return f"<QueueBook {self.config.name} {self.state} running={self.running} waiting={self.waiting}>"
+        return f"<QueueState {self.config.name} {self.state} running={self.running} waiting={self.waiting}>"
 
 
-def _descending(book: QueueBook) -> int:
+def _descending(book: QueueState) -> int:
     return -int(book.config.priority)
 
 

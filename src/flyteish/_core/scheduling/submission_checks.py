@@ -10,7 +10,8 @@ from typing import NamedTuple
 from flyteish._core.model.events import RunSubmitted
 from flyteish._core.model.records import Action
 from flyteish._core.model.resources import NO_AMOUNTS
-from flyteish._core.scheduling.admission import Books, PoolBook, QueueBook
+from flyteish._core.scheduling.capacity import Capacity
+from flyteish._core.scheduling.queue_state import PoolState, QueueState
 
 
 class Refusal(NamedTuple):
@@ -21,11 +22,11 @@ class Refusal(NamedTuple):
     message: str
 
 
-def check_run(books: Books, event: RunSubmitted) -> Refusal | None:
+def check_run(capacity: Capacity, event: RunSubmitted) -> Refusal | None:
     """Whether a run may begin: its queue exists, takes work, and allows another run of the task."""
-    book = books.queues.get(event.queue)
+    book = capacity.queues.get(event.queue)
     if book is None or book.removed:
-        return _unknown(books, event.queue, event.task)
+        return _unknown(capacity, event.queue, event.task)
     if book.state in ("draining", "drained"):
         return _draining(book, event.task)
     if book.config.overlap == "skip" and (active := book.runs_of.get(event.task)):
@@ -34,13 +35,13 @@ def check_run(books: Books, event: RunSubmitted) -> Refusal | None:
     return None
 
 
-def check_submission(books: Books, action: Action) -> Refusal | None:
+def check_submission(capacity: Capacity, action: Action) -> Refusal | None:
     """Whether an action may enter its queue."""
     settings = action.profile.settings
-    book = books.queues.get(settings.queue)
+    book = capacity.queues.get(settings.queue)
     # Work in flight finishes while a queue drains, and the children that it calls are part of it.
     if book is None or (book.removed and action.parent is None):
-        return _unknown(books, settings.queue, action.profile.task)
+        return _unknown(capacity, settings.queue, action.profile.task)
     if book.state == "drained" or (book.state == "draining" and action.parent is None):
         return _draining(book, action.profile.task)
     if book.config.on_full == "refuse" and book.is_full():
@@ -52,7 +53,7 @@ def check_submission(books: Books, action: Action) -> Refusal | None:
     return _never_fits(book, action)
 
 
-def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
+def _never_fits(book: QueueState, action: Action) -> Refusal | None:
     """Work that no state of the queue could start would wait for ever: say so now."""
     settings, task, queue = action.profile.settings, action.profile.task, book.config.name
     policy = settings.interruptible
@@ -77,14 +78,14 @@ def _never_fits(book: QueueBook, action: Action) -> Refusal | None:
     return None
 
 
-def _kind(pools: list[PoolBook]) -> str:
+def _kind(pools: list[PoolState]) -> str:
     return pools[0].config.medium
 
 
-def _unknown(books: Books, queue: str, task: str) -> Refusal:
-    known = ", ".join(books.known()) or "none"
+def _unknown(capacity: Capacity, queue: str, task: str) -> Refusal:
+    known = ", ".join(capacity.known()) or "none"
     return Refusal("UnknownQueueError", f"{task}: unknown queue {queue!r}; known queues: {known}")
 
 
-def _draining(book: QueueBook, task: str) -> Refusal:
+def _draining(book: QueueState, task: str) -> Refusal:
     return Refusal("ResourceExhaustedError", f"{task} refused: queue {book.config.name!r} is {book.state}")

@@ -70,7 +70,7 @@ class _PriorityClass:
             lines = going
 
 
-class Line:
+class WaitingLine:
     """One line of a queue: a priority class for each priority in use."""
 
     __slots__ = ("_classes", "_fair", "_priorities")
@@ -98,8 +98,12 @@ class Line:
             members.turn.append(run)
         line.append((ticket, action))
 
-    def head(self) -> Action | None:
+    def first(self) -> Action | None:
         """Who goes next, or None."""
+        return next(iter(self), None)
+
+    def head(self) -> Action | None:
+        """The same; places before it that are not valid any more are dropped."""
         while self._priorities:
             priority = self._priorities[-1]
             action = self._classes[priority].head()

@@ -35,7 +35,8 @@ from flyteish._core.model.records import (
 )
 from flyteish._core.model.values import ErrorDocument
 from flyteish._core.rules import attempt_ends, placement, retries
-from flyteish._core.scheduling.admission import PoolBook, Start
+from flyteish._core.scheduling.admission import Start
+from flyteish._core.scheduling.queue_state import PoolState
 from flyteish._core.state import State
 from flyteish._core.transitions import relocations
 from flyteish._core.transitions.engine_facts import has_machine, live_attempt, shows_that_it_runs
@@ -52,8 +53,7 @@ _NO_CAPACITY: Final = End.NO_CAPACITY
 def start(state: State, order: Start, now: float, effects: Effects) -> None:
     """Admission named a place: the attempt begins in it, or the parent goes on in it."""
     action, pool = order.action, order.pool.config
-    assert state.books is not None
-    book = state.books.queues[action.profile.settings.queue]
+    book = state.capacity.queues[action.profile.settings.queue]
     if order.returning:
         move(state, action, RUNNING)
         deliver_held(state, action, effects)
@@ -70,7 +70,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
     )  # fmt: skip
     admitted(state, event, now, effects)
     if event.ahead:
-        state.books.send_ahead(action)
+        state.capacity.send_ahead(action)
     effects.append(StartAttempt(action, action.generation, pool.name, pool.medium))
     if pool.medium == SPOT and action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)  # its start-up may take longer than it can afford
@@ -108,15 +108,14 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
     limit = action.profile.settings.timeout.max_runtime
     if limit is not None:
         state.remind(now + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
-    if state.books is not None:
-        _got_machine(state.books.pools[attempt.pool], attempt, now)
-        state.experience.started(action.profile.task, attempt.pool, now - attempt.placed_at)
+    _got_machine(state.capacity.pools[attempt.pool], attempt, now)
+    state.experience.started(action.profile.task, attempt.pool, now - attempt.placed_at)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
 
 
-def _got_machine(pool: PoolBook, attempt: Attempt, now: float) -> None:
+def _got_machine(pool: PoolState, attempt: Attempt, now: float) -> None:
     """There was one to be had in this pool when the attempt got it."""
     since = pool.no_capacity_since
     if pool.available == 0 or (since is not None and attempt.placed_at < since):
@@ -126,7 +125,7 @@ def _got_machine(pool: PoolBook, attempt: Attempt, now: float) -> None:
         pool.memory.got(now)
 
 
-def _remember(pool: PoolBook, attempt: Attempt, now: float) -> None:
+def _remember(pool: PoolState, attempt: Attempt, now: float) -> None:
     """What the end of a spot attempt says of its pool."""
     if not attempt.placed_at:
         return
@@ -150,30 +149,28 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         _bury(state, event, effects)
         return
     action, attempt = live
-    books = state.books
+    capacity = state.capacity
     if action.profile.settings.timeout.deadline is not None:
         state.settled(action)
     if not attempt.placed_at:
         _place_late(state, action, attempt, event, now)
     event = priced(state, event, attempt, now)
     effects.append(Record(now, event))
-    if books is not None:
-        if action.ticket:
-            books.withdraw(action)
-        books.vacate(action)
+    if action.ticket:
+        capacity.withdraw(action)
+    capacity.vacate(action)
     attempt.ended_at = now
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at
         action.rejections = 0
-        if books is not None:
-            _got_machine(books.pools[attempt.pool], attempt, now)
-            state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.placed_at)
+        _got_machine(capacity.pools[attempt.pool], attempt, now)
+        state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.placed_at)
     attempt.end, attempt.cause = attempt_ends.classify(event.evidence, attempt, action.rejections)
-    if attempt.medium == SPOT and books is not None and attempt.end is not _NO_CAPACITY:
-        _remember(books.pools[attempt.pool], attempt, now)
+    if attempt.medium == SPOT and attempt.end is not _NO_CAPACITY:
+        _remember(capacity.pools[attempt.pool], attempt, now)
     if attempt.end is _SUCCEEDED:
         action.result = event.evidence.result
-        if books is not None and attempt.running_at:
+        if attempt.running_at:
             since = max(attempt.running_at, attempt.last_checkpoint_at)
             state.experience.finished(action.profile.task, action.kept + now - since)
         end(state, action, SUCCEEDED, now, effects)
@@ -214,18 +211,21 @@ def _work_is_known(state: State, task: str, now: float, effects: Effects) -> Non
 
 def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
     """The event that ends an attempt, with the mean price of its life where that is not the price it began with."""
-    if state.books is not None:
-        price = _mean_price(state.books.pools[attempt.pool].prices, attempt, now)
-        if price is not None:
-            event = msgspec.structs.replace(event, price_per_hour=price)
-    if event.price_per_hour is not None:
-        attempt.price_per_hour = event.price_per_hour
+    if event.price_per_hour is None:
+        prices, since = state.capacity.pools[attempt.pool].prices, attempt.placed_at or now
+        if attempt.engine_facts is None and prices.was_steady(since):
+            return event
+        price = _mean_price(prices, since, attempt, now)
+        if price is None:
+            return event
+        event = msgspec.structs.replace(event, price_per_hour=price)
+    attempt.price_per_hour = event.price_per_hour
     return event
 
 
-def _mean_price(prices: Prices, attempt: Attempt, now: float) -> float | None:
+def _mean_price(prices: Prices, since: float, attempt: Attempt, now: float) -> float | None:
     """None: the price that is on record of it already."""
-    since, facts = attempt.placed_at or now, attempt.engine_facts
+    facts = attempt.engine_facts
     if facts is not None:
         if facts.price_per_hour is not None:
             return None  # its engine knows the price of its very machine
@@ -243,12 +243,11 @@ def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:
     action = run.actions.get(event.action) if run is not None else None
     if run is None or action is None or action.generation != event.generation or not action.occupies:
         return
-    assert state.books is not None
-    state.books.vacate(action)
+    state.capacity.vacate(action)
     run.zombies -= 1
     if run.forgotten and not run.zombies:
         del state.runs[run.id]
-    book = state.books.queues[action.profile.settings.queue]
+    book = state.capacity.queues[action.profile.settings.queue]
     note_drained(state, book, effects)
 
 
@@ -265,7 +264,7 @@ def failed(
     assert attempt.end is not None
     verdict = retries.decide(attempt.end, action, attempt.medium, error, chance)
     attempt.charged = verdict.charged
-    if state.books is not None and attempt.end in attempt_ends.OWN_DOING:
+    if attempt.end in attempt_ends.OWN_DOING:
         state.experience.failed(action.profile.task)
     if attempt.end is End.PREEMPTED:
         action.preemptions += 1
@@ -290,14 +289,12 @@ def _wait_again(state: State, action: Action, verdict: retries.Verdict, now: flo
     if action.phase is Phase.ENTERING:  # it keeps its place at the door: that is wait enough
         begin(state, state.runs[action.run], action, now)
     elif verdict.delay > 0:
-        if state.books is not None:
-            state.books.withdraw(action)
+        state.capacity.withdraw(action)
         move(state, action, Phase.BACKING_OFF)
         action.wait += 1
         state.remind(now + verdict.delay, "backoff", action, action.wait)
     else:
-        if state.books is not None:
-            state.books.withdraw(action)
+        state.capacity.withdraw(action)
         if action.phase is not Phase.QUEUED:
             move(state, action, Phase.QUEUED)
         begin(state, state.runs[action.run], action, now, verdict.at_head)
@@ -307,13 +304,12 @@ def _denied(state: State, action: Action, attempt: Attempt, now: float) -> None:
     """The pool had no capacity: the attempt never was; the pool is left alone for its cooldown."""
     action.attempts.pop()
     action.denials += 1
-    if state.books is not None:
-        pool = state.books.pools[attempt.pool]
-        if now >= pool.cooling_until and pool.config.medium == SPOT:
-            pool.memory.refused(now)  # those that were on their way when it was refused first say nothing new
-        pool.cooling_until = now + pool.config.cooldown
-        state.remind(pool.cooling_until, "cooldown", None, pool=attempt.pool)
-        ran_out(state, attempt.pool, now)
+    pool = state.capacity.pools[attempt.pool]
+    if now >= pool.cooling_until and pool.config.medium == SPOT:
+        pool.memory.refused(now)  # those that were on their way when it was refused first say nothing new
+    pool.cooling_until = now + pool.config.cooldown
+    state.remind(pool.cooling_until, "cooldown", None, pool=attempt.pool)
+    ran_out(state, attempt.pool, now)
     move(state, action, Phase.QUEUED)
     go_on(state, action, attempt.queued_at, now)
 
@@ -336,10 +332,9 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
     gap = now - max(attempt.running_at or attempt.placed_at, attempt.last_checkpoint_at)
     action.kept += max(0.0, gap - event.record.restore_seconds)
     attempt.last_checkpoint_at = now
-    if event.record.restore_seconds and state.books is not None:
+    if event.record.restore_seconds:
         state.experience.restored(action.profile.task, event.record.restore_seconds)
-    if state.books is not None:
-        state.experience.saved(action.profile.task, gap, event.record.save_seconds)
+    state.experience.saved(action.profile.task, gap, event.record.save_seconds)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)

@@ -1,6 +1,6 @@
 """The deadline rule applied to one action: what its situation is, and what the policy says about it.
 
-Gathers facts from the action, the books and experience for ``deadlines``, which decides. Keeps the amount of work with
+Gathers facts from the action, its queue and experience for ``deadlines``, which decides. Keeps the amount of work with
 the action once it is known, and who waits to know; must not change anything else: ``waits`` and ``relocations`` act on
 the answer (spec: attempts, "deadline-aware placement").
 """
@@ -17,7 +17,7 @@ from flyteish._core.model.records import Action, Attempt, Phase
 from flyteish._core.rules import placement
 from flyteish._core.rules.deadline_policies import POLICIES, Decision, Situation
 from flyteish._core.scheduling.pool_health import Stretches
-from flyteish._core.scheduling.queue_state import PoolBook, QueueBook
+from flyteish._core.scheduling.queue_state import PoolState, QueueState
 from flyteish._core.state import State
 
 SAFETY: Final = "deadline-safety"
@@ -36,22 +36,30 @@ MOST_LOOKS: Final = 1000
 
 def is_paced(state: State, action: Action) -> bool:
     """Whether the deadline rule applies: it has a deadline, may run on spot or on-demand, and its work is known."""
+    return _may_be_paced(state, action) and (action.work or _work(state, action)) > 0
+
+
+def take_up_work(state: State, action: Action) -> None:
+    """Keep with the action how much work it is, or remember that it waits to know: whoever succeeds first says it."""
+    if not action.work and _may_be_paced(state, action):
+        action.work = _work(state, action)
+        if not action.work:
+            state.unpaced.setdefault(action.profile.task, {})[action.key] = None
+
+
+def _may_be_paced(state: State, action: Action) -> bool:
     settings = action.profile.settings
     policy = settings.interruptible
-    if settings.timeout.deadline is None or policy is None or policy.deadline_policy == "off" or state.books is None:
+    if settings.timeout.deadline is None or policy is None or policy.deadline_policy == "off":
         return False
-    if not state.books.queues[settings.queue].takes_on_demand(settings.amounts):
-        return False  # fallback="never" where nothing is safer than spot
-    if not action.work:
-        action.work = _work(state, action, policy)
-        if not action.work:  # whoever succeeds first brings it back
-            state.unpaced.setdefault(action.profile.task, {})[action.key] = None
-    return action.work > 0
+    # Else it is fallback="never" where nothing is safer than spot.
+    return state.capacity.queues[settings.queue].takes_on_demand(settings.amounts)
 
 
-def _work(state: State, action: Action, policy: SpotPolicy) -> float:
+def _work(state: State, action: Action) -> float:
     """C(0): the author's estimate, else what was learned from earlier actions of the task; 0: not known."""
-    if policy.work is not None:
+    policy: SpotPolicy | None = action.profile.settings.interruptible
+    if policy is not None and policy.work is not None:
         return float(policy.work)  # type: ignore[arg-type]
     return state.experience.work(action.profile.task) or 0.0
 
@@ -66,9 +74,8 @@ def decide(state: State, action: Action, now: float, spot_free: bool) -> Decisio
 
 def situation(state: State, action: Action, now: float, spot_free: bool) -> Situation:
     """The facts that the policy goes by."""
-    assert state.books is not None
     assert action.deadline_at is not None
-    book = state.books.queues[action.profile.settings.queue]
+    book = state.capacity.queues[action.profile.settings.queue]
     attempt = action.attempts[-1] if action.phase is Phase.RUNNING else None
     work, saved = _saved(action)
     done = saved + _unsaved(attempt, now)
@@ -98,7 +105,7 @@ def situation(state: State, action: Action, now: float, spot_free: bool) -> Situ
     )
 
 
-def _seen_of_spot(book: QueueBook, now: float) -> Stretches | None:
+def _seen_of_spot(book: QueueState, now: float) -> Stretches | None:
     """What is remembered of the queue's spot: of several pools, of the one that has been up for the largest share."""
     found = [pool.memory.stretches(now) for pool in book.spot]
     if len(found) > 1:
@@ -111,7 +118,7 @@ def _absence(seen: Stretches) -> tuple[bool, float]:
     return seen.is_up is not True, seen.down_seconds / known if known else 1.0
 
 
-def _price_of_spot(book: QueueBook) -> float:
+def _price_of_spot(book: QueueState) -> float:
     """As a share of on-demand's; where a price is not known, what is usual."""
     spot = min((pool.prices.latest for pool in book.spot), default=0.0)
     on_demand = min((pool.prices.latest for pool in book.on_demand), default=0.0)
@@ -157,7 +164,7 @@ def _in_hand(action: Action) -> float:
 
 
 def spot_is_free(state: State, action: Action, now: float) -> bool:
-    """Whether a spot machine could be had now, as far as the books tell."""
+    """Whether a spot machine could be had now, as far as is known of its queue."""
     return _is_free(state, action, SPOT, now)
 
 
@@ -167,14 +174,13 @@ def on_demand_is_free(state: State, action: Action, now: float) -> bool:
 
 
 def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
-    assert state.books is not None
-    book = state.books.queues[action.profile.settings.queue]
+    book = state.capacity.queues[action.profile.settings.queue]
     if book.state == "held" or (medium == SPOT and book.spot_share_reached()):
         return False
     leaving = 0.0
     running = action.current
     if running is not None and action.occupies:
-        leaving = state.books.pools[action.occupies].prices.latest
+        leaving = state.capacity.pools[action.occupies].prices.latest
     amounts = action.profile.settings.amounts
     pools = [
         pool
@@ -194,12 +200,12 @@ def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
     return taken < places
 
 
-def _places(pool: PoolBook) -> float:
+def _places(pool: PoolState) -> float:
     bounds = [bound for bound in (pool.config.capacity or None, pool.available) if bound is not None]
     return min(bounds) - pool.running if bounds else math.inf
 
 
-def _waiting_for(book: QueueBook, medium: str, most: int) -> int:
+def _waiting_for(book: QueueState, medium: str, most: int) -> int:
     """Those in line for it that its queue would let in, as far as ``most``."""
     limit = book.config.action_concurrency
     if limit:
@@ -214,11 +220,10 @@ def may_leave_on_demand(state: State, action: Action, attempt: Attempt) -> bool:
     A planned move loses what was not saved, so only work that has saved in this very attempt is moved; that also
     bounds the number of moves of work that makes no progress.
     """
-    assert state.books is not None
     settings = action.profile.settings
     if attempt.last_checkpoint_at == 0 or attempt.rule == SAFETY or placement.choose(action).medium != SPOT:
         return False
-    return state.books.queues[settings.queue].takes_spot(settings.amounts)
+    return state.capacity.queues[settings.queue].takes_spot(settings.amounts)
 
 
 def patience(state: State, action: Action) -> float:
@@ -226,8 +231,7 @@ def patience(state: State, action: Action) -> float:
 
     Longer where the deadline is far away, so that nobody is looked at more than ``MOST_LOOKS`` times.
     """
-    assert state.books is not None
-    pools = state.books.queues[action.profile.settings.queue].pools
+    pools = state.capacity.queues[action.profile.settings.queue].pools
     known = [(pool.config.name, pool.config.assumed_startup) for pool in pools]
     budget = action.deadline_at - action.submitted_at if action.deadline_at is not None else 0.0
     return max(1.0, budget / MOST_LOOKS, state.experience.changeover(action.profile.task, known))

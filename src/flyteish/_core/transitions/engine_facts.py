@@ -111,12 +111,11 @@ def shows_that_it_runs(state: State, action: Action, now: float, effects: Effect
 
     A fact of its own, so that replay need not conclude it.
     """
-    if state.books is not None:
+    if action.occupies:
         placed(state, AttemptPlaced(*action.attempt_key()), now, effects)
 
 
 def has_machine(state: State, action: Action, at: float) -> None:
     """What was sent ahead has its machine from ``at`` on."""
-    if state.books is not None:
-        state.books.has_machine(action)
+    state.capacity.has_machine(action)
     action.attempts[-1].placed_at = at

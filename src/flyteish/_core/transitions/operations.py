@@ -25,8 +25,8 @@ Effects = list[Effect]
 
 def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, effects: Effects) -> None:
     """A market gives more or less; less takes nothing away from what runs."""
-    pool = state.books.pools.get(event.pool) if state.books is not None else None
-    if pool is None or state.books is None:
+    pool = state.capacity.pools.get(event.pool)
+    if pool is None:
         return  # it was configured away
     if pool.config.medium == SPOT and pool.available != event.available:
         if event.available == 0:
@@ -40,41 +40,39 @@ def pool_capacity_changed(state: State, event: PoolCapacityChanged, now: float, 
         pool.no_capacity_since = None
         if state.watchers:
             spot_came(state, event.pool, now, effects)
-    state.books.touch_pool(event.pool)
+    state.capacity.touch_pool(event.pool)
 
 
 def pool_price_changed(state: State, event: PoolPriceChanged, now: float, effects: Effects) -> None:
     """A pool costs more or less. What runs goes on, also over a ``spend_limit``; nothing is started over one."""
-    pool = state.books.pools.get(event.pool) if state.books is not None else None
-    if pool is None or state.books is None:
+    pool = state.capacity.pools.get(event.pool)
+    if pool is None:
         return  # it was configured away
     pool.prices.changed(event.price_per_hour, now)
-    state.books.reprice()
+    state.capacity.reprice()
 
 
 def queue_state_set(state: State, event: QueueStateSet, now: float, effects: Effects) -> None:
     """An operator holds, drains or activates a queue."""
-    book = state.books.queues.get(event.queue) if state.books is not None else None
-    if book is None or state.books is None:
+    book = state.capacity.queues.get(event.queue)
+    if book is None:
         effects.append(Refuse(ActionKey("", event.queue), "UnknownQueueError", f"unknown queue {event.queue!r}"))
         return
     # Drained is what a draining queue becomes, not what it can be told to be.
     book.state = "draining" if event.state == "drained" else event.state
     note_drained(state, book, effects)
-    state.books.touch(event.queue)
+    state.capacity.touch(event.queue)
 
 
 def configured(state: State, event: Configured, now: float, effects: Effects) -> None:
     """Queues and pools as they are from now on."""
-    books = state.books
-    if books is None:
-        return
-    books.configure(event.queues, event.pools, now)
-    for book in list(books.queues.values()):
+    capacity = state.capacity
+    capacity.configure(event.queues, event.pools, now)
+    for book in list(capacity.queues.values()):
         for task in list(book.blocked):
             while task in book.blocked:
-                books.unblock_root(book, task)
+                capacity.unblock_root(book, task)
         release_roots(state, book, now)
         change_lines(state, book, now)
-        books.roomy[book.config.name] = None
+        capacity.roomy[book.config.name] = None
         note_drained(state, book, effects)

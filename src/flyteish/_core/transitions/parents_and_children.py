@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flyteish._core.model.effects import Deliver, Effect, QueueDrained, RunEnded, StopAttempt
 from flyteish._core.model.records import PARKED, RETURNING, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
-from flyteish._core.scheduling.admission import QueueBook
+from flyteish._core.scheduling.queue_state import QueueState
 from flyteish._core.state import State
 from flyteish._core.transitions.engine_facts import shows_that_it_runs
 from flyteish._core.transitions.phases import move
@@ -25,14 +25,14 @@ def park(state: State, parent: Action, child: Action, now: float, effects: Effec
     parent.outstanding += 1
     if not parent.attempts[-1].placed_at:
         shows_that_it_runs(state, parent, now, effects)
-    books = state.books
-    if books is None or parent.phase is PARKED:
-        return
+    capacity = state.capacity
     if parent.phase is RETURNING:
-        books.withdraw(parent)
+        capacity.withdraw(parent)
         deliver_held(state, parent, effects)
-    move(state, parent, PARKED)
-    books.vacate(parent)
+        move(state, parent, PARKED)
+    elif parent.occupies:
+        move(state, parent, PARKED)
+        capacity.vacate(parent)
 
 
 def deliver_held(state: State, parent: Action, effects: Effects) -> None:
@@ -51,10 +51,10 @@ def child_ended(state: State, child: Action, effects: Effects) -> None:
         if parent.phase in WITH_ATTEMPT and child.awaited_by == parent.generation:
             child.awaited_by = 0
             parent.outstanding -= 1
-            if not parent.outstanding and parent.phase is PARKED and state.books is not None:
+            if not parent.outstanding and parent.phase is PARKED:
                 parent.held += (child.id,)
                 move(state, parent, RETURNING)
-                state.books.ask_to_return(parent)
+                state.capacity.ask_to_return(parent)
                 return
     effects.append(Deliver(child))
 
@@ -66,6 +66,17 @@ def end(state: State, action: Action, phase: Phase, now: float, effects: Effects
     """The action is over: its descendants are cancelled, its caller hears of it, its run may end."""
     run = state.runs[action.run]
     _leave(state, run, action, phase, now)
+    for gone in _end_descendants(state, run, action, now, effects) if action.children else (action,):
+        gone.children = None
+        child_ended(state, gone, effects)
+        _leave_queue(state, run, gone, now, effects)
+    if not run.open:
+        run.ended_at = now
+        effects.append(RunEnded(run.id, run.phase))
+
+
+def _end_descendants(state: State, run: RunRecord, action: Action, now: float, effects: Effects) -> list[Action]:
+    """Those of which nothing is alive are over at once; the action, and they after it."""
     ended = [action]
     for gone in ended:  # grows while it is walked: a chain of calls may be longer than Python's stack
         for child_id in sorted(gone.children) if gone.children else ():
@@ -73,14 +84,7 @@ def end(state: State, action: Action, phase: Phase, now: float, effects: Effects
             if _tell_to_stop(child, f"its parent {gone.phase.value.replace('_', ' ')}", effects):
                 _leave(state, run, child, Phase.ABORTED, now)
                 ended.append(child)
-        gone.children = None
-    for gone in ended:
-        child_ended(state, gone, effects)
-        if state.books is not None:
-            _leave_queue(state, run, gone, now, effects)
-    if not run.open:
-        run.ended_at = now
-        effects.append(RunEnded(run.id, run.phase))
+    return ended
 
 
 def cancel(state: State, action: Action, reason: str, now: float, effects: Effects) -> None:
@@ -102,8 +106,8 @@ def _tell_to_stop(action: Action, reason: str, effects: Effects) -> bool:
 
 
 def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: float) -> None:
-    if action.ticket and state.books is not None:
-        state.books.withdraw(action)
+    if action.ticket:
+        state.capacity.withdraw(action)
     move(state, action, phase)
     action.ended_at = now
     action.held = ()
@@ -115,15 +119,14 @@ def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: floa
 
 
 def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effects: Effects) -> None:
-    books = state.books
-    assert books is not None
-    books.strike_off(action)
-    book = books.queues.get(action.profile.settings.queue)
+    capacity = state.capacity
+    capacity.strike_off(action)
+    book = capacity.queues.get(action.profile.settings.queue)
     if book is None:
         return  # a cached result in a queue that is gone
     if action.parent is None:
         forget_overlap(state, run)
-        books.finish_run(run, book)
+        capacity.finish_run(run, book)
         release_roots(state, book, now)
     if book.state == "draining":
         note_drained(state, book, effects)
@@ -131,7 +134,7 @@ def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effec
 
 def forget_overlap(state: State, run: RunRecord) -> None:
     """The run no longer stands in the way of another of its task."""
-    book = state.books.queues.get(run.queue) if state.books is not None else None
+    book = state.capacity.queues.get(run.queue)
     runs = book.runs_of.get(run.task) if book is not None else None
     if book is not None and runs is not None:
         runs.pop(run.id, None)
@@ -139,10 +142,10 @@ def forget_overlap(state: State, run: RunRecord) -> None:
             del book.runs_of[run.task]
 
 
-def note_drained(state: State, book: QueueBook, effects: Effects) -> None:
+def note_drained(state: State, book: QueueState, effects: Effects) -> None:
     """A draining queue whose last work is done is drained; one that is not configured any more goes."""
     if book.state == "draining" and book.is_idle:
         book.state = "drained"
         effects.append(QueueDrained(book.config.name))
-        if book.removed and state.books is not None:
-            state.books.drop(book)
+        if book.removed:
+            state.capacity.drop(book)

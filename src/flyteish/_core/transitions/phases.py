@@ -45,5 +45,5 @@ def move(state: State, action: Action, phase: Phase) -> None:
         raise AssertionError(f"{action!r} cannot become {phase}; from there it may become {known}\n  {story}")
     action.phase = phase
     counts = phase in COUNTED
-    if counts is not action.counted and state.books is not None:
-        state.books.count(action, counts)
+    if counts is not action.counted:
+        state.capacity.count(action, counts)

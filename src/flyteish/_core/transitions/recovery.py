@@ -1,10 +1,10 @@
 """A new controller takes a run up: what still lives goes on where it is, what died with the old one is laid down.
 
 **How it works.** The journal is folded into a record, which ``RunLoaded`` gives to the live state. ``RunRecovered``
-then names the attempts that some engine still has. Those keep everything: generation, place (in the books too, which
-begin empty), notices, bill, limits in time; whatever they had been told (to stop, to move) they are told again, since
-nobody knows whether the order arrived. All other attempts ended with the old controller, at the last moment on record.
-Nobody pays for that, and the time without a controller is on no bill.
+then names the attempts that some engine still has. Those keep everything: generation, place, notices, bill, limits in
+time; whatever they had been told (to stop, to move) they are told again, since nobody knows whether the order arrived.
+All other attempts ended with the old controller, at the last moment on record. Nobody pays for that, and the time
+without a controller is on no bill.
 
 **Who goes on.** An action whose attempt lives just goes on. One without is started again if somebody waits for it: the
 root, for whom the program waits, and a child whose caller's attempt lives, since that attempt waits over a connection
@@ -82,31 +82,31 @@ def _recover(
 
 def _go_on(state: State, action: Action, now: float) -> None:
     """Its attempt keeps its place; a parent that waits for children holds none."""
-    books, attempt = state.books, action.attempts[-1]
+    capacity, attempt = state.capacity, action.attempts[-1]
     engine_facts(attempt).taken_up_at = now
-    if books is None:
-        return
-    pool = books.adopt_pool(attempt.pool, attempt.medium)
+    pool = capacity.adopt_pool(attempt.pool, attempt.medium)
     # If its start turns out to be in vain, it goes on with the wait that ended with it.
     action.queued_at = attempt.queued_at
     action.wanted, action.rule, action.why = attempt.medium, attempt.rule, attempt.why
+    capacity.occupy(action, pool)
+    if not action.occupies:
+        return
+    if not attempt.placed_at:
+        capacity.send_ahead(action)
+    capacity.count(action, True)
     if action.outstanding:
         move(state, action, Phase.PARKED)
-    else:
-        books.occupy(action, pool)
-        books.count(action, True)
-        if not attempt.placed_at:
-            books.send_ahead(action)
+        capacity.vacate(action)
 
 
 def _keep_run(state: State, run: RunRecord, root: Action) -> None:
     """It stands in the way of others of its task again, and holds its run place if it had begun."""
-    book = state.books.queues.get(root.profile.settings.queue) if state.books is not None else None
-    if book is None or state.books is None:
+    book = state.capacity.queues.get(root.profile.settings.queue)
+    if book is None:
         return
     book.runs_of.setdefault(run.task, {})[run.id] = None
     if root.phase is not Phase.DORMANT:
-        state.books.begin_run(run, book)
+        state.capacity.begin_run(run, book)
 
 
 def _keep_zombies(state: State, run: RunRecord, living: frozenset[tuple[str, int]], effects: Effects) -> None:
@@ -118,12 +118,12 @@ def _keep_zombies(state: State, run: RunRecord, living: frozenset[tuple[str, int
         attempt = action.attempts[-1]
         attempt.stop = attempt.stop or "cancelled"
         effects.append(StopAttempt(action.attempt_key(), attempt.pool, attempt.stop))
-        if state.books is not None:
-            state.books.adopt(action.profile.settings.queue)
-            state.books.occupy(action, state.books.adopt_pool(attempt.pool, attempt.medium))
-            if not attempt.placed_at:
-                state.books.send_ahead(action)
+        state.capacity.adopt_queue(action.profile.settings.queue)
+        state.capacity.occupy(action, state.capacity.adopt_pool(attempt.pool, attempt.medium))
+        if action.occupies:
             run.zombies += 1
+            if not attempt.placed_at:
+                state.capacity.send_ahead(action)
 
 
 def _tell_again(state: State, action: Action, now: float, effects: Effects) -> None:
@@ -150,9 +150,8 @@ def _tell_again(state: State, action: Action, now: float, effects: Effects) -> N
 
 
 def _enlist(state: State, action: Action) -> None:
-    if state.books is not None:
-        state.books.adopt(action.profile.settings.queue)
-        state.books.enlist(action)
+    state.capacity.adopt_queue(action.profile.settings.queue)
+    state.capacity.enlist(action)
     if action.deadline_at is not None:
         state.remind(action.deadline_at, "deadline", action)
 

@@ -20,7 +20,10 @@ Effects = list[Effect]
 
 def review(state: State, action: Action, now: float, effects: Effects) -> None:
     """Look at a running attempt, or one that starts up: move it, or say when to look again."""
-    if action.profile.settings.timeout.deadline is None or not deadline_pacing.is_paced(state, action):
+    if action.profile.settings.timeout.deadline is None:
+        return
+    deadline_pacing.take_up_work(state, action)
+    if not deadline_pacing.is_paced(state, action):
         return
     attempt = action.attempts[-1]
     if (
@@ -68,10 +71,8 @@ def _order(state: State, action: Action, attempt: Attempt, decision: Decision, n
 
 def order_again(state: State, action: Action, attempt: Attempt, effects: Effects) -> None:
     """The order to move, as it stands: the first time, and to a controller that cannot know whether it arrived."""
-    if state.books is None:
-        return
     state.moves(action, attempt.moving)
-    grace = state.books.pools[attempt.pool].config.grace
+    grace = state.capacity.pools[attempt.pool].config.grace
     effects.append(RelocateAttempt(action.attempt_key(), attempt.pool, grace))
 
 
@@ -91,8 +92,7 @@ def relocation_ordered(state: State, event: RelocationOrdered, now: float, effec
 
 def spot_came(state: State, pool: str, now: float, effects: Effects) -> None:
     """A spot pool has capacity: whoever runs on-demand for want of it is looked at again."""
-    assert state.books is not None
-    queues = {book.config.name for book in state.books.pools[pool].feeders}
+    queues = {book.config.name for book in state.capacity.pools[pool].feeders}
     for key in list(state.watchers):
         action = state.action(key)
         attempt = action.current if action is not None else None

@@ -11,7 +11,7 @@ from flyteish._core.model.events import ActionSubmitted, CancelRequested, RunSub
 from flyteish._core.model.ids import ActionKey, child_action
 from flyteish._core.model.records import QUEUED, TERMINAL, WITH_ATTEMPT, Action, Phase, RunRecord
 from flyteish._core.rules.attempt_ends import outlived_by_calls
-from flyteish._core.scheduling.submission_checks import Refusal, check_run, check_submission
+from flyteish._core.scheduling.submission_checks import Refusal
 from flyteish._core.state import State
 from flyteish._core.transitions.parents_and_children import cancel, end, forget_overlap, park
 from flyteish._core.transitions.phases import move
@@ -22,17 +22,11 @@ Effects = list[Effect]
 
 def run_submitted(state: State, event: RunSubmitted, now: float, effects: Effects) -> None:
     """A run is announced. It is recorded with its root: a refused run leaves nothing behind."""
-    books = state.books
-    if books is not None:
-        refusal = check_run(books, event)
-        if refusal is not None:
-            effects.append(Refuse(ActionKey(event.run, ""), refusal.error, refusal.message))
-            return
-        runs_of = books.queues[event.queue].runs_of
-        if event.task in runs_of:
-            runs_of[event.task][event.run] = None
-        else:
-            runs_of[event.task] = {event.run: None}
+    refusal = state.admission.refuses_run(event)
+    if refusal is not None:
+        effects.append(Refuse(ActionKey(event.run, ""), refusal.error, refusal.message))
+        return
+    state.capacity.announce_run(event.run, event.task, event.queue)
     run = RunRecord(event.run, event.task, event.queue, now, event.command, event.entry)
     run.unrecorded = (Record(now, event),)
     state.runs[run.id] = run
@@ -66,8 +60,8 @@ def action_submitted(state: State, event: ActionSubmitted, now: float, effects: 
         event.run, event.action, event.parent, run.profiles[event.profile], event.inputs, now, event.occurrence,
         event.group,
     )  # fmt: skip
-    if event.cached is None and state.books is not None:
-        refusal = check_submission(state.books, action)
+    if event.cached is None:
+        refusal = state.admission.refuses(action)
         if refusal is not None:
             _refuse(state, run, event, refusal, effects)
             return
@@ -114,7 +108,7 @@ def _accept(
 def _open_run(state: State, run: RunRecord, now: float, effects: Effects) -> None:
     effects.extend(run.unrecorded)
     run.unrecorded = ()
-    book = state.books.queues.get(run.queue) if state.books is not None else None
+    book = state.capacity.queues.get(run.queue)
     if book is not None and book.config.overlap == "replace":
         for other in [name for name in book.runs_of.get(run.task, ()) if name != run.id]:
             root = state.runs[other].root

@@ -29,8 +29,7 @@ def take_due(state: State, now: float, effects: Effects) -> None:
     """Everything that is due by ``now``, in the order in which it became due."""
     while (timer := state.pop_due(now)) is not None:
         if timer.key is None:
-            if state.books is not None:
-                state.books.touch_pool(timer.pool)
+            state.capacity.touch_pool(timer.pool)
             continue
         action = state.action(timer.key)
         if action is not None and action.phase not in TERMINAL:
@@ -151,7 +150,6 @@ def _queue_timed_out(state: State, action: Action, event: LimitReached, now: flo
 
 def _change_medium(state: State, action: Action, now: float) -> None:
     """It has waited for spot for long enough; it has waited longest, so it goes to the head of the other line."""
-    if state.books is not None:
-        state.books.withdraw(action)
-        action.wanted, action.rule, action.why = placement.stock_out(now - action.queued_at)
-        state.books.line_up(action, at_head=True)
+    state.capacity.withdraw(action)
+    action.wanted, action.rule, action.why = placement.stock_out(now - action.queued_at)
+    state.capacity.line_up(action, at_head=True)

@@ -12,7 +12,8 @@ from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.model.records import QUEUED, Action, RunRecord
 from flyteish._core.rules import placement
-from flyteish._core.scheduling.admission import Books, QueueBook
+from flyteish._core.scheduling.capacity import Capacity
+from flyteish._core.scheduling.queue_state import QueueState
 from flyteish._core.state import State
 from flyteish._core.transitions import deadline_pacing
 from flyteish._core.transitions.phases import move
@@ -20,13 +21,10 @@ from flyteish._core.transitions.phases import move
 
 def enter(state: State, run: RunRecord, action: Action, now: float) -> None:
     """The first time in its queue: through the door, if there is room."""
-    books = state.books
-    if books is None:
-        move(state, action, QUEUED)
-        return
-    book = books.enlist(action)
+    capacity = state.capacity
+    book = capacity.enlist(action)
     if book.config.depth and book.is_full():
-        books.wait_outside(action)
+        capacity.wait_outside(action)
     else:
         move(state, action, QUEUED)
     begin(state, run, action, now)
@@ -36,12 +34,10 @@ def begin(state: State, run: RunRecord, action: Action, now: float, at_head: boo
     """A new wait: its limits run from here."""
     action.queued_at = now
     action.wait += 1
-    if state.books is None:
-        return
     limit = action.profile.settings.timeout.max_queued_time
     if limit is not None:
         state.remind(now + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
-    if action.phase is QUEUED:
+    if action.phase is QUEUED and action.enlisted:
         _stand(state, run, action, at_head, now)
 
 
@@ -51,46 +47,44 @@ def go_on(state: State, action: Action, since: float, now: float) -> None:
     Unless a deadline says otherwise: what the try has shown may be what it went by.
     """
     action.queued_at = since
-    if state.books is None:
+    if not action.enlisted:
         return
     limit = action.profile.settings.timeout.max_queued_time
     if limit is not None:  # it may have passed meanwhile, unheard
         state.remind(since + float(limit), "max_queued_time", action, action.wait)  # type: ignore[arg-type]
-    if action.wanted == SPOT and _placement(state.books, action).medium != SPOT:
+    if action.wanted == SPOT and _placement(state.capacity, action).medium != SPOT:
         line_up(state, action, at_head=True, now=now)  # its queue has lost its spot pools meanwhile
         return
-    state.books.line_up(action, at_head=True)
+    state.capacity.line_up(action, at_head=True)
     watch_stock(state, action)
     if action.profile.settings.timeout.deadline is not None:
         review(state, action, now)
 
 
 def _stand(state: State, run: RunRecord, action: Action, at_head: bool, now: float) -> None:
-    books = state.books
-    assert books is not None
+    capacity = state.capacity
     if action.parent is not None or run.active:
         line_up(state, action, at_head, now)
         return
-    book = books.queues[action.profile.settings.queue]
+    book = capacity.queues[action.profile.settings.queue]
     config = book.config
     if book.held or config.run_concurrency or config.depth or config.overlap == "queue":
-        books.hold_root(action)
+        capacity.hold_root(action)
         release_roots(state, book, now)
     else:  # nobody is before it and nothing keeps runs back, so it does not stand in the hold first
-        books.begin_run(run, book)
+        capacity.begin_run(run, book)
         line_up(state, action, at_head=False, now=now)
 
 
 def line_up(state: State, action: Action, at_head: bool, now: float) -> None:
     """In line for the medium of the next attempt."""
-    books = state.books
-    assert books is not None
-    chosen = _placement(books, action)
+    capacity = state.capacity
+    chosen = _placement(capacity, action)
     again = math.inf
     if chosen.medium == SPOT and action.profile.settings.timeout.deadline is not None:
         chosen, again = _by_deadline(state, action, chosen, now, deadline_pacing.spot_is_free(state, action, now))
     action.wanted, action.rule, action.why = chosen
-    books.line_up(action, at_head)
+    capacity.line_up(action, at_head)
     if action.profile.settings.interruptible is not None:
         watch_stock(state, action)
         if again < math.inf:
@@ -101,6 +95,7 @@ def _by_deadline(
     state: State, action: Action, chosen: placement.Placement, now: float, free: bool
 ) -> tuple[placement.Placement, float]:
     """Rule 5, where it applies: the medium to wait for, and when to look again if it is still waiting."""
+    deadline_pacing.take_up_work(state, action)
     if not deadline_pacing.is_paced(state, action):
         return chosen, math.inf
     decision = deadline_pacing.decide(state, action, now, free)
@@ -115,57 +110,55 @@ def _by_deadline(
 
 def review(state: State, action: Action, now: float) -> None:
     """It still waits under the deadline rule: whether it waits for the right medium, and until when."""
-    books = state.books
-    if books is None or action.stands != "line" or action.rule in ("stock-out", deadline_pacing.SAFETY):
+    capacity = state.capacity
+    if action.stands != "line" or action.rule in ("stock-out", deadline_pacing.SAFETY):
         return
-    standing = _placement(books, action)
+    standing = _placement(capacity, action)
     if standing.medium != SPOT:
         return
     # What is free and has not been given to it in its line is for somebody else, unless the queue holds it back.
-    held_back = books.queues[action.profile.settings.queue].refusal(action) is not None
+    held_back = capacity.queues[action.profile.settings.queue].refusal(action) is not None
     free = (held_back or action.wanted != SPOT) and deadline_pacing.spot_is_free(state, action, now)
     chosen, again = _by_deadline(state, action, standing, now, free)
     action.rule, action.why = chosen.rule, chosen.why
     if chosen.medium != action.wanted:  # it has waited, so it goes to the head of the other line
-        books.withdraw(action)
+        capacity.withdraw(action)
         action.wanted = chosen.medium
-        books.line_up(action, at_head=True)
+        capacity.line_up(action, at_head=True)
     elif free:
         again = now + deadline_pacing.patience(state, action)
     if again < math.inf:
         state.remind(again, "review", action, action.wait)
 
 
-def _placement(books: Books, action: Action) -> placement.Placement:
+def _placement(capacity: Capacity, action: Action) -> placement.Placement:
     chosen = placement.choose(action)
     if chosen.medium == SPOT:
         settings = action.profile.settings
         policy = settings.interruptible
         unbound = policy is None or policy.fallback != "never"
-        if unbound and not books.queues[settings.queue].takes_spot(settings.amounts):
+        if unbound and not capacity.queues[settings.queue].takes_spot(settings.amounts):
             return placement.no_spot_pool(settings.queue)
     return chosen
 
 
 def let_in(state: State, now: float) -> None:
     """Queues that are no longer full: those at the door come in, in order."""
-    books = state.books
-    assert books is not None
-    roomy, books.roomy = books.roomy, {}
+    capacity = state.capacity
+    roomy, capacity.roomy = capacity.roomy, {}
     for name in roomy:
-        book = books.queues.get(name)
+        book = capacity.queues.get(name)
         if book is None:
             continue
-        while not book.is_full() and (action := books.next_inside(book)) is not None:
+        while not book.is_full() and (action := capacity.next_inside(book)) is not None:
             move(state, action, QUEUED)
             _stand(state, state.runs[action.run], action, at_head=False, now=now)
         release_roots(state, book, now)
 
 
-def release_roots(state: State, book: QueueBook, now: float) -> None:
+def release_roots(state: State, book: QueueState, now: float) -> None:
     """Let the next runs of a queue begin, as far as ``run_concurrency`` and ``overlap`` allow."""
-    books, config = state.books, book.config
-    assert books is not None
+    capacity, config = state.capacity, book.config
     while (root := book.hold.head()) is not None:
         if config.run_concurrency and book.active_runs >= config.run_concurrency:
             return
@@ -173,22 +166,21 @@ def release_roots(state: State, book: QueueBook, now: float) -> None:
             return
         run = state.runs[root.run]
         if config.overlap == "queue" and run.task in book.active_tasks:
-            books.block_root(root, book, run.task)
+            capacity.block_root(root, book, run.task)
             continue
-        books.leave_hold(root, book)
-        books.begin_run(run, book)
+        capacity.leave_hold(root, book)
+        capacity.begin_run(run, book)
         line_up(state, root, at_head=False, now=now)
 
 
-def change_lines(state: State, book: QueueBook, now: float) -> None:
+def change_lines(state: State, book: QueueState, now: float) -> None:
     """The queue may feed other pools now: whoever waits for a medium that it has lost, or got, changes lines."""
-    books = state.books
-    assert books is not None
+    capacity = state.capacity
     waiting = sorted((action for line in book.lines.values() for action in line), key=lambda action: action.ticket)
     for action in waiting:
-        if action.rule != "stock-out" and _placement(books, action).medium != action.wanted:
+        if action.rule != "stock-out" and _placement(capacity, action).medium != action.wanted:
             at_head = action.ticket < 0
-            books.withdraw(action)
+            capacity.withdraw(action)
             line_up(state, action, at_head, now)
         else:
             watch_stock(state, action)  # the pools that are left may all be out of capacity
@@ -211,16 +203,15 @@ def patience_ends(state: State, action: Action) -> float | None:
     policy: SpotPolicy | None = action.profile.settings.interruptible
     if policy is None or policy.max_spot_wait is None or policy.fallback == "never":
         return None
-    if state.books is None or action.wanted != SPOT or action.stands != "line":
+    if action.wanted != SPOT or action.stands != "line":
         return None
-    out = state.books.queues[action.profile.settings.queue].out_since()
+    out = state.capacity.queues[action.profile.settings.queue].out_since()
     return None if out is None else max(out, action.queued_at) + float(policy.max_spot_wait)  # type: ignore[arg-type]
 
 
 def ran_out(state: State, pool: str, now: float) -> None:
     """A pool reports no capacity: whoever waits for spot and has limited patience is watched from here."""
-    assert state.books is not None
-    book = state.books.pools[pool]
+    book = state.capacity.pools[pool]
     if book.no_capacity_since is not None:
         return
     book.no_capacity_since = now

@@ -242,7 +242,9 @@ class _Attempt(Stopping):
             engine, order = self._engine, self.order
             link = engine._inline.inline_link(order.key)
             used = link if order.is_async else ThreadLink(link, engine._threads)
-            self._context = AttemptContext(order, used, engine._blobs, engine._feeds, scratch=engine._scratch)
+            self._context = AttemptContext(
+                order, used, engine._blobs, engine._feeds, engine._limits, scratch=engine._scratch
+            )
         return self._context
 
     @property
@@ -267,15 +269,11 @@ class _Attempt(Stopping):
 
     async def _on_loop(self) -> None:
         self._began()
-        engine, order, context = self._engine, self.order, self.context
-        link, (inline_limit, max_result) = context.link, engine._limits
         variables = self._variables()
         if variables is None:
             return
-        perform = perform_async(
-            order, self.loadable, link, engine._blobs, engine._feeds, context,
-            stop=self, inline_limit=inline_limit, max_result=max_result,
-        )  # fmt: skip
+        engine = self._engine
+        perform = perform_async(self.context, self.loadable, self)
         if variables:
             with scoped(variables):
                 said, live = await perform
@@ -299,16 +297,11 @@ class _Attempt(Stopping):
 
     def _on_thread(self) -> None:
         self._began()
-        engine, context = self._engine, self.context
-        inline_limit, max_result = engine._limits
         variables = self._variables()
         if variables is None:
             return
         with scoped(variables):
-            said, live = perform_sync(
-                self.order, self.loadable, context.link, engine._blobs, engine._feeds, context,
-                stop=self, inline_limit=inline_limit, max_result=max_result,
-            )  # fmt: skip
+            said, live = perform_sync(self.context, self.loadable, self)
         self.report(_believed(said), live)
 
     # -- ends ----------------------------------------------------------------------------------------------------

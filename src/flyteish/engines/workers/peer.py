@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from flyteish._async.feeds import LoopFeed
-from flyteish._authoring.values.payloads import INLINE_BYTES
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import checks
@@ -54,7 +53,7 @@ class Peer(ABC, Generic[A]):
     def __init__(self, feed: LoopFeed, welcome: m.Welcome, *, resumes: bool) -> None:
         self._feed = feed
         self.welcome = welcome
-        self._inline = max(welcome.inline_limit, INLINE_BYTES)
+        self._inline = welcome.inline_limit
         self._resumes = resumes
         self._channel = Channel(resumes=resumes, longest=LONGEST_FROM_WORKER, by_hand=resumes)
         self.stream: SocketStream | None = None
@@ -196,9 +195,9 @@ class Peer(ABC, Generic[A]):
         bodies = channel.feed(data)
         number = channel.received - len(bodies)
         try:
-            for body in bodies:
+            for message in decoded(bodies):
                 number += 1
-                self._take(decoded(body), number)
+                self._take(message, number)
                 if self.silenced:
                     return
             if channel.broken:
@@ -366,13 +365,15 @@ class Peer(ABC, Generic[A]):
         self.send(m.Recorded(number, why))
 
 
-def decoded(body: bytes) -> m.FromWorker:
-    """The message.
+def decoded(bodies: list[bytes]) -> Iterator[m.FromWorker]:
+    """The messages.
 
     Raises:
-        NonsenseError: it is none.
+        NonsenseError: the next one is none.
     """
-    try:
-        return m.from_worker.decode(body)
-    except Exception as error:  # msgspec's errors, those of our types' own checks, a recursion that went too deep
-        raise NonsenseError(f"{type(error).__name__}: {error}"[:500]) from None
+    for body in bodies:
+        try:
+            message = m.from_worker.decode(body)
+        except Exception as error:  # msgspec's errors, those of our types' own checks, a recursion that went too deep
+            raise NonsenseError(f"{type(error).__name__}: {error}"[:500]) from None
+        yield message
