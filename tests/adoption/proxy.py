@@ -1,7 +1,7 @@
 """A network that is not to be relied on: stands between workers and their controller, and cuts connections.
 
 Bytes are passed on as they come; at seeded places a connection is reset in the middle of whatever passes. Where nobody
-listens behind it, whoever connects is hung up on.
+listens behind it, whoever connects is hung up on, or kept waiting for a while.
 """
 
 from __future__ import annotations
@@ -11,24 +11,28 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 
 _RESET = struct.pack("ii", 1, 0)
+_WAIT_SECONDS = 5.0
+LASTING = 0.7
+"""Share of the connections that are left alone."""
+WAITING = 0.7
+"""Share of the connections that wait for a controller, where there is none."""
 
 
 class Proxy:
-    """Listens from ``open`` to ``close``, on a port that stays.
+    """Listens from when it is made until ``close``, on a port that stays.
 
     Args:
         behind: where the controller listens now; None while there is none.
         chance: decides after how many bytes a connection is cut.
-        lasting: share of the connections that are left alone.
     """
 
-    def __init__(self, behind: Callable[[], tuple[str, int] | None], chance: random.Random, lasting: float) -> None:
+    def __init__(self, behind: Callable[[], tuple[str, int] | None], chance: random.Random) -> None:
         self._behind = behind
         self._chance = chance
-        self._lasting = lasting
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._over = False
@@ -37,7 +41,7 @@ class Proxy:
         self.cuts = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, name="proxy", daemon=True).start()
+        self._start(self._accept)
 
     def __repr__(self) -> str:
         return f"<Proxy at {self.port}: {self.passed} pieces passed, {self.cuts} connections cut>"
@@ -57,56 +61,66 @@ class Proxy:
         self._listener.close()
         self.cut_all()
 
+    @staticmethod
+    def _start(work: Callable[..., None], *args: object) -> None:
+        threading.Thread(target=work, args=args, name=f"proxy {work.__name__}", daemon=True).start()
+
     def _accept(self) -> None:
         while True:
             try:
                 worker, _ = self._listener.accept()
             except OSError:
                 return
-            address = self._behind()
-            print("ACC", __import__("time").time()%1000, worker.getpeername()[1], address, flush=True)
-            try:
-                if address is None or self._over:
-                    raise ConnectionRefusedError
-                controller = socket.create_connection(address, timeout=5)
-            except OSError:
-                print("REFUSED", __import__("time").time()%1000, flush=True)
-                reset(worker)
-                continue
-            with self._lock:
-                self._open |= {worker, controller}
-                lasts = self._chance.random() < self._lasting
-                print("CONN", __import__("time").time()%1000, flush=True)
-                bytes_left = 2**62 if lasts else int(10 ** self._chance.uniform(0.5, 4))
-            budget = [bytes_left]
-            for source, target in ((worker, controller), (controller, worker)):
-                threading.Thread(
-                    target=self._pass_on, args=(source, target, budget), name="proxied", daemon=True
-                ).start()
+            lasts, waits = self._chance.random() < LASTING, self._chance.random() < WAITING
+            budget = 2**62 if lasts else int(10 ** self._chance.uniform(1.5, 4.5))
+            self._start(self._serve, worker, budget, waits)
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, budget: list[int]) -> None:
+    def _serve(self, worker: socket.socket, budget: int, waits: bool) -> None:
+        controller = self._connected(time.monotonic() + (_WAIT_SECONDS if waits else 0.0))
+        if controller is None:
+            reset(worker)
+            return
+        left = [budget]
+        with self._lock:
+            self._open |= {worker, controller}
+        self._start(self._pass_on, controller, worker, left)
+        self._pass_on(worker, controller, left)
+
+    def _connected(self, until: float) -> socket.socket | None:
+        """The way to the controller, as soon as there is one."""
+        while not self._over:
+            address = self._behind()
+            if address is not None:
+                with contextlib.suppress(OSError):
+                    found = socket.create_connection(address, timeout=5)
+                    found.settimeout(None)
+                    return found
+            if time.monotonic() >= until:
+                return None
+            time.sleep(0.005)
+        return None
+
+    def _pass_on(self, source: socket.socket, target: socket.socket, left: list[int]) -> None:
         try:
             while data := source.recv(1 << 16):
                 with self._lock:
-                    data, cut = data[: budget[0]], len(data) > budget[0]
-                    budget[0] -= len(data)
+                    data, cut = data[: left[0]], len(data) > left[0]
+                    left[0] -= len(data)
                     self.passed += 1
+                    self.cuts += cut
                 target.sendall(data)
                 if cut:
-                    with self._lock:
-                        self.cuts += 1
                     break
         except OSError:
             pass
-        print("END", __import__("time").time()%1000, budget, flush=True)
-        reset(source)
-        reset(target)
         with self._lock:
             self._open -= {source, target}
+        reset(source)
+        reset(target)
 
 
 def reset(sock: socket.socket) -> None:
-    """The other end gets an error, not an end in good order."""
+    """Neither end has said good-bye. Wakes whoever reads from it."""
     with contextlib.suppress(OSError):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
     with contextlib.suppress(OSError):

@@ -265,13 +265,14 @@ def test_output_goes_to_the_log_under_every_controller(opened: Open, folder: str
     assert log.read_text() == "before the gate\nbehind the gate\n"
 
 
-def test_memory_is_no_place_for_what_others_have_to_read(tmp_path: Path) -> None:
-    """Refused at once, with the cure."""
+def test_a_folder_is_one_engines_at_a_time(opened: Open, tmp_path: Path) -> None:
+    """A second session with the same folder is refused while the first one lives, and named."""
+    opened()
     pools = [Pool("far", engine="remote")]
-    engine = {"remote": lambda: RemoteEngine(tmp_path / "far")}
+    engines = {"remote": lambda: RemoteEngine(tmp_path / "far")}
     with (
-        pytest.raises(errors.ConfigurationError, match="home"),
-        Session([Queue("default")], pools, engines=engine, durability="memory"),
+        pytest.raises(errors.ConfigurationError, match="another engine"),
+        Session([Queue("default")], pools, home=tmp_path / "other", engines=engines),
     ):
         pass
 

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 from flyteish._core.model.ids import AttemptKey
 from flyteish._version import __version__
@@ -48,7 +49,7 @@ class Address(NamedTuple):
 def address(url: str) -> Address:
     """Where ``tcp://HOST:PORT`` is, or what the file at ``file:///PATH`` says today. Raises ValueError, OSError."""
     if url.startswith("file:///"):
-        url = Path(url.removeprefix("file://")).read_text(encoding="ascii").strip()
+        url = Path(unquote(url.removeprefix("file://"))).read_text(encoding="ascii").strip()
     scheme, _, rest = url.partition("://")
     host, _, port = rest.rpartition(":")
     if scheme != "tcp" or not host or not port.isdecimal():

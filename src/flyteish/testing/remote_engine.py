@@ -45,11 +45,10 @@ from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
 from flyteish._worker.reconnect import address
-from flyteish.engines.workers.listener import WorkerListener
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
-from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses, all_gone, is_locked
+from flyteish.testing.lasting_processes import LastingProcess, all_gone
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
 from flyteish.testing.remote_folder import RemoteFolder
 
@@ -88,17 +87,7 @@ class RemoteEngine:
     outlives = True
 
     def __init__(self, folder: str | Path, *, via: str | None = None, reconnect_seconds: float = 600.0) -> None:
-        if via is not None:
-            try:
-                address(via)
-            except ValueError:
-                raise ConfigurationError(
-                    f"RemoteEngine(via={via!r}) is not accepted: expected 'tcp://HOST:PORT' or None"
-                ) from None
-        if not isinstance(reconnect_seconds, int | float) or not 0 < reconnect_seconds < math.inf:
-            raise ConfigurationError(
-                f"RemoteEngine(reconnect_seconds={reconnect_seconds!r}) is not accepted: expected seconds > 0"
-            )
+        _check(via, reconnect_seconds)
         self._path = Path(folder).absolute()
         self._via = via
         self._reconnect_seconds = reconnect_seconds
@@ -125,7 +114,6 @@ class RemoteEngine:
         self._loop = asyncio.get_running_loop()
         self._feed = LoopFeed(self._loop)
         self._folder = RemoteFolder(self._path)
-        self._processes = LastingProcesses(self._folder.attempts)
         self._welcome = m.Welcome(
             epoch=token_hex(8),
             received=0,
@@ -137,7 +125,15 @@ class RemoteEngine:
             scratch=str(self._folder.scratch),
             reconnect_seconds=self._reconnect_seconds,
         )
-        self._listen()
+        try:
+            self._listener = self._folder.listen(self._digest, self._admit)
+        except OSError:
+            self._folder.close()
+            raise
+        # -P: a file in the working directory must not stand in for a module of the standard library.
+        self._command = [sys.executable, "-P", "-m", "flyteish._worker", "--token-file", "/dev/stdin"]
+        self._command += ["--connect", self._via or self._folder.address.as_uri()]
+        self._command += ["--patience", str(self._reconnect_seconds), "--attempt"]
         self._open = True
         self._look()
 
@@ -155,7 +151,7 @@ class RemoteEngine:
             raise SessionClosedError(f"the remote engine is not open; it was given {len(orders)} orders")
         for order in orders:
             try:
-                process = self._processes.start(_name(order.key), self._command(order.key), order.token + "\n")
+                process = self._folder.start(order.key, self._command, order.token + "\n")
             except OSError as error:
                 evidence = Evidence(vanished=f"no process could be started: {error}")
                 self._reports.report(AttemptEnded(*order.key, evidence))
@@ -235,18 +231,12 @@ class RemoteEngine:
 
     def _find(self, keys: Sequence[AttemptKey]) -> dict[AttemptKey, LastingProcess]:
         """The processes of these attempts, alive or not. What is left of others of the same runs is removed."""
-        found = {key: process for key in keys if (process := self._processes.find(_name(key))) is not None}
-        runs = {key.run for key in keys}
-        for name in list(self._processes.names()):
-            key = _key(name)
-            if key.run not in runs or key in found or key in self._attempts or key in self._over:
-                continue
-            process = self._processes.find(name)
-            if process is not None:  # its end is on record, or it was given up
+        for key, process in self._folder.others(keys).items():
+            if key not in self._attempts and key not in self._over:  # its end is on record, or it was given up
                 process.kill()
                 process.forget()
                 self._opening.blobs.blocking.delete_ref(claims.name_of(key))
-        return found
+        return self._folder.find(keys)
 
     def _look(self) -> None:
         """See which processes still live."""
@@ -286,26 +276,9 @@ class RemoteEngine:
 
     # -- who connects --------------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        """Where the last engine did, for attempts look there first; elsewhere, if somebody has that port now."""
-        for port in (self._folder.port, 0):
-            self._listener = WorkerListener(self._digest, self._admit, self._is_of_another_run, port=port)
-            try:
-                self._listener.open()
-            except OSError:
-                if not port:
-                    self._folder.close()
-                    raise
-            else:
-                self._folder.listens_at(self._listener.url)
-                return
-
     def _digest(self, key: AttemptKey) -> bytes | None:
         attempt = self._attempts.get(key) or self._over.get(key)
         return None if attempt is None else attempt.digest or None
-
-    def _is_of_another_run(self, key: AttemptKey) -> bool:
-        return is_locked(self._folder.attempts / _name(key))
 
     def _admit(self, key: AttemptKey, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
         attempt = self._attempts.get(key) or self._over[key]
@@ -314,7 +287,7 @@ class RemoteEngine:
             attempt.peer = RemotePeer(attempt, self, self._feed, self._welcome)
             if hello.stage in ("", "ready"):
                 attempt.peer.give([attempt], [attempt.log])
-            else:
+            else:  # it has its order from an earlier controller
                 attempt.peer.expect(attempt)
         stream.ended = attempt.peer.detach
         rejected = attempt.peer.attach(stream, hello)
@@ -328,16 +301,6 @@ class RemoteEngine:
             attempt.cancel_timer()
         self._reports.report(AttemptPlaced(*attempt.key, node=socket.gethostname()))
         attempt.say_last_word()
-
-    def _command(self, key: AttemptKey) -> list[str]:
-        where = self._via or f"file://{self._folder.address}"
-        patience = str(self._reconnect_seconds)
-        return [
-            # -P: a file in the working directory must not stand in for a module of the standard library.
-            *(sys.executable, "-P", "-m", "flyteish._worker"),
-            *("--connect", where, "--attempt", *map(str, key)),
-            *("--token-file", "/dev/stdin", "--patience", patience),
-        ]
 
     # -- what processes say --------------------------------------------------------------------------------
 
@@ -424,11 +387,14 @@ class RemoteEngine:
         task.add_done_callback(self._tasks.discard)
 
 
-def _name(key: AttemptKey) -> str:
-    """Under which its process is found."""
-    return f"{key.run}.{key.action}.{key.generation}"
-
-
-def _key(name: str) -> AttemptKey:
-    run, action, generation = name.rsplit(".", 2)
-    return AttemptKey(run, action, int(generation))
+def _check(via: str | None, reconnect_seconds: float) -> None:
+    if via is not None:
+        try:
+            address(via)
+        except (ValueError, OSError):
+            expected = "expected 'tcp://HOST:PORT' or None"
+            raise ConfigurationError(f"RemoteEngine(via={via!r}) is not accepted: {expected}") from None
+    if not isinstance(reconnect_seconds, int | float) or not 0 < reconnect_seconds < math.inf:
+        raise ConfigurationError(
+            f"RemoteEngine(reconnect_seconds={reconnect_seconds!r}) is not accepted: expected seconds > 0"
+        )
