@@ -22,7 +22,6 @@ from flyteish._controller.loop import Controller
 from flyteish._controller.order_factory import OrderFactory, SecretLookup
 from flyteish._controller.result_cache import ResultCache
 from flyteish._core.model.events import Configured
-from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
 from flyteish._core.model.settings import Scope
 from flyteish._engine_kinds import by_engine
@@ -31,7 +30,9 @@ from flyteish._learning.recorder import Keeper
 from flyteish.config import Config
 from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
-from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, Mailbox, RunStore
+from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, LogStore, Mailbox, RunStore
+from flyteish.logs import open_logs
+from flyteish.logs.files import FileLogs
 from flyteish.markets.followed import Markets
 
 if TYPE_CHECKING:
@@ -73,8 +74,6 @@ class Machinery:
         engines: Mapping[str, EngineFactory],
     ) -> None:
         self._config = config
-        self._logs = ("", config.paths.logs)
-        """The run whose log folder was asked for last, and that folder."""
         self._scratch = _scratch(config)
         self.store, self._mailbox = _stores(config)
         self._portal: BlockingPortal | None = None
@@ -96,7 +95,7 @@ class Machinery:
             self.limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
-                engines=Engines(made, self.blobs, self.limits, self._scratch),
+                engines=Engines(made, self.blobs, self.limits, _logs(config), self._scratch),
                 markets=Markets(config.pools, {pool.name: pool.market for pool in config.pools if pool.market}),
                 store=self.store,
                 clock=clock,
@@ -105,7 +104,6 @@ class Machinery:
                 keeper=self.keeper,
                 lifetimes=lifetimes,
                 stop_grace=config.stop_grace,
-                log_path=self._log_path,
                 loop_ends=loop_ends,
                 on_change=on_change,
                 on_drained=lambda queue: self.commands.keep(queue, "drained"),
@@ -162,19 +160,6 @@ class Machinery:
         if self._scratch is not None and self._scratch.is_dir():
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _log_path(self, key: AttemptKey) -> Path | None:
-        config = self._config
-        if not config.keep_logs or config.durability == "memory":
-            return None
-        if self._logs[0] != key.run:  # made once, not for each of a run's many attempts
-            try:
-                self._logs = key.run, config.paths.make(config.paths.logs / key.run)
-            except (
-                ConfigurationError
-            ):  # no room for logs is no reason not to run; the journal says it if it has none too
-                return None
-        return self._logs[1] / f"{key.action}.{key.generation}.log"
-
 
 def _stores(config: Config) -> tuple[RunStore, Mailbox]:
     if config.durability == "memory":
@@ -197,6 +182,12 @@ def _blobs(config: Config) -> BlobStore:
     from flyteish.blobs.files import FileBlobStore
 
     return FileBlobStore(config.paths.make(config.paths.blobs))
+
+
+def _logs(config: Config) -> LogStore:
+    if not config.keep_logs or config.durability == "memory":
+        return open_logs("none:")
+    return FileLogs(config.paths.logs)
 
 
 def _scratch(config: Config) -> Path | None:

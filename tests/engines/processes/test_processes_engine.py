@@ -31,6 +31,8 @@ from flyteish.blobs import open_blobs
 from flyteish.engines.processes.engine import ProcessesEngine
 from flyteish.errors import ConfigurationError, SessionClosedError
 from flyteish.interfaces import Limits, Notice, OnJournalled, Opening, Outcome
+from flyteish.logs.files import FileLogs
+from flyteish.logs.nowhere import NoLogs
 from tests.engines.processes import jobs
 from tests.engines.processes.recording import Orders, Recorder, success, value
 
@@ -41,10 +43,12 @@ class Bench:
     def __init__(self, folder: Path, engine: ProcessesEngine, max_result: int = 1 << 30) -> None:
         self.folder = folder
         self.engine = engine
-        self.recorder = Recorder(folder / "logs")
+        self.recorder = Recorder()
         self.orders = Orders()
         self.blobs = open_blobs((folder / "blobs").as_uri())
-        self.opening = Opening({"local": Pool("local")}, self.recorder, self.blobs, Limits(1 << 18, max_result))
+        self.logs = FileLogs(folder / "logs")
+        pools = {"local": Pool("local")}
+        self.opening = Opening(pools, self.recorder, self.blobs, Limits(1 << 18, max_result), self.logs)
 
     async def result(self, task: Any, *args: Any, **more: Any) -> Any:
         order = self.orders(task, *args, **more)
@@ -426,8 +430,7 @@ async def test_each_attempt_has_its_own_log(bench: Bench, capfd: pytest.CaptureF
     bench.engine.start([order, silent])
     assert (await bench.recorder.end(order)).result
     assert (await bench.recorder.end(silent)).result
-    path = bench.recorder.log_path(order.key)
-    assert path is not None
+    path = bench.logs.path(order.key)
     text = path.read_text()
     for words in ("hello\n", "hello in part", "logged hello", "written\n", "by a child\n"):
         assert words in text
@@ -593,13 +596,15 @@ async def test_no_worker_and_no_grandchild_outlives_a_killed_controller(tmp_path
         from flyteish._core.model.queues import Pool
         from flyteish.engines.processes.engine import ProcessesEngine
         from flyteish.interfaces import Limits, Opening
+        from flyteish.logs.nowhere import NoLogs
         from tests.engines.processes import jobs
         from tests.engines.processes.recording import Orders, Recorder
 
         async def main():
             engine = ProcessesEngine(max_workers=1)
             blobs = open_blobs({(tmp_path / "blobs").as_uri()!r})
-            await engine.open(Opening({{"local": Pool("local")}}, Recorder(), blobs, Limits(1 << 18, 1 << 30)))
+            pools, limits = {{"local": Pool("local")}}, Limits(1 << 18, 1 << 30)
+            await engine.open(Opening(pools, Recorder(), blobs, limits, NoLogs()))
             engine.start([Orders()(jobs.start_child, {str(told)!r})])
             await asyncio.sleep(60)
 
@@ -641,5 +646,6 @@ def test_bad_numbers_are_refused_by_name(name: str, bad: Any) -> None:
 
 async def test_blobs_that_only_this_process_has_are_refused() -> None:
     """Values could not travel: the error says what to use instead."""
+    opening = Opening({}, Recorder(), open_blobs("memory:"), Limits(1 << 18, 1 << 30), NoLogs())
     with pytest.raises(ConfigurationError, match="keep blobs in files"):
-        await ProcessesEngine().open(Opening({}, Recorder(), open_blobs("memory:"), Limits(1 << 18, 1 << 30)))
+        await ProcessesEngine().open(opening)

@@ -1,8 +1,31 @@
 """The deadline rule applied to one action: what its situation is, and what the policy says about it.
 
-Gathers facts from the action, its queue and experience for ``deadlines``, which decides. Keeps the amount of work with
-the action once it is known, and who waits to know; must not change anything else: ``waits`` and ``relocations`` act on
-the answer (spec: attempts, "deadline-aware placement").
+**What is observed**, and where each number comes from:
+
+* *Work*: the author's ``SpotPolicy(work=...)``, else what earlier actions of the task took, from the careful end. It
+  is kept with the action when it is first needed. As long as nobody knows, the deadline steers nothing; whoever
+  succeeds first brings those that wait to know back (``unpaced``).
+* *Done and saved*: progress as checkpoints report it, else the running time that they kept; after the last
+  checkpoint, time since then is done but not saved. Reports that say that the work is more than was estimated correct
+  the estimate.
+* *Change-over*: the longest start-up and restore seen lately in any pool of its queue, assumed until one was seen.
+* *Reserve*: what a sudden loss costs beyond that: the longest time between two of its checkpoints and a notice's
+  grace, and for work that had to be hurried off spot before, twice as much each time, so that it does not happen for
+  ever.
+* *The market*: how long spot has been there, or away, as the pools remember it. Of several spot pools the one that
+  has been up for the largest share speaks for the queue.
+* *Whether spot is free*: a pool takes it, its queue's share and limits allow it, and the place is not already
+  somebody else's who is on the way there or has waited for it. For moving on-demand the same is asked of on-demand
+  pools: running on spot is better than waiting for a place.
+
+**Who acts.** ``waiting`` asks when an action lines up and while it waits; ``relocations`` while it runs. Both are
+asked again by a timer at the decision's ``review``, and where nothing says when, after ``patience``: a change-over,
+longer where the deadline is far, so that nobody is looked at more than ``MOST_LOOKS`` times. A running attempt is
+only moved if it has saved in this very attempt, or leaves spot for safety: that bounds the number of moves of work
+that gets nowhere.
+
+Nothing is changed here but what ``take_up_work`` keeps. Must not know what is done with an answer (spec: attempts,
+"deadline-aware placement").
 """
 
 from __future__ import annotations
@@ -15,13 +38,11 @@ from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.model.records import Action, Attempt, Phase
 from flyteish._core.rules import placement
-from flyteish._core.rules.deadline_policies import POLICIES, Decision, Situation
+from flyteish._core.rules.deadline_policies import DEADLINE_SAFETY, POLICIES, Decision, Situation
 from flyteish._core.scheduling.pool_health import Stretches
 from flyteish._core.scheduling.queue_state import PoolState, QueueState
 from flyteish._core.state import State
 
-SAFETY: Final = "deadline-safety"
-"""The rule that sends an action on-demand to the end."""
 SHORTEST_REVIEW: Final = 1e-3
 """Seconds between two looks at one action, at least."""
 USUAL_PRICE: Final = 0.3
@@ -75,13 +96,13 @@ def decide(state: State, action: Action, now: float, spot_free: bool) -> Decisio
 def situation(state: State, action: Action, now: float, spot_free: bool) -> Situation:
     """The facts that the policy goes by."""
     assert action.deadline_at is not None
-    book = state.capacity.queues[action.profile.settings.queue]
+    queue = state.capacity.queues[action.profile.settings.queue]
     attempt = action.attempts[-1] if action.phase is Phase.RUNNING else None
     work, saved = _saved(action)
     done = saved + _unsaved(attempt, now)
-    grace = max((pool.config.grace for pool in book.pools), default=0.0)
-    pools = [(pool.config.name, pool.config.assumed_startup) for pool in book.pools]
-    seen = _seen_of_spot(book, now)
+    grace = max((pool.config.grace for pool in queue.pools), default=0.0)
+    pools = [(pool.config.name, pool.config.assumed_startup) for pool in queue.pools]
+    seen = _seen_of_spot(queue, now)
     # As long as it has waited, it can have seen the market; what was before is no reason for patience.
     as_it_is = seen is not None and seen.is_up is spot_free
     stretch = now - max(seen.since, action.submitted_at) if seen is not None and as_it_is else math.inf
@@ -101,13 +122,13 @@ def situation(state: State, action: Action, now: float, spot_free: bool) -> Situ
         up_ended=seen.up_ended if seen is not None else 0.0,
         down_seconds=seen.down_seconds if seen is not None else 0.0,
         down_ended=seen.down_ended if seen is not None else 0.0,
-        price=_price_of_spot(book),
+        price=_price_of_spot(queue),
     )
 
 
-def _seen_of_spot(book: QueueState, now: float) -> Stretches | None:
+def _seen_of_spot(queue: QueueState, now: float) -> Stretches | None:
     """What is remembered of the queue's spot: of several pools, of the one that has been up for the largest share."""
-    found = [pool.memory.stretches(now) for pool in book.spot]
+    found = [pool.memory.stretches(now) for pool in queue.spot]
     if len(found) > 1:
         found.sort(key=_absence)
     return found[0] if found else None
@@ -118,10 +139,10 @@ def _absence(seen: Stretches) -> tuple[bool, float]:
     return seen.is_up is not True, seen.down_seconds / known if known else 1.0
 
 
-def _price_of_spot(book: QueueState) -> float:
+def _price_of_spot(queue: QueueState) -> float:
     """As a share of on-demand's; where a price is not known, what is usual."""
-    spot = min((pool.prices.latest for pool in book.spot), default=0.0)
-    on_demand = min((pool.prices.latest for pool in book.on_demand), default=0.0)
+    spot = min((pool.prices.latest for pool in queue.spot), default=0.0)
+    on_demand = min((pool.prices.latest for pool in queue.on_demand), default=0.0)
     return min(1.0, spot / on_demand) if spot and on_demand else USUAL_PRICE
 
 
@@ -174,8 +195,8 @@ def on_demand_is_free(state: State, action: Action, now: float) -> bool:
 
 
 def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
-    book = state.capacity.queues[action.profile.settings.queue]
-    if book.state == "held" or (medium == SPOT and book.spot_share_reached()):
+    queue = state.capacity.queues[action.profile.settings.queue]
+    if queue.state == "held" or (medium == SPOT and queue.spot_share_reached()):
         return False
     leaving = 0.0
     running = action.current
@@ -184,8 +205,8 @@ def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
     amounts = action.profile.settings.amounts
     pools = [
         pool
-        for pool in (book.spot if medium == SPOT else book.on_demand)
-        if pool.refusal(amounts, now) is None and not book.too_dear(pool, leaving) and _places(pool) > 0
+        for pool in (queue.spot if medium == SPOT else queue.on_demand)
+        if pool.refusal(amounts, now) is None and not queue.too_dear(pool, leaving) and _places(pool) > 0
     ]
     if not pools or (not state.movers and running is None):
         return bool(pools)
@@ -196,7 +217,7 @@ def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
     feeders = {feeder.config.name for pool in pools for feeder in pool.feeders}
     taken = sum(state.moves_to.get((name, medium), 0) for name in feeders)
     if running is not None and taken < places:
-        taken += _waiting_for(book, medium, int(places))
+        taken += _waiting_for(queue, medium, int(places))
     return taken < places
 
 
@@ -205,12 +226,12 @@ def _places(pool: PoolState) -> float:
     return min(bounds) - pool.running if bounds else math.inf
 
 
-def _waiting_for(book: QueueState, medium: str, most: int) -> int:
+def _waiting_for(queue: QueueState, medium: str, most: int) -> int:
     """Those in line for it that its queue would let in, as far as ``most``."""
-    limit = book.config.action_concurrency
+    limit = queue.config.action_concurrency
     if limit:
-        most = min(most, limit - book.running)
-    lines = (line for key, line in book.lines.items() if (key if isinstance(key, str) else key[0]) == medium)  # type: ignore[index]
+        most = min(most, limit - queue.running)
+    lines = (line for key, line in queue.lines.items() if (key if isinstance(key, str) else key[0]) == medium)  # type: ignore[index]
     return sum(1 for _ in islice((action for line in lines for action in line), max(0, most)))
 
 
@@ -221,7 +242,7 @@ def may_leave_on_demand(state: State, action: Action, attempt: Attempt) -> bool:
     bounds the number of moves of work that makes no progress.
     """
     settings = action.profile.settings
-    if attempt.last_checkpoint_at == 0 or attempt.rule == SAFETY or placement.choose(action).medium != SPOT:
+    if attempt.last_checkpoint_at == 0 or attempt.rule == DEADLINE_SAFETY or placement.choose(action).medium != SPOT:
         return False
     return state.capacity.queues[settings.queue].takes_spot(settings.amounts)
 
@@ -239,4 +260,4 @@ def patience(state: State, action: Action) -> float:
 
 def stays(attempt: Attempt) -> bool:
     """Whether nothing will move it any more."""
-    return attempt.medium == ON_DEMAND and attempt.rule == SAFETY
+    return attempt.medium == ON_DEMAND and attempt.rule == DEADLINE_SAFETY

@@ -1,7 +1,7 @@
 """Planned moves: when a running attempt is looked at again under the deadline rule, and the order to move it.
 
 A move is a planned interruption: notice, checkpoint, restart elsewhere; nobody pays for it. What is right now,
-``pacing`` says; where it starts again is decided when its attempt is over. Must not know why an attempt ends.
+``deadline_pacing`` says; where it starts again is decided when its attempt is over. Must not know why an attempt ends.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def relocation_ordered(state: State, event: RelocationOrdered, now: float, effec
 
 def spot_came(state: State, pool: str, now: float, effects: Effects) -> None:
     """A spot pool has capacity: whoever runs on-demand for want of it is looked at again."""
-    queues = {book.config.name for book in state.capacity.pools[pool].feeders}
+    queues = {queue.config.name for queue in state.capacity.pools[pool].feeders}
     for key in list(state.watchers):
         action = state.action(key)
         attempt = action.current if action is not None else None

@@ -12,6 +12,7 @@ from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.model.records import QUEUED, Action, RunRecord
 from flyteish._core.rules import placement
+from flyteish._core.rules.deadline_policies import DEADLINE_SAFETY
 from flyteish._core.scheduling.capacity import Capacity
 from flyteish._core.scheduling.queue_state import QueueState
 from flyteish._core.state import State
@@ -22,8 +23,8 @@ from flyteish._core.transitions.phases import move
 def enter(state: State, run: RunRecord, action: Action, now: float) -> None:
     """The first time in its queue: through the door, if there is room."""
     capacity = state.capacity
-    book = capacity.enlist(action)
-    if book.config.depth and book.is_full():
+    queue = capacity.enlist(action)
+    if queue.config.depth and queue.is_full():
         capacity.wait_outside(action)
     else:
         move(state, action, QUEUED)
@@ -66,13 +67,13 @@ def _stand(state: State, run: RunRecord, action: Action, at_head: bool, now: flo
     if action.parent is not None or run.active:
         line_up(state, action, at_head, now)
         return
-    book = capacity.queues[action.profile.settings.queue]
-    config = book.config
-    if book.held or config.run_concurrency or config.depth or config.overlap == "queue":
+    queue = capacity.queues[action.profile.settings.queue]
+    config = queue.config
+    if queue.held or config.run_concurrency or config.depth or config.overlap == "queue":
         capacity.hold_root(action)
-        release_roots(state, book, now)
+        release_roots(state, queue, now)
     else:  # nobody is before it and nothing keeps runs back, so it does not stand in the hold first
-        capacity.begin_run(run, book)
+        capacity.begin_run(run, queue)
         line_up(state, action, at_head=False, now=now)
 
 
@@ -94,24 +95,24 @@ def line_up(state: State, action: Action, at_head: bool, now: float) -> None:
 def _by_deadline(
     state: State, action: Action, chosen: placement.Placement, now: float, free: bool
 ) -> tuple[placement.Placement, float]:
-    """Rule 5, where it applies: the medium to wait for, and when to look again if it is still waiting."""
+    """What its deadline says, where it steers: the medium to wait for, and when to look again if it still waits."""
     deadline_pacing.take_up_work(state, action)
     if not deadline_pacing.is_paced(state, action):
         return chosen, math.inf
     decision = deadline_pacing.decide(state, action, now, free)
-    medium = ON_DEMAND if decision.go == ON_DEMAND else SPOT
-    again = math.inf if medium == ON_DEMAND else decision.review
+    placed = placement.by_deadline(decision)
+    again = math.inf if placed.medium == ON_DEMAND else decision.review
     if decision.go == SPOT:
         again = now + deadline_pacing.SHORTEST_REVIEW  # by then it has its place, or somebody else had it
-    elif medium == ON_DEMAND and decision.rule != deadline_pacing.SAFETY:
+    elif placed.medium == ON_DEMAND and placed.rule != DEADLINE_SAFETY:
         again = now + deadline_pacing.patience(state, action)  # spot may come before its place on-demand does
-    return placement.Placement(medium, decision.rule, decision.why), max(again, now + deadline_pacing.SHORTEST_REVIEW)
+    return placed, max(again, now + deadline_pacing.SHORTEST_REVIEW)
 
 
 def review(state: State, action: Action, now: float) -> None:
     """It still waits under the deadline rule: whether it waits for the right medium, and until when."""
     capacity = state.capacity
-    if action.stands != "line" or action.rule in ("stock-out", deadline_pacing.SAFETY):
+    if action.stands != "line" or action.rule in (placement.STOCK_OUT, DEADLINE_SAFETY):
         return
     standing = _placement(capacity, action)
     if standing.medium != SPOT:
@@ -132,13 +133,9 @@ def review(state: State, action: Action, now: float) -> None:
 
 
 def _placement(capacity: Capacity, action: Action) -> placement.Placement:
-    chosen = placement.choose(action)
-    if chosen.medium == SPOT:
-        settings = action.profile.settings
-        policy = settings.interruptible
-        unbound = policy is None or policy.fallback != "never"
-        if unbound and not capacity.queues[settings.queue].takes_spot(settings.amounts):
-            return placement.no_spot_pool(settings.queue)
+    chosen, settings = placement.choose(action), action.profile.settings
+    if chosen.medium == SPOT and not capacity.queues[settings.queue].takes_spot(settings.amounts):
+        return placement.where_there_is_no_spot(chosen, settings)
     return chosen
 
 
@@ -147,38 +144,38 @@ def let_in(state: State, now: float) -> None:
     capacity = state.capacity
     roomy, capacity.roomy = capacity.roomy, {}
     for name in roomy:
-        book = capacity.queues.get(name)
-        if book is None:
+        queue = capacity.queues.get(name)
+        if queue is None:
             continue
-        while not book.is_full() and (action := capacity.next_inside(book)) is not None:
+        while not queue.is_full() and (action := capacity.next_inside(queue)) is not None:
             move(state, action, QUEUED)
             _stand(state, state.runs[action.run], action, at_head=False, now=now)
-        release_roots(state, book, now)
+        release_roots(state, queue, now)
 
 
-def release_roots(state: State, book: QueueState, now: float) -> None:
+def release_roots(state: State, queue: QueueState, now: float) -> None:
     """Let the next runs of a queue begin, as far as ``run_concurrency`` and ``overlap`` allow."""
-    capacity, config = state.capacity, book.config
-    while (root := book.hold.head()) is not None:
-        if config.run_concurrency and book.active_runs >= config.run_concurrency:
+    capacity, config = state.capacity, queue.config
+    while (root := queue.hold.head()) is not None:
+        if config.run_concurrency and queue.active_runs >= config.run_concurrency:
             return
-        if config.on_full == "wait" and book.is_full():
+        if config.on_full == "wait" and queue.is_full():
             return
         run = state.runs[root.run]
-        if config.overlap == "queue" and run.task in book.active_tasks:
-            capacity.block_root(root, book, run.task)
+        if config.overlap == "queue" and run.task in queue.active_tasks:
+            capacity.block_root(root, queue, run.task)
             continue
-        capacity.leave_hold(root, book)
-        capacity.begin_run(run, book)
+        capacity.leave_hold(root, queue)
+        capacity.begin_run(run, queue)
         line_up(state, root, at_head=False, now=now)
 
 
-def change_lines(state: State, book: QueueState, now: float) -> None:
+def change_lines(state: State, queue: QueueState, now: float) -> None:
     """The queue may feed other pools now: whoever waits for a medium that it has lost, or got, changes lines."""
     capacity = state.capacity
-    waiting = sorted((action for line in book.lines.values() for action in line), key=lambda action: action.ticket)
+    waiting = sorted((action for line in queue.lines.values() for action in line), key=lambda action: action.ticket)
     for action in waiting:
-        if action.rule != "stock-out" and _placement(capacity, action).medium != action.wanted:
+        if action.rule != placement.STOCK_OUT and _placement(capacity, action).medium != action.wanted:
             at_head = action.ticket < 0
             capacity.withdraw(action)
             line_up(state, action, at_head, now)
@@ -188,7 +185,7 @@ def change_lines(state: State, book: QueueState, now: float) -> None:
                 review(state, action, now)
 
 
-# -- stock-outs: rule 4 of placement -----------------------------------------------------------------------------
+# -- stock-outs -----------------------------------------------------------------------------
 
 
 def watch_stock(state: State, action: Action) -> None:
@@ -209,13 +206,13 @@ def patience_ends(state: State, action: Action) -> float | None:
     return None if out is None else max(out, action.queued_at) + float(policy.max_spot_wait)  # type: ignore[arg-type]
 
 
-def ran_out(state: State, pool: str, now: float) -> None:
+def ran_out(state: State, name: str, now: float) -> None:
     """A pool reports no capacity: whoever waits for spot and has limited patience is watched from here."""
-    book = state.capacity.pools[pool]
-    if book.no_capacity_since is not None:
+    pool = state.capacity.pools[name]
+    if pool.no_capacity_since is not None:
         return
-    book.no_capacity_since = now
-    for queue in book.feeders:
+    pool.no_capacity_since = now
+    for queue in pool.feeders:
         if queue.out_since() is not None:
             for line in queue.lines.values():
                 for action in line:

@@ -91,7 +91,7 @@ class ProcessesEngine:
                 f"engine='processes' cannot use the blob store at {blobs.url!r}, which no other process can "
                 "open: keep blobs in files, or use engine='inline'"
             )
-        self._reports = opening.reports
+        self._reports, self._logs = opening.reports, opening.logs
         self._sent_ahead = {name for name, pool in opening.pools.items() if pool.ahead}
         self._loop = asyncio.get_running_loop()
         self._feed = LoopFeed(self._loop)
@@ -114,7 +114,7 @@ class ProcessesEngine:
         if not self._open:
             raise SessionClosedError(f"the processes engine is not open; it was given {len(orders)} orders")
         for order in orders:
-            log = self._reports.log_path(order.key)
+            log = self._logs.file(order.key)
             attempt = PooledAttempt(order, self._reports.link(order.key), None if log is None else str(log))
             self._attempts[order.key] = attempt
             self._waiting.append(attempt)
