@@ -223,7 +223,7 @@ class RemoteEngine:
     # -- processes -----------------------------------------------------------------------------------------
 
     def _take(self, order: Order, process: LastingProcess, digest: bytes) -> RemoteAttempt:
-        log = self._reports.log_path(order.key)
+        log = self._opening.logs.file(order.key)
         link = self._reports.link(order.key)
         attempt = RemoteAttempt(order, link, None if log is None else str(log), process, digest)
         self._attempts[order.key] = attempt

@@ -148,6 +148,8 @@ class Peer(ABC, Generic[A]):
     def send(self, message: m.ToWorker) -> None:
         """Tell it, soon and in order."""
         channel = self._channel
+        if self.silenced:
+            return
         if channel.full:
             self._ends_with(f"its worker has not listened to the last {channel}")
             return
@@ -350,10 +352,11 @@ class Peer(ABC, Generic[A]):
         if attempt.user_code:
             raise NonsenseError(f"{attempt.key} wanted its secrets after it began")
         try:
-            values: dict[str, str] | None = dict(self.secrets(attempt))
+            answer = m.SecretValues(number, dict(self.secrets(attempt)))
         except SecretMissingError as error:
-            attempt.unmendable, values = str(error), None
-        self.send(m.SecretValues(number, values))
+            attempt.unmendable = str(error)
+            answer = m.SecretValues(number, {}, attempt.unmendable)
+        self.send(answer)
 
     def _answered(self, attempt: A, number: int, outcome: Outcome) -> None:
         attempt.calls.pop(number, None)
