@@ -14,10 +14,12 @@ import nox
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.error_on_missing_interpreters = True
+nox.options.error_on_missing_interpreters = False  # `pythons` runs on those that there are
 nox.options.sessions = ["lint", "types", "layers", "tests", "examples"]
 
 HERE = Path(__file__).parent
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+QUICK = "not slow and not benchmark"
 LOCK = "requirements.lock"
 LOCK_COMMENT = "# Every extra, for every platform. Regenerate: nox -s lock (newer versions: nox -s lock -- --upgrade)"
 
@@ -54,6 +56,13 @@ def tests(session: nox.Session) -> None:
     """All tests. Arguments after `--` go to pytest."""
     install(session, "test")
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def pythons(session: nox.Session) -> None:
+    """The tests that are not slow, on every supported Python that is installed. Arguments after `--` go to pytest."""
+    install(session, "test")
+    session.run("pytest", "-m", QUICK, *session.posargs)
 
 
 @nox.session

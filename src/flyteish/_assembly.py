@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -22,7 +22,6 @@ from flyteish._controller.loop import Controller
 from flyteish._controller.order_factory import OrderFactory, SecretLookup
 from flyteish._controller.result_cache import ResultCache
 from flyteish._core.model.events import Configured
-from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.queues import Pool
 from flyteish._core.model.settings import Scope
 from flyteish._engine_kinds import by_engine
@@ -31,13 +30,18 @@ from flyteish._learning.recorder import Keeper
 from flyteish.config import Config
 from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
-from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, Mailbox, RunStore
+from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, LogStore, Mailbox, RunStore
+from flyteish.logs import open_logs
+from flyteish.logs.files import FileLogs
 from flyteish.markets.followed import Markets
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from anyio.from_thread import BlockingPortal
+
+#: Attempts of a pool that its engine has for each worker, most of them ahead of time.
+_SENT: Final = 64
 
 
 class Machinery:
@@ -70,8 +74,6 @@ class Machinery:
         engines: Mapping[str, EngineFactory],
     ) -> None:
         self._config = config
-        self._logs = ("", config.paths.logs)
-        """The run whose log folder was asked for last, and that folder."""
         self._scratch = _scratch(config)
         self.store, self._mailbox = _stores(config)
         self._portal: BlockingPortal | None = None
@@ -93,7 +95,7 @@ class Machinery:
             self.limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
-                engines=Engines(made, self.blobs, self.limits, self._scratch),
+                engines=Engines(made, self.blobs, self.limits, _logs(config), self._scratch),
                 markets=Markets(config.pools, {pool.name: pool.market for pool in config.pools if pool.market}),
                 store=self.store,
                 clock=clock,
@@ -102,7 +104,6 @@ class Machinery:
                 keeper=self.keeper,
                 lifetimes=lifetimes,
                 stop_grace=config.stop_grace,
-                log_path=self._log_path,
                 loop_ends=loop_ends,
                 on_change=on_change,
                 on_drained=lambda queue: self.commands.keep(queue, "drained"),
@@ -159,19 +160,6 @@ class Machinery:
         if self._scratch is not None and self._scratch.is_dir():
             shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _log_path(self, key: AttemptKey) -> Path | None:
-        config = self._config
-        if not config.keep_logs or config.durability == "memory":
-            return None
-        if self._logs[0] != key.run:  # made once, not for each of a run's many attempts
-            try:
-                self._logs = key.run, config.paths.make(config.paths.logs / key.run)
-            except (
-                ConfigurationError
-            ):  # no room for logs is no reason not to run; the journal says it if it has none too
-                return None
-        return self._logs[1] / f"{key.action}.{key.generation}.log"
-
 
 def _stores(config: Config) -> tuple[RunStore, Mailbox]:
     if config.durability == "memory":
@@ -194,6 +182,12 @@ def _blobs(config: Config) -> BlobStore:
     from flyteish.blobs.files import FileBlobStore
 
     return FileBlobStore(config.paths.make(config.paths.blobs))
+
+
+def _logs(config: Config) -> LogStore:
+    if not config.keep_logs or config.durability == "memory":
+        return open_logs("none:")
+    return FileLogs(config.paths.logs)
 
 
 def _scratch(config: Config) -> Path | None:
@@ -227,9 +221,14 @@ def _made(
 
 
 def _sized(config: Config) -> tuple[Pool, ...]:
-    """Pools of worker processes without a capacity get one: the workers stay busy, and the order is kept."""
-    several = config.max_workers * 64
+    """Pools of worker processes run as many attempts as there are workers; some more are sent ahead of time.
+
+    So the workers stay busy, and the order is kept. A pool that holds no more than there are workers sends none ahead.
+    """
+    workers = config.max_workers
     return tuple(
-        msgspec.structs.replace(pool, capacity=several) if pool.engine == "processes" and not pool.capacity else pool
+        msgspec.structs.replace(pool, capacity=workers, ahead=(pool.capacity or workers * _SENT) - workers)
+        if pool.engine == "processes" and (not pool.capacity or pool.capacity > workers)
+        else pool
         for pool in config.pools
     )

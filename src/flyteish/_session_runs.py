@@ -1,6 +1,6 @@
 """The runs of a session: started, found again, and kept by name for as long as they are active.
 
-Encodes a root task's arguments, posts the run to the controller and gives its handle. Must not know how a run is
+Takes a root task's arguments down, posts the run to the controller and gives its handle. Must not know how a run is
 carried out, nor how the machinery that does it is put together.
 """
 
@@ -10,21 +10,22 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from secrets import randbits
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from flyteish._authoring.tasks.calling import cache_digest_of
+from flyteish._async.in_order import InOrder
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import check_size, pack
 from flyteish._controller import recovery
 from flyteish._controller.facts import RunFoundEnded, RunStarted, RunTakenUp
+from flyteish._controller.root_call import RootCall
 from flyteish._controller.run_handle import Inside, Run
 from flyteish._core.billing.cost_summary import on_demand_price
 from flyteish._core.model.events import RunSubmitted
-from flyteish._core.model.ids import inputs_digest, run_name
+from flyteish._core.model.ids import run_name
 from flyteish._core.model.settings import SILENT, Opinions, Scope
 from flyteish.config import Config
 from flyteish.errors import ConfigurationError, FlyteishError, TaskDefinitionError
@@ -72,6 +73,7 @@ class SessionRuns:
         self._scopes: dict[str, Scope] = {}
         self._handles: dict[str, Run[Any]] = {}
         self._lock = threading.Lock()  # guards the two tables above
+        self._packing = InOrder("flyteish: packing values")
         self._noise = itertools.count(randbits(20))  # counted on, so that names of one moment differ
 
     def __repr__(self) -> str:
@@ -115,27 +117,35 @@ class SessionRuns:
                 f"run({task!r}) is not accepted: expected a task, a function made one by @env.task"
             )
         machinery = self._machinery()
-        with at_hand(machinery.blobs.blocking), pickling(self.scope.allow_pickle):
-            data = task.signature.encode_inputs(args, kwargs)
-        check_size(task.name, "arguments", data, machinery.limits)
-        scope = self.scope_saying(said)
-        profile = task.profile(scope, machinery.blobs.blocking)
+        controller, blobs = machinery.controller, machinery.blobs.blocking
         run_id = name or run_name(self._clock.now(), next(self._noise))
-        digest = cache_digest_of(task, profile, data)
-        inputs = pack(data, machinery.limits.inline, machinery.blobs.blocking)
-        call = Call(profile, inputs, inputs_digest(data), cache_digest=digest)
-        event = RunSubmitted(run_id, task.name, profile.settings.queue, command, recovery.entry_of(task), said)
-        controller = machinery.controller
+        scope, entry = self.scope_saying(said), recovery.entry_of(task)
         handle: Run[R] = Run(run_id, task, self._inside(machinery))
-        with self._lock:
-            if name is not None and (name in self._handles or machinery.store.run(name) is not None):
-                raise ConfigurationError(
-                    f"name={name!r} in with_runcontext() is not accepted: there is such a run already"
-                )
-            self._handles[run_id] = handle
-            self._scopes[run_id] = scope
-        controller.post(RunStarted(event, call, controller.links.waiting(self._finisher(handle), task)))
+        finish = self._finisher(handle)
+        waiting = controller.links.waiting(finish, task)
+
+        def submit(call: Call) -> None:
+            event = RunSubmitted(run_id, task.name, call.profile.settings.queue, command, entry, said)
+            controller.post(RunStarted(event, call, waiting))
+
+        with at_hand(blobs), pickling(self.scope.allow_pickle):
+            root = RootCall.taken_down(task, args, kwargs, scope, blobs, machinery.limits)
+            call = root.packed() if root.may_be_packed_here() else None
+            self._register(handle, scope, machinery, named=name is not None)
+            if call is not None:
+                submit(call)
+            else:
+                self._packing.put(partial(root.pack_for, run_id, submit, finish), root.size)
         return handle
+
+    def _register(self, handle: Run[Any], scope: Scope, machinery: Opened, *, named: bool) -> None:
+        with self._lock:
+            if named and (handle.name in self._handles or machinery.store.run(handle.name) is not None):
+                raise ConfigurationError(
+                    f"name={handle.name!r} in with_runcontext() is not accepted: there is such a run already"
+                )
+            self._handles[handle.name] = handle
+            self._scopes[handle.name] = scope
 
     def resume(self, run: str, task: Task[..., R] | None = None, *, here: bool = True) -> Run[R]:
         """What ``Session.resume`` does. ``here``: whether it goes on on the event loop that this is called on."""
@@ -182,4 +192,5 @@ class SessionRuns:
 
     def _inside(self, machinery: Opened) -> Inside:
         price = on_demand_price(self._config.pools)
-        return Inside(machinery.controller, machinery.store, machinery.blobs, machinery.feeds, price, machinery.keeper)
+        of = machinery
+        return Inside(of.controller, of.store, of.blobs, of.feeds, price, of.keeper, self.scope.allow_pickle)

@@ -55,7 +55,7 @@ def test_ctrl_c_stops_cleanly_and_the_run_is_resumed(
     resumed = go("resume", run)
     assert (resumed.code, resumed.out) == (0, "it came after 1\n")
     assert (tmp_path / "signal.notes").read_text() == "note\n"
-    assert "taken over by a new controller" in resumed.err
+    assert "taken up by a new controller" in resumed.err
     assert "flows.note attempt" not in resumed.err  # old news
     assert go("resume", run).out == "it came after 1\n"
 

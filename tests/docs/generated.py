@@ -21,7 +21,7 @@ from flyteish._authoring.attempt.interruption import Interruption
 from flyteish._core.billing.cost_summary import CostSummary
 from flyteish._core.model import events, queues, setting_rules, settings
 from flyteish._core.model.records import Phase
-from flyteish._core.rules import retries
+from flyteish._core.rules import placement, retries
 from flyteish._core.transitions import phases as phase_table
 from flyteish.cli import exit_codes, parser
 from flyteish.session import Run
@@ -73,6 +73,10 @@ def who_pays() -> str:
         "ends": "-, it is over",
     }
     return _table(["the attempt's end", "pays"], [[end.value, words[budget]] for end, budget in retries.PAYS.items()])
+
+
+def placement_rules() -> str:
+    return _table(["rule", "medium", "if"], [[f"`{rule.name}`", rule.medium, rule.holds] for rule in placement.RULES])
 
 
 def configuration() -> str:
@@ -157,7 +161,8 @@ def public_names() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     each.__name__: each
     for each in (
-        settings_matrix, error_tree, error_meanings, who_pays, configuration, pool_keys, queue_keys, commands,
+        settings_matrix, error_tree, error_meanings, who_pays, placement_rules, configuration, pool_keys, queue_keys,
+        commands,
         exit_code_table, event_table, lifecycle_diagram, phases, public_names, run_members, context_members,
         checkpoint_members, interruption_members, cost_fields,
     )

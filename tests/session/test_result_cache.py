@@ -16,6 +16,7 @@ from flyteish.interfaces import Reference
 
 env = TaskEnvironment("cached")
 ran: list[str] = []
+left: list[asyncio.Future[int]] = []
 
 
 class SlowBlobs(BlockingMemoryBlobs):
@@ -45,6 +46,7 @@ def blobs(monkeypatch: pytest.MonkeyPatch) -> SlowBlobs:
 @pytest.fixture
 def session(blobs: SlowBlobs) -> Iterator[Session]:
     ran.clear()
+    left.clear()
     with Session([Queue("default")], [Pool("on-demand")], durability="memory") as opened:
         yield opened
         blobs.gate.set()
@@ -77,6 +79,13 @@ async def gives_up(started: str) -> str:
     return "got it"
 
 
+@env.task
+async def leaves_a_call_behind() -> str:
+    left.append(asyncio.ensure_future(cached(1)))
+    await asyncio.sleep(0)
+    return "gone"
+
+
 def test_a_slow_store_holds_up_only_who_asks_it(session: Session, blobs: SlowBlobs) -> None:
     """While the cache is asked for one run, others start and end."""
     blobs.gate.clear()
@@ -106,6 +115,17 @@ def test_a_call_that_is_given_up_while_the_cache_is_asked_never_runs(session: Se
     blobs.gate.set()
     assert session.run(plain, x=1).result(20) == 1
     assert ran == ["plain 1"]
+
+
+def test_a_call_whose_caller_ends_while_the_cache_is_asked_never_runs(session: Session, blobs: SlowBlobs) -> None:
+    """Its attempt is over, as if it had called too late."""
+    blobs.gate.clear()
+    assert session.run(leaves_a_call_behind).result(20) == "gone"
+    blobs.gate.set()
+    assert session.run(plain, x=1).result(20) == 1
+    assert ran == ["plain 1"]
+    session.close()
+    assert [task.cancelled() for task in left] == [True]
 
 
 def test_a_run_can_be_aborted_while_the_cache_is_asked(session: Session, blobs: SlowBlobs) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flyteish._core.model.queues import Pool
-from flyteish.interfaces import BlobStore, Engine, Limits, Opening, Reports
+from flyteish.interfaces import BlobStore, Engine, Limits, LogStore, Opening, Reports
 
 
 class Engines:
@@ -20,6 +20,7 @@ class Engines:
         engines: each with the pools that it runs; every pool is run by exactly one.
         blobs: where values are.
         limits: how large values may be.
+        logs: where the output of attempts goes.
         scratch: for the attempts' private files.
     """
 
@@ -28,12 +29,14 @@ class Engines:
         engines: Iterable[tuple[Engine, Mapping[str, Pool]]],
         blobs: BlobStore,
         limits: Limits,
+        logs: LogStore,
         scratch: Path | None,
     ) -> None:
         self._all = tuple(engines)
         self._of = {pool: engine for engine, pools in self._all for pool in pools}
         self._blobs = blobs
         self._limits = limits
+        self._logs = logs
         self._scratch = scratch
 
     def of(self, pool: str) -> Engine:
@@ -52,7 +55,7 @@ class Engines:
     async def open(self, reports: Reports) -> None:
         """Open them all; where one refuses, those that are open are closed by ``close``."""
         for engine, pools in self._all:
-            await engine.open(Opening(pools, reports, self._blobs, self._limits, self._scratch))
+            await engine.open(Opening(pools, reports, self._blobs, self._limits, self._logs, self._scratch))
 
     def close(self) -> list[asyncio.Future[None]]:
         """Begin to close them all at once."""

@@ -13,7 +13,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from flyteish._controller.attempt_link import Links
 from flyteish._controller.burst import Burst
@@ -29,7 +28,7 @@ from flyteish._controller.performer import Performer
 from flyteish._controller.result_cache import ResultCache
 from flyteish._controller.taking_up import TakingUp
 from flyteish._core.model.events import Configured, TimePassed
-from flyteish._core.model.ids import ActionKey, AttemptKey
+from flyteish._core.model.ids import ActionKey
 from flyteish._core.state import State
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish._learning.recorder import Keeper
@@ -56,7 +55,6 @@ class Controller:
         keeper: Keeper,
         lifetimes: Lifetimes,
         stop_grace: float,
-        log_path: Callable[[AttemptKey], Path | None],
         loop_ends: Callable[[str], bool],
         on_change: Callable[[str], None],
         on_drained: Callable[[str], None],
@@ -67,7 +65,6 @@ class Controller:
         self._markets = markets
         self._store = store
         self._keeper = keeper
-        self.log_path = log_path
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox = FactInbox(self._turn, lambda: self.over or SessionClosedError("the session was closed"))
         self.post = self._inbox.post

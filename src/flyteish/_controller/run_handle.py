@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from flyteish._authoring.tasks.calling import conclude
+from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import unpack, unpack_beside
+from flyteish._authoring.values.payloads import decoded, decoded_beside
 from flyteish._controller.facts import Happened, Recipient
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.bills import BY, Billed, CostRow, billed, rows, total, with_descendants
@@ -62,6 +63,7 @@ class Inside(NamedTuple):
     feeds: Feeds
     on_demand_price: float | None
     keeper: Keeper
+    allow_pickle: bool
 
 
 class Run(Generic[R]):
@@ -114,8 +116,12 @@ class Run(Generic[R]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         assert self._outcome is not None
-        data = await unpack_beside(self._outcome.result or Payload(), self._inside.blobs)
-        return self._conclude(data)
+        value = None
+        if self._outcome.phase == "succeeded":
+            payload = self._outcome.result or Payload()
+            with at_hand(self._inside.blobs.blocking), pickling(self._inside.allow_pickle):
+                value = await decoded_beside(self._task.signature, payload, self._inside.blobs, feeds)
+        return self._conclude(value)
 
     def wait(self, timeout: float | None = None) -> Run[R]:
         """Block until the run is over, however it ends; returns the handle.
@@ -137,7 +143,12 @@ class Run(Generic[R]):
         """Block until the run is over; its result, or its error raised with the story of its attempts."""
         self.wait(timeout)
         assert self._outcome is not None
-        return self._conclude(unpack(self._outcome.result or Payload(), self._inside.blobs.blocking))
+        value = None
+        if self._outcome.phase == "succeeded":
+            blobs = self._inside.blobs.blocking
+            with at_hand(blobs), pickling(self._inside.allow_pickle):
+                value = decoded(self._task.signature, self._outcome.result or Payload(), blobs)
+        return self._conclude(value)
 
     def outputs(self) -> tuple[Any, ...]:
         """Block until the run is over; its result in Flyte's shape: a tuple, also of one."""
@@ -296,11 +307,10 @@ class Run(Generic[R]):
         for listener in listeners:
             listener()
 
-    def _conclude(self, data: bytes | memoryview) -> R:
+    def _conclude(self, value: Any) -> R:
         assert self._outcome is not None
-        with at_hand(self._inside.blobs.blocking):
-            value: R = conclude(self._task, self._outcome, self._live, data)
-        return value
+        result: R = conclude(self._task, self._outcome, self._live, value)
+        return result
 
     def _listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         with self._lock:

@@ -182,7 +182,8 @@ class Channel:
                 if number == self.received + 1:
                     self.received = number
                     new.append(body)
-                    self._untold_bytes += len(body)
+                    if self.resumes:
+                        self._untold_bytes += len(body)
                 elif number == 0:
                     if body:
                         raise NonsenseError("a message without a number came after the first one")

@@ -72,12 +72,14 @@ def evidence(said: WorkerEvidence, inline: int) -> None:
     """How an attempt ended."""
     if said.result is not None:
         payload("the result", said.result, inline)
+        if said.error is None:
+            return
     if said.error is not None:
         _error(said.error)
     for name, value in (("left", said.left), ("store_failed", said.store_failed)):
         if value is not None:
             words(name, value, _TEXT)
-    if said.result is None and said.error is None and said.left is None and not said.stopped and not said.store_failed:
+    if said.error is None and said.left is None and not said.stopped and not said.store_failed:
         raise NonsenseError("an attempt ended with nothing to show for it: no result, no error, no reason")
     if said.result is not None and said.error is not None:
         raise NonsenseError("an attempt ended with a result and an error")

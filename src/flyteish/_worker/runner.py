@@ -7,21 +7,26 @@ know which thread or process it is on, nor who asked.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import copy_context
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document
-from flyteish._authoring.values.payloads import check_size, pack, pack_beside
+from flyteish._authoring.values.payloads import is_light, may_stay, packed
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
 from flyteish.errors import BlobError, SerializationError
 
 if TYPE_CHECKING:
+    from flyteish._async.feeds import Feeds
     from flyteish._worker.loader import Loadable
+
+T = TypeVar("T")
 
 
 class AttemptStopped(BaseException):
@@ -78,8 +83,7 @@ def _perform_sync(attempt: AttemptContext, task: Loadable, stop: Stopping) -> En
         value = task.function(*args, **kwargs)
         user_code = stop.inside = False
         result = task.signature.encode_result(value)
-        check_size(task.name, "result", result, attempt.limits)
-        return WorkerEvidence(result=pack(result, attempt.limits.inline, blobs)), None
+        return WorkerEvidence(result=packed(result, task.name, "result", attempt.limits, blobs)), None
     except BaseException as exc:
         stop.inside = False
         return _failed(exc, user_code, stop, AttemptStopped)
@@ -104,15 +108,20 @@ async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping)
     try:
         inputs = order.inputs
         data = inputs.data if inputs.data is not None else await blobs.get(_address(inputs))
-        args, kwargs = task.signature.decode_inputs(data)
+        if is_light(data):
+            args, kwargs = task.signature.decode_inputs(data)
+        else:
+            args, kwargs = await _beside(attempt.feeds, lambda: task.signature.decode_inputs(data), "inputs")
         user_code = True
         value = await Bridged(task.function(*args, **kwargs), attempt.feeds.of(get_running_loop()).steppers)
         user_code = False
-        result, limits = task.signature.encode_result(value), attempt.limits
-        check_size(task.name, "result", result, limits)
-        if len(result) <= limits.inline:  # most: not even an await
-            return WorkerEvidence(result=Payload(result, None, len(result))), None
-        return WorkerEvidence(result=await pack_beside(result, limits.inline, blobs)), None
+        # Taken down here: others may change the value before it is packed.
+        draft, limits = task.signature.draft_result(value), attempt.limits
+        del value
+        if may_stay(draft, limits.inline):  # most: not even an await
+            return WorkerEvidence(result=packed(draft, task.name, "result", limits, blobs.blocking)), None
+        pack = partial(packed, draft, task.name, "result", limits, blobs.blocking)
+        return WorkerEvidence(result=await _beside(attempt.feeds, pack, "result")), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -127,6 +136,12 @@ def _address(inputs: Payload) -> str:
     if inputs.blob is None:
         raise SerializationError("the order has no inputs: neither data nor an address")
     return inputs.blob
+
+
+async def _beside(feeds: Feeds, work: Callable[[], T], what: str) -> T:
+    from flyteish._async.feeds import beside_loop
+
+    return await beside_loop(feeds, work, f"flyteish {what}")
 
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping, ours: type[BaseException]) -> Ending:

@@ -52,6 +52,7 @@ SIGTERM_SECONDS: Final = 30.0
 _LEFTOVER_SECONDS: Final = 1.0
 #: Seconds before an end that the blob store refused is claimed again.
 _CLAIM_AGAIN: Final = (0.5, 2.0, 8.0)
+_NO_SECRETS: Final[Mapping[str, str]] = {}
 _SIGTERM, _AGAIN = b"T", b"A"
 
 
@@ -192,11 +193,12 @@ class Worker:
 
     def _evidence(self, order: Order, current: Current) -> WorkerEvidence:
         task = self._loader.known(order.reference, order.task)
-        if task is None or order.secrets:
+        wanted = order.settings.secrets
+        if task is None or wanted:
             # Importing runs user code too: should it kill this process, the engine must know whose it was. And only
             # the attempt that it is at may ask for secrets.
             self._connection.send(m.Taken(order.key))
-        secrets = self._asked_for(order) if order.secrets else {}
+        secrets = self._asked_for(order) if wanted else _NO_SECRETS
         if secrets is None:
             return WorkerEvidence(stopped=True)
         self._variables.begin(order, secrets)

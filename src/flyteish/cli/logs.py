@@ -1,32 +1,31 @@
-"""``flyteish logs``: what tasks printed, attempt by attempt, also while they go on.
+"""``flyteish logs``: what tasks said, attempt by attempt, also while they go on.
 
-Must not know who writes the logs, nor change anything.
+Must not know how logs are kept, nor change anything.
 """
 
 from __future__ import annotations
 
+import codecs
 import sys
-import time
 from argparse import Namespace
-from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from flyteish._core.model.ids import AttemptKey
 from flyteish.cli.exit_codes import ExitCode, UsageError
 from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records
-
-_FOLLOW_SECONDS: Final = 0.25
+from flyteish.interfaces import LogStore
+from flyteish.logs.files import FileLogs
 
 
 class _Log(NamedTuple):
-    action: str
-    attempt: int
+    key: AttemptKey
     task: str
-    path: Path
 
     @property
     def heading(self) -> str:
-        return f"==> {self.action} {self.task} attempt {self.attempt} <=="
+        return f"==> {self.key.action} {self.task} attempt {self.key.generation} <=="
 
 
 def logs(args: Namespace) -> int:
@@ -34,23 +33,33 @@ def logs(args: Namespace) -> int:
     if args.follow and args.json:
         raise UsageError("--follow and --json do not go together: JSON is printed when all is there")
     records = Records(args)
-    found = _logs_of(records, args)
-    if args.json:
-        print_json([{**log._asdict(), "path": str(log.path), "text": _text(log)} for log in found])
-        return ExitCode.OK
+    store = FileLogs(records.config.paths.logs)
     if args.follow:
-        return _follow(records, args)
-    for log in found:
-        if len(found) > 1:
-            print(log.heading)
-        sys.stdout.write(_text(log))
+        return _follow(records, store, args)
+    found = _logs_of(records, store, args)
+    if args.json:
+        print_json([_document(log, store) for log in found])
+        return ExitCode.OK
+    printer = _Printer(headings=len(found) > 1)
+    for key, data in store.follow(lambda: [log.key for log in found], lambda: True):
+        printer.print(key, data, found)
     if not found:
         kept = "" if records.config.keep_logs else " (keep_logs is false, so nothing is kept)"
         print(f"nothing was printed by {args.run}{kept}", file=sys.stderr)
     return ExitCode.OK
 
 
-def _logs_of(records: Records, args: Namespace) -> list[_Log]:
+def _document(log: _Log, store: LogStore) -> dict[str, object]:
+    return {
+        "action": log.key.action,
+        "attempt": log.key.generation,
+        "task": log.task,
+        "path": store.where(log.key),
+        "text": store.read(log.key).decode("utf-8", errors="replace"),
+    }
+
+
+def _logs_of(records: Records, store: LogStore, args: Namespace) -> list[_Log]:
     """The logs that there are, in the order in which the attempts began."""
     record, chosen = records.action(args.run, args.action)
     alone = args.action is not None or "/" in args.run or args.attempt is not None
@@ -61,43 +70,43 @@ def _logs_of(records: Records, args: Namespace) -> list[_Log]:
         if not pairs:
             raise UsageError(f"{chosen.key} has no attempt {args.attempt}; it had {len(chosen.attempts)}")
     pairs.sort(key=lambda pair: pair[1].admitted_at)
-    folder = records.config.paths.logs / record.id
-    logs = [_Log(a.id, n.generation, a.profile.task, folder / f"{a.id}.{n.generation}.log") for a, n in pairs]
-    return [log for log in logs if log.path.is_file()]
+    said = set(store.said(record.id))
+    logs = [_Log(AttemptKey(record.id, a.id, n.generation), a.profile.task) for a, n in pairs]
+    return [log for log in logs if log.key in said]
 
 
-def _text(log: _Log) -> str:
-    return log.path.read_text(encoding="utf-8", errors="replace")
-
-
-def _follow(records: Records, args: Namespace) -> int:
+def _follow(records: Records, store: LogStore, args: Namespace) -> int:
     """Print what comes, from whichever attempt, until the run is over or nobody works on it any more."""
-    opened: dict[Path, BinaryIO] = {}
-    shown: list[Any] = [None]
     run = records.run(args.run.partition("/")[0]).run
-    try:
-        while True:
-            row = records.run(run)
-            over = row.ended_at is not None or records.store.owner() is None
-            for log in _logs_of(records, args):
-                file = opened.get(log.path)
-                if file is None:
-                    file = opened[log.path] = open(log.path, "rb")  # noqa: SIM115 - closed below
-                _print_more(log, file, shown)
-            if over:
-                return ExitCode.OK
-            time.sleep(_FOLLOW_SECONDS)
-    finally:
-        for file in opened.values():
-            file.close()
+    printer = _Printer(headings=True)
+    found: list[_Log] = []
+
+    def keys() -> Iterable[AttemptKey]:
+        found[:] = _logs_of(records, store, args)
+        return [log.key for log in found]
+
+    def over() -> bool:
+        return records.run(run).ended_at is not None or records.store.owner() is None
+
+    for key, data in store.follow(keys, over):
+        printer.print(key, data, found)
+    return ExitCode.OK
 
 
-def _print_more(log: _Log, file: BinaryIO, shown: list[Any]) -> None:
-    data = file.read()
-    if not data:
-        return
-    if shown[0] != log.path:
-        shown[0] = log.path
-        print(log.heading)
-    sys.stdout.write(data.decode("utf-8", errors="replace"))
-    sys.stdout.flush()
+class _Printer:
+    """Prints pieces of several logs, with a heading wherever another one goes on."""
+
+    def __init__(self, headings: bool) -> None:
+        self._headings = headings
+        self._speaks: AttemptKey | None = None
+        self._decoders: dict[AttemptKey, codecs.IncrementalDecoder] = {}
+        """A character may be cut in two by the end of a piece."""
+
+    def print(self, key: AttemptKey, data: bytes, logs: Iterable[_Log]) -> None:
+        if key != self._speaks and self._headings:
+            print(next(log.heading for log in logs if log.key == key))
+        self._speaks = key
+        if key not in self._decoders:
+            self._decoders[key] = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        sys.stdout.write(self._decoders[key].decode(data))
+        sys.stdout.flush()

@@ -12,6 +12,7 @@ in ``tests/contracts``. Must not know any implementation.
     Mailbox     commands and notes between processes that share a store
     BlobStore   values, checkpoints, files         memory, files
                 three contracts in one: ContentStore, ReferenceStore, SweepableStore
+    LogStore    what attempts say                  files, memory, nowhere
     Market      when a spot pool has capacity and when it takes it back
     PriceSource what a pool's machines cost, where that changes
     Clock       time and chance, so that tests can hold them
@@ -42,6 +43,7 @@ from flyteish.interfaces.engines import (
     Reports,
     Unfinished,
 )
+from flyteish.interfaces.logs import LogStore, LogWriter
 from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
 from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
 from flyteish.interfaces.world import Clock, Market, PriceSource
@@ -62,6 +64,8 @@ __all__ = [
     "InlineReports",
     "Limits",
     "Link",
+    "LogStore",
+    "LogWriter",
     "Mailbox",
     "Market",
     "Notice",

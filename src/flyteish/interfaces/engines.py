@@ -31,6 +31,7 @@ from flyteish._core.model.queues import Pool
 from flyteish._core.model.settings import Secret
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces.blobs import BlobStore
+from flyteish.interfaces.logs import LogStore
 from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
 
 if TYPE_CHECKING:
@@ -111,9 +112,6 @@ class Reports(Protocol):
             SecretMissingError: nobody has one of them. The attempt ends as unmendable, in these words.
         """
 
-    def log_path(self, key: AttemptKey) -> Path | None:
-        """Where the attempt's output belongs; None where logs are not kept."""
-
 
 class CallSite(NamedTuple):
     """Where in this process a task was called: attempts that run inline go back there."""
@@ -156,6 +154,8 @@ class Opening(NamedTuple):
     reports: Reports
     blobs: BlobStore
     limits: Limits
+    logs: LogStore
+    """Where the output of attempts goes."""
     scratch: Path | None = None
     """Below it attempts have their private files; None: wherever the system has a place for such."""
 

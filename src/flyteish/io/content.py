@@ -10,18 +10,21 @@ import contextlib
 import os
 import shutil
 import sys
+import threading
 from collections.abc import AsyncGenerator
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from flyteish._authoring.values.current_blobs import BlobAddress, current_blobs
+from flyteish._authoring.values.current_blobs import INLINE_LIMIT, BlobAddress, current_blobs
 from flyteish._authoring.values.kind_checks import shown
+from flyteish._authoring.values.snapshots import PrivateCopy
 from flyteish.errors import SerializationError
 from flyteish.interfaces import BlockingContent
 from flyteish.io.local_copies import (
     Scratch,
     deliver,
     fetch_remote,
+    looks_of,
     remote_exists,
     size_of,
     temporary_folder,
@@ -57,6 +60,12 @@ class Content:
         self._blobs: BlockingContent | None = None
         self._unstored = False
         """Content at ``path`` is this value's own, and is stored when the value first travels."""
+        self._sent: Content | None = None
+        """What ``__flyteish_snapshot__`` gave out and may not be stored yet."""
+        self._seen: object = None
+        """In such a copy: what the content looked like when it was made."""
+        self._storing = threading.Lock()
+        """Of a copy, which several calls may have."""
         self._scratch: Scratch | None = None
         """Keeps a temporary directory that ``path`` lies in."""
 
@@ -156,7 +165,10 @@ class Content:
         blobs = self._access()
         here = Path(self.path)
         self.size = size_of(here)
-        self.path = BlobAddress(blobs.put_path(here))
+        address = BlobAddress(blobs.put_path(here))
+        if self._seen is not None and self._seen != looks_of(here):
+            raise SerializationError(f"{self!r} changed between the call that it was given to and being stored")
+        self.path = address
         self._blobs, self._unstored, self._scratch = blobs, False, None
 
     def _copy_to(self, target: Path) -> None:
@@ -179,9 +191,27 @@ class Content:
         self._copy_to(scratch.path / self._file_name)
         return scratch.path / self._file_name, scratch
 
+    def __flyteish_snapshot__(self) -> PrivateCopy | None:
+        """For whoever must not store here and now: a copy that is stored as the content is now, or not at all."""
+        if self._unstored and self._sent is not None and not self._sent._unstored:
+            sent, self._sent = self._sent, None
+            self.path, self.size, self._blobs = sent.path, sent.size, sent._blobs
+            self._unstored, self._scratch = False, None
+        if not self._unstored:
+            return None
+        here = Path(self.path)
+        if here.is_file() and here.stat().st_size <= INLINE_LIMIT:
+            return None
+        seen = looks_of(here)
+        if self._sent is None or self._sent._seen != seen:
+            self._sent = self.__copy__()
+            self._sent._seen, self._sent._storing = seen, threading.Lock()
+        return PrivateCopy(self._sent, 0)
+
     def __flyteish_pack__(self) -> dict[str, Any]:
-        if self._unstored:
-            self._store()
+        with self._storing:
+            if self._unstored:
+                self._store()
         if not self.path:
             raise SerializationError(f"nothing was written to {self!r}")
         return self._facts()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -78,16 +77,15 @@ class RecordingLink:
 class Recorder:
     """Writes down every report; ``until`` awaits one.
 
-    ``logs`` is the folder for attempts' output, None for no logs. ``answer`` is called for each child call.
+    ``answer`` is called for each child call.
     """
 
-    def __init__(self, logs: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.events: list[Event] = []
         self.links: dict[AttemptKey, RecordingLink] = {}
         self.confirm: Callable[[OnJournalled], object] = lambda done: done(None)
         """Answers for traced values."""
         self.answer: Callable[[RecordingLink, int, Call], None] | None = None
-        self._logs = logs
         self._lock = threading.Lock()
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -106,9 +104,6 @@ class Recorder:
 
     def link(self, key: AttemptKey) -> Link:
         return self.links.setdefault(key, RecordingLink(self, key))
-
-    def log_path(self, key: AttemptKey) -> Path | None:
-        return None if self._logs is None else self._logs / f"{key.run}-{key.action}-{key.generation}.log"
 
     # -- for tests
 

@@ -32,6 +32,8 @@ from flyteish.blobs import open_blobs
 from flyteish.engines.processes.engine import ProcessesEngine
 from flyteish.errors import ConfigurationError, SessionClosedError
 from flyteish.interfaces import Limits, Notice, OnJournalled, Opening, Outcome
+from flyteish.logs.files import FileLogs
+from flyteish.logs.nowhere import NoLogs
 from tests.engines.processes import jobs
 from tests.engines.processes.recording import Orders, Recorder, success, value
 
@@ -42,10 +44,12 @@ class Bench:
     def __init__(self, folder: Path, engine: ProcessesEngine, max_result: int = 1 << 30) -> None:
         self.folder = folder
         self.engine = engine
-        self.recorder = Recorder(folder / "logs")
+        self.recorder = Recorder()
         self.orders = Orders()
         self.blobs = open_blobs((folder / "blobs").as_uri())
-        self.opening = Opening({"local": Pool("local")}, self.recorder, self.blobs, Limits(1 << 18, max_result))
+        self.logs = FileLogs(folder / "logs")
+        pools = {"local": Pool("local")}
+        self.opening = Opening(pools, self.recorder, self.blobs, Limits(1 << 18, max_result), self.logs)
 
     async def result(self, task: Any, *args: Any, **more: Any) -> Any:
         order = self.orders(task, *args, **more)
@@ -125,6 +129,21 @@ async def test_a_thousand_attempts_each_end_once_and_on_both_workers(bench: Benc
     await bench.recorder.until(lambda: len(bench.recorder.ended()) == 1000)
     assert [value(jobs.double, await bench.recorder.end(order)) for order in orders] == [2 * n for n in range(1000)]
     assert sum(isinstance(event, AttemptEnded) for event in bench.recorder.events) == 1000
+
+
+async def test_a_short_attempt_says_at_its_end_when_it_got_its_place(tmp_path: Path) -> None:
+    """Where more is sent ahead than there are places; elsewhere whoever is ordered has one."""
+    for ahead in (0, 8):
+        bench = Bench(tmp_path, ProcessesEngine(max_workers=1))
+        pools = {"local": Pool("local", capacity=1, ahead=ahead)}
+        await bench.engine.open(bench.opening._replace(pools=pools))
+        before = time.time()
+        order = bench.orders(jobs.double, 1)
+        bench.engine.start([order])
+        await bench.recorder.end(order)
+        (ended,) = bench.recorder.ends(order.key)
+        assert before <= ended.placed_at <= ended.running_at if ahead else ended.placed_at == 0
+        await bench.engine.close()
 
 
 async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:
@@ -412,8 +431,7 @@ async def test_each_attempt_has_its_own_log(bench: Bench, capfd: pytest.CaptureF
     bench.engine.start([order, silent])
     assert (await bench.recorder.end(order)).result
     assert (await bench.recorder.end(silent)).result
-    path = bench.recorder.log_path(order.key)
-    assert path is not None
+    path = bench.logs.path(order.key)
     text = path.read_text()
     for words in ("hello\n", "hello in part", "logged hello", "written\n", "by a child\n"):
         assert words in text
@@ -579,13 +597,15 @@ async def test_no_worker_and_no_grandchild_outlives_a_killed_controller(tmp_path
         from flyteish._core.model.queues import Pool
         from flyteish.engines.processes.engine import ProcessesEngine
         from flyteish.interfaces import Limits, Opening
+        from flyteish.logs.nowhere import NoLogs
         from tests.engines.processes import jobs
         from tests.engines.processes.recording import Orders, Recorder
 
         async def main():
             engine = ProcessesEngine(max_workers=1)
             blobs = open_blobs({(tmp_path / "blobs").as_uri()!r})
-            await engine.open(Opening({{"local": Pool("local")}}, Recorder(), blobs, Limits(1 << 18, 1 << 30)))
+            pools, limits = {{"local": Pool("local")}}, Limits(1 << 18, 1 << 30)
+            await engine.open(Opening(pools, Recorder(), blobs, limits, NoLogs()))
             engine.start([Orders()(jobs.start_child, {str(told)!r})])
             await asyncio.sleep(60)
 
@@ -627,5 +647,6 @@ def test_bad_numbers_are_refused_by_name(name: str, bad: Any) -> None:
 
 async def test_blobs_that_only_this_process_has_are_refused() -> None:
     """Values could not travel: the error says what to use instead."""
+    opening = Opening({}, Recorder(), open_blobs("memory:"), Limits(1 << 18, 1 << 30), NoLogs())
     with pytest.raises(ConfigurationError, match="keep blobs in files"):
-        await ProcessesEngine().open(Opening({}, Recorder(), open_blobs("memory:"), Limits(1 << 18, 1 << 30)))
+        await ProcessesEngine().open(opening)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import logging
 
     from flyteish._async.feeds import Feeds
+    from flyteish._async.in_order import InOrder
     from flyteish.interfaces import BlobStore, InlineLink, Limits, Order
 
 
@@ -29,6 +30,7 @@ class AttemptState:
         "_lock",
         "_logger",
         "_occurrences",
+        "_packing",
         "_scratch",
         "_scratch_parent",
         "active",
@@ -67,6 +69,7 @@ class AttemptState:
         self.active = True
         self._lock = threading.Lock()
         self._occurrences: dict[tuple[str, bytes], int] = {}
+        self._packing: InOrder | None = None
         self._scratch_parent = scratch
         self._scratch: Path | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
@@ -80,6 +83,16 @@ class AttemptState:
             extra = {"run": self.order.key.run, "action": self.order.key.action, "attempt": self.order.user_attempt}
             self._logger = logging.LoggerAdapter(logging.getLogger(f"flyteish.task.{self.order.task}"), extra)
         return self._logger
+
+    @property
+    def packing(self) -> InOrder:
+        """Where the large inputs of its calls are packed, in the order of the calls."""
+        with self._lock:
+            if self._packing is None:
+                from flyteish._async.in_order import InOrder
+
+                self._packing = InOrder("flyteish: packing values")
+            return self._packing
 
     def occurrence(self, task: str, digest: bytes) -> int:
         """How many equal calls this attempt made before: 0, 1, 2, ..."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import msgspec
+from msgspec import UNSET, UnsetType
 
 from flyteish import errors
 from flyteish._async.bridge import can_wait_here, wait_here
@@ -19,8 +21,9 @@ from flyteish._async.feeds import LoopFeed, through_thread
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.groups import label_in
 from flyteish._authoring.tasks.trace import refuse_inside_trace
+from flyteish._authoring.values.drafts import Draft
 from flyteish._authoring.values.errors import rebuild
-from flyteish._authoring.values.payloads import check_size, pack, pack_beside, unpack, unpack_beside
+from flyteish._authoring.values.payloads import ON_LOOP, check_size, decoded, decoded_beside, is_light, may_stay, pack
 from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.settings import Scope
 from flyteish._core.model.values import Payload, Profile
@@ -66,7 +69,10 @@ class Callee(Protocol):
     def profile_key(self) -> object:
         """Equal for two that have the same profile wherever they are called."""
 
-    def profile(self, scope: Scope, blobs: BlockingContent) -> Profile:
+    def pickled(self, scope: Scope) -> bytes | None:
+        """The function pickled, where it has to be carried by value."""
+
+    def profile(self, scope: Scope, blobs: BlockingContent, pickled: bytes | UnsetType | None = UNSET) -> Profile:
         """The task with its settings resolved."""
 
 
@@ -81,8 +87,7 @@ def call_async(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         if task.is_async:
             return task.function(*args, **kwargs)  # type: ignore[no-any-return]
         return asyncio.to_thread(task.function, *args, **kwargs)
-    call, large = prepare(task, args, kwargs, context)
-    coroutine: Any = _submitted(task, context, call, large)
+    coroutine: Any = _submitted(task, context, prepare(task, args, kwargs, context))
     # "coroutine 'train' was never awaited" should name what the author wrote.
     coroutine.__name__ = coroutine.__qualname__ = task.name
     return coroutine  # type: ignore[no-any-return]
@@ -99,11 +104,11 @@ def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]
         task.signature.bind(args, kwargs)
         return task.function(*args, **kwargs)
     if can_wait_here():
-        call, large = prepare(task, args, kwargs, context)
-        outcome, live, data = wait_here(_submitted(task, context, call, large, conclusive=False))
+        prepared = prepare(task, args, kwargs, context)
+        outcome, live, value = wait_here(_submitted(task, context, prepared, conclusive=False))
         try:
             # Here and not in the coroutine, out of which a StopIteration could not come as itself.
-            return conclude(task, outcome, live, data)
+            return conclude(task, outcome, live, value)
         finally:
             del live  # or the exception and this frame would keep each other alive
     if asyncio._get_running_loop() is not None:
@@ -112,9 +117,7 @@ def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]
             "create_task): waiting there would block the event loop, and with it what is waited for; "
             f"write `await {task.function.__name__}.aio(...)`"
         )
-    call, large = prepare(task, args, kwargs, context)
-    if large is not None:
-        call = msgspec.structs.replace(call, inputs=pack(large, 0, context.blobs.blocking))
+    call = prepare_here(task, args, kwargs, context)
     link = context.link
 
     def start(done: OnOutcome) -> int:
@@ -122,7 +125,10 @@ def call_blocking(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
     outcome, live = through_thread(start, lambda number: link.cancel(number, _BROKEN_OFF))
     try:
-        return conclude(task, outcome, live, unpack(outcome.result or _NOTHING, context.blobs.blocking))
+        value = None
+        if outcome.phase == "succeeded":
+            value = decoded(task.signature, outcome.result or _NOTHING, context.blobs.blocking)
+        return conclude(task, outcome, live, value)
     finally:
         del live  # or the exception and this frame would keep each other alive
 
@@ -150,12 +156,12 @@ class _Wait:
             self.future.set_result(None)
 
 
-async def _submitted(
-    task: Callee, context: AttemptContext, call: Call, large: bytes | None, conclusive: bool = True
-) -> Any:
+async def _submitted(task: Callee, context: AttemptContext, call: Call | Future[Call], conclusive: bool = True) -> Any:
     # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
-    if large is not None:
-        call = msgspec.structs.replace(call, inputs=await pack_beside(large, 0, context.blobs))
+    if not isinstance(call, Call):
+        from flyteish._async.in_order import result_of
+
+        call = await result_of(call, context.feeds)
     loop = asyncio.get_running_loop()
     wait = _Wait(context.feeds.of(loop), loop.create_future())
     number = context.link.call(call, wait, task)
@@ -176,13 +182,15 @@ async def _submitted(
     if outcome.phase == "refused" and not context.active:
         # An asyncio task that its attempt left behind: it ends like any other work of something that is over.
         raise asyncio.CancelledError(f"attempt {context.order.key} is over")
-    payload = outcome.result
+    value = None
     try:
-        if payload is not None and payload.data is not None:
-            data: bytes | memoryview = payload.data
-        else:
-            data = await unpack_beside(payload or _NOTHING, context.blobs)
-        return conclude(task, outcome, live, data) if conclusive else (outcome, live, data)
+        if outcome.phase == "succeeded":
+            payload = outcome.result or _NOTHING
+            if payload.data is not None and is_light(payload.data):
+                value = task.signature.decode_result(payload.data)  # most are: no coroutine for them
+            else:
+                value = await decoded_beside(task.signature, payload, context.blobs, context.feeds)
+        return conclude(task, outcome, live, value) if conclusive else (outcome, live, value)
     finally:
         del live, wait  # as above
 
@@ -192,29 +200,65 @@ async def _submitted(
 
 def prepare(
     task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: AttemptContext
-) -> tuple[Call, bytes | None]:
-    """The call as data, and its encoded inputs apart where they are too large to travel with it.
+) -> Call | Future[Call]:
+    """The call as data, taken down now; where there is something large in it, it is packed beside the event loop.
 
     Raises:
         InputTypeError: arguments do not fit the signature (a ``TypeError``).
         SerializationError: an argument cannot be encoded, or they are too large.
         StaleAttemptError: the attempt that makes the call is over.
     """
+    _check(task, context)
+    data = task.signature.draft_inputs(args, kwargs)
+    profile = context.profiles.get(task.profile_key)
+    function = None
+    if profile is None:
+        function = task.pickled(context.order.scope)
+        if function is None or len(function) <= ON_LOOP:
+            profile = _profile(task, context, function)
+    if profile is None or isinstance(data, Draft) or not may_stay(data, context.limits.inline):
+        size = data.size if isinstance(data, Draft) else len(data)
+        work = partial(_packed, task, context, data, function, label_in(context))
+        return context.packing.put(work, size + len(function or b""))
+    check_size(task.name, "arguments", data, context.limits)
+    return _call(task, context, profile, data, Payload(data, None, len(data)), label_in(context))
+
+
+def prepare_here(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any], context: AttemptContext) -> Call:
+    """``prepare`` for a thread that may block: nothing is copied, all is packed here."""
+    _check(task, context)
+    data = task.signature.encode_inputs(args, kwargs)
+    return _packed(task, context, data, UNSET, label_in(context))
+
+
+def _check(task: Callee, context: AttemptContext) -> None:
     if not context.active:
         raise StaleAttemptError(f"{task.name}() was called by attempt {context.order.key}, which is over")
     refuse_inside_trace(task.name, context)
-    data = task.signature.encode_inputs(args, kwargs)
-    digest = inputs_digest(data)
-    profile = context.profiles.get(task.profile_key)
-    if profile is None:
-        profile = task.profile(context.order.scope, context.blobs.blocking)
-        context.profiles[task.profile_key] = profile
+
+
+def _packed(
+    task: Callee, context: AttemptContext, data: bytes | Draft, function: bytes | UnsetType | None, label: str | None
+) -> Call:
+    if isinstance(data, Draft):
+        data = data.finish()
     check_size(task.name, "arguments", data, context.limits)
-    large = data if len(data) > context.limits.inline else None
-    inputs = Payload(data if large is None else None, None, len(data))
+    profile = context.profiles.get(task.profile_key) or _profile(task, context, function)
+    return _call(task, context, profile, data, pack(data, context.limits.inline, context.blobs.blocking), label)
+
+
+def _profile(task: Callee, context: AttemptContext, function: bytes | UnsetType | None) -> Profile:
+    profile = task.profile(context.order.scope, context.blobs.blocking, function)
+    return context.profiles.setdefault(task.profile_key, profile)  # type: ignore[no-any-return]
+
+
+def _call(
+    task: Callee, context: AttemptContext, profile: Profile, data: bytes, inputs: Payload, label: str | None
+) -> Call:
+    digest = inputs_digest(data)
     occurrence = context.occurrence(task.name, digest)
     cache_digest = cache_digest_of(task, profile, data) if profile.cache_version is not None else None
-    return Call(profile, inputs, digest, occurrence, label_in(context), cache_digest), large
+    return Call(profile, inputs, digest, occurrence, label, cache_digest)
 
 
 def cache_digest_of(task: Callee, profile: Profile, data: bytes) -> bytes | None:
@@ -226,15 +270,15 @@ def cache_digest_of(task: Callee, profile: Profile, data: bytes) -> bytes | None
 # -- from Outcome to value or exception -----------------------------------------------------------------------------
 
 
-def conclude(task: Callee, outcome: Outcome, live: BaseException | None, data: bytes | memoryview) -> Any:
-    """The result, decoded from ``data``, or the error raised: the object itself if it was raised in this process.
+def conclude(task: Callee, outcome: Outcome, live: BaseException | None, value: Any) -> Any:
+    """The value, if it succeeded, or the error raised: the object itself if it was raised in this process.
 
     Raises:
         ActionAbortedError, ActionTimedOutError: it was aborted, or its deadline passed.
         Exception: what the task raised, with the story of the attempts as a note.
     """
     if outcome.phase == "succeeded":
-        return task.signature.decode_result(data)
+        return value
     try:
         raise _with_story(_error(task.name, outcome, live), outcome, task.name)
     finally:

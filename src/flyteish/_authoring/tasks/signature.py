@@ -14,19 +14,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
+from flyteish._authoring.tasks.binder import POSITIONAL, STARS, binder
 from flyteish._authoring.values import annotations as hints
 from flyteish._authoring.values.annotations import UnusableAnnotationError
-from flyteish._authoring.values.codec import SCALARS, Codec, Unserialisable, serialization_error
+from flyteish._authoring.values.codec import Codec
+from flyteish._authoring.values.drafts import SCALARS, Draft, are_numbers, drafting
 from flyteish._authoring.values.names import Names
 from flyteish._authoring.values.typecheck import ANYTHING, Check, Mismatch, conform_each, describe, label
+from flyteish._authoring.values.unserialisable import Unserialisable, serialization_error
 from flyteish.errors import InputTypeError, OutputTypeError, SerializationError, TaskDefinitionError
 
 _EMPTY: Any = inspect.Parameter.empty
 _VAR_POSITIONAL: Any = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD: Any = inspect.Parameter.VAR_KEYWORD
 _KEYWORD_ONLY: Any = inspect.Parameter.KEYWORD_ONLY
-_STARS: dict[Any, str] = {_VAR_POSITIONAL: "*", _VAR_KEYWORD: "**"}
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Parameter(NamedTuple):
@@ -72,7 +73,7 @@ class TaskSignature:
         self._task = task_name
         self._signature = signature
         self._local = local
-        self._binder = _binder(signature)
+        self._binder = binder(signature)
         self._codec = Codec(f"{task_name}()", Names.around(function))
         self._form_: _Form | None = None
 
@@ -148,8 +149,37 @@ class TaskSignature:
         except Mismatch as mismatch:
             self._refuse_input(name, mismatch)
         except (Unserialisable, RecursionError) as trouble:
-            where = f"{self._task}(): parameter {self._shown(name)!r}"
-            raise serialization_error(trouble, where, name) from trouble
+            self._refuse_to_pack(name, trouble)
+
+    def draft_inputs(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes | Draft:
+        """``encode_inputs`` for callers on an event loop: what is large is copied here, and packed by ``finish``.
+
+        Raises as ``encode_inputs`` does.
+        """
+        if not kwargs and are_numbers(args):
+            return self.encode_inputs(args, kwargs)
+        form = self._form()
+        try:
+            values = self._binder(*args, **kwargs)
+        except TypeError:
+            self._refuse_call(args, kwargs)
+        lowered: dict[str, Any] = {}
+        draft = Draft(self._refuse_to_pack)
+        token = drafting.set(draft)
+        try:
+            for (draft.name, plain, conform), value in zip(form.steps, values, strict=True):
+                lowered[draft.name] = self._codec.lower(value if type(value) in plain else conform(value))
+            return draft.kept(lowered, self._codec.seal)
+        except Mismatch as mismatch:
+            self._refuse_input(draft.name, mismatch)
+        except (Unserialisable, RecursionError) as trouble:
+            self._refuse_to_pack(draft.name, trouble)
+        finally:
+            drafting.reset(token)
+
+    def _refuse_to_pack(self, name: str, trouble: Unserialisable | RecursionError) -> NoReturn:
+        where = f"{self._task}(): parameter {self._shown(name)!r}" if name else f"{self._task}(): the result"
+        raise serialization_error(trouble, where, name or "result") from trouble
 
     def without(self, data: bytes, ignored: tuple[str, ...]) -> bytes:
         """Encoded inputs with some parameters left out: what a cache's key is made of."""
@@ -190,7 +220,7 @@ class TaskSignature:
 
     def _starred(self, parameter: Parameter, value: Any, *kinds: type) -> Any:
         if type(value) not in kinds:
-            shown = f"{_STARS[parameter.kind]}{parameter.name}"
+            shown = f"{STARS[parameter.kind]}{parameter.name}"
             raise SerializationError(f"{self._task}(): the recorded {shown} is a {type(value).__name__}")
         return value
 
@@ -220,7 +250,7 @@ class TaskSignature:
         raise InputTypeError(text) from None
 
     def _shown(self, name: str) -> str:
-        return _STARS.get(self._signature.parameters[name].kind, "") + name
+        return STARS.get(self._signature.parameters[name].kind, "") + name
 
     # -- results -----------------------------------------------------------------------------------
 
@@ -234,11 +264,32 @@ class TaskSignature:
                 return self._codec.seal(value)
             return self._codec.seal(self._codec.lower(form.result.conform(value)))
         except Mismatch as mismatch:
-            declared = label(form.result_annotation)
-            fault = _fault(mismatch, "result")
-            raise OutputTypeError(f"{self._task}(): declared to return {declared}, returned {fault}") from None
+            self._refuse_output(form, mismatch)
         except (Unserialisable, RecursionError) as trouble:
-            raise serialization_error(trouble, f"{self._task}(): the result", "result") from trouble
+            self._refuse_to_pack("", trouble)
+
+    def draft_result(self, value: object) -> bytes | Draft:
+        """``encode_result`` on an event loop, as ``draft_inputs``."""
+        if are_numbers((value,)):
+            return self.encode_result(value)
+        form = self._form()
+        draft = Draft(self._refuse_to_pack)
+        token = drafting.set(draft)
+        try:
+            plain = type(value) in form.plain_results
+            lowered = self._codec.lower(value if plain else form.result.conform(value))
+            return draft.kept(lowered, self._codec.seal)
+        except Mismatch as mismatch:
+            self._refuse_output(form, mismatch)
+        except (Unserialisable, RecursionError) as trouble:
+            self._refuse_to_pack("", trouble)
+        finally:
+            drafting.reset(token)
+
+    def _refuse_output(self, form: _Form, mismatch: Mismatch) -> NoReturn:
+        declared = label(form.result_annotation)
+        fault = _fault(mismatch, "result")
+        raise OutputTypeError(f"{self._task}(): declared to return {declared}, returned {fault}") from None
 
     def decode_result(self, data: bytes | memoryview) -> Any:
         """The result, made of fresh objects. Raises SerializationError."""
@@ -277,7 +328,7 @@ class TaskSignature:
             result,
             returned,
             plain,
-            all(parameter.kind in _POSITIONAL for parameter in parameters),
+            all(parameter.kind in POSITIONAL for parameter in parameters),
         )
 
     def _read(self, what: str, annotation: Any) -> tuple[Any, Check]:
@@ -344,29 +395,3 @@ def _unwrapped(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return inspect.unwrap(function)
-
-
-def _binder(signature: inspect.Signature) -> Callable[..., tuple[Any, ...]]:
-    """A function with this very signature that returns its arguments: Python's own binding, at its speed."""
-    pieces: list[str] = []
-    previous: Any = None
-    starred = False
-    for name, parameter in signature.parameters.items():
-        kind = parameter.kind
-        if previous is inspect.Parameter.POSITIONAL_ONLY and kind is not inspect.Parameter.POSITIONAL_ONLY:
-            pieces.append("/")
-        if kind is _KEYWORD_ONLY and not starred:
-            pieces.append("*")
-        starred = starred or kind in (_KEYWORD_ONLY, _VAR_POSITIONAL)
-        pieces.append(f"{_STARS.get(kind, '')}{name}" if parameter.default is _EMPTY else f"{name}=None")
-        previous = kind
-    if previous is inspect.Parameter.POSITIONAL_ONLY:
-        pieces.append("/")
-    returned = "".join(f"{name}, " for name in signature.parameters)
-    # The names are a function's own parameters, so they are identifiers; no value gets into the text.
-    binder: Any = eval(f"lambda {', '.join(pieces)}: ({returned})", {})
-    defaults = {name: p.default for name, p in signature.parameters.items() if p.default is not _EMPTY}
-    by_position = [n for n in defaults if signature.parameters[n].kind in _POSITIONAL]
-    binder.__defaults__ = tuple(defaults.pop(name) for name in by_position)
-    binder.__kwdefaults__ = defaults
-    return binder  # type: ignore[no-any-return]

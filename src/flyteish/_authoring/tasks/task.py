@@ -28,7 +28,7 @@ from flyteish.errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
     from flyteish._authoring.tasks.signature import TaskSignature
-    from flyteish._core.model.values import Profile, TaskReference
+    from flyteish._core.model.values import Profile
     from flyteish._core.rules.plan import Plan
     from flyteish._learning.forecasts import Forecast
     from flyteish.interfaces import BlockingContent
@@ -184,34 +184,38 @@ class Task(Generic[P, R]):
             return self.base
         return (self.base, msgspec.msgpack.encode(self.overridden))
 
-    def profile(self, scope: Scope, blobs: BlockingContent) -> Profile:
+    def pickled(self, scope: Scope) -> bytes | None:
+        """The function pickled as it is now, where no other process can import it, and it may and can be pickled."""
+        from flyteish._authoring.values.task_reference import pickled
+
+        try:
+            return pickled(self) if scope.allow_pickle else None
+        except SerializationError:
+            # A local function over something that cannot be pickled still runs in this process; a worker that is
+            # asked for it says why it cannot.
+            return None
+
+    def profile(self, scope: Scope, blobs: BlockingContent, pickled: bytes | UnsetType | None = UNSET) -> Profile:
         """The task with its settings resolved: once for all calls of a template within one attempt.
 
-        May block, where the function has to be carried by value.
+        May block, where the function has to be carried by value. ``pickled`` is what ``pickled()`` gave, if that was
+        called before.
         """
+        from flyteish._authoring.values.task_reference import by_value, reference_for
         from flyteish._core.model.values import Profile
 
         settings = self.settings(scope)
+        data = self.pickled(scope) if pickled is UNSET else pickled
         profile = Profile(
             key="",
             task=self.name,
             settings=settings,
-            reference=self._reference(blobs),
+            reference=by_value(self, data, blobs) if data is not None else reference_for(self),
             is_async=self.is_async,
             cache_version=self.cache_version(settings.cache),
         )
         key = blake2b(msgspec.msgpack.encode(profile), digest_size=8).hexdigest()
         return msgspec.structs.replace(profile, key=key)
-
-    def _reference(self, blobs: BlockingContent) -> TaskReference:
-        from flyteish._authoring.values.task_reference import carried, reference_for
-
-        try:
-            return carried(self, blobs)
-        except SerializationError:
-            # A local function over something that cannot be pickled still runs in this process; a worker that is
-            # asked for it says why it cannot.
-            return reference_for(self)
 
     def cache_version(self, cache: Cache) -> str | None:
         """What stands for the function's code in cache keys; None where no results are kept."""

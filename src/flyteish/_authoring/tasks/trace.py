@@ -17,10 +17,12 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from flyteish._async.bridge import can_wait_here, wait_here
-from flyteish._async.feeds import through_loop, through_thread
+from flyteish._async.feeds import beside_loop, through_loop, through_thread
+from flyteish._async.in_order import result_of
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.signature import TaskSignature
-from flyteish._authoring.values.payloads import check_size, pack, pack_beside, unpack, unpack_beside
+from flyteish._authoring.values.drafts import Draft
+from flyteish._authoring.values.payloads import ON_LOOP, decoded, decoded_beside, may_stay, packed
 from flyteish._core.model.ids import inputs_digest
 from flyteish.errors import StaleAttemptError, TaskDefinitionError
 
@@ -146,22 +148,30 @@ class _Helper:
                 f"{self._function.__name__}() was called by attempt {context.order.key}, which is over"
             )
         blobs, feeds = context.blobs, context.feeds
-        key = self.key(context, args, kwargs)
+        inputs = self.signature.draft_inputs(args, kwargs)
+        find_key = partial(self._key, context, f"{_outer_key(context)}{self._name}", inputs)
+        if isinstance(inputs, bytes) and len(inputs) <= ON_LOOP:
+            key = find_key()
+        else:
+            found = context.packing.put(find_key, inputs.size if isinstance(inputs, Draft) else len(inputs))
+            key = yield _wait(found.result, partial(result_of, found, feeds))
         known = context.order.traced.get(key)
         if known is not None:
-            data = yield _wait(partial(unpack, known, blobs.blocking), partial(unpack_beside, known, blobs))
-            return self.signature.decode_result(data)
+            decode = partial(decoded, self.signature, known, blobs.blocking)
+            return (yield _wait(decode, partial(decoded_beside, self.signature, known, blobs, feeds)))
         body = partial(self._function, *args, **kwargs)
         token = _scope.set(_Scope(context, key))
         try:
             value = yield _Step(body, body)
         finally:
             _scope.reset(token)
-        data = self.signature.encode_result(value)
-        check_size(self._function.__name__, "value", data, context.limits)
-        inline = context.limits.inline
-        packed = yield _wait(partial(pack, data, inline, blobs.blocking), partial(pack_beside, data, inline, blobs))
-        record = partial(context.link.traced, key, packed)
+        draft = self.signature.draft_result(value)
+        pack = partial(packed, draft, self._function.__name__, "value", context.limits, blobs.blocking)
+        if may_stay(draft, context.limits.inline):
+            payload = pack()
+        else:
+            payload = yield _wait(pack, partial(beside_loop, feeds, pack, "flyteish: storing a value"))
+        record = partial(context.link.traced, key, payload)
         (refused,) = yield _wait(partial(through_thread, record), partial(through_loop, feeds, record))
         if refused is not None:
             raise StaleAttemptError(
@@ -170,10 +180,9 @@ class _Helper:
             )
         return value
 
-    def key(self, context: AttemptContext, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    def _key(self, context: AttemptContext, name: str, inputs: bytes | Draft) -> str:
         """Equal calls in equal order get equal keys, in every attempt."""
-        digest = inputs_digest(self.signature.encode_inputs(args, kwargs))
-        name = f"{_outer_key(context)}{self._name}"
+        digest = inputs_digest(inputs.finish() if isinstance(inputs, Draft) else inputs)
         return f"{name}:{digest.hex()}:{context.occurrence(f'trace {name}', digest)}/"
 
 

@@ -25,7 +25,8 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from flyteish._authoring.values import kinds, third_party
-from flyteish._authoring.values.current_blobs import shelve, unshelve
+from flyteish._authoring.values.current_blobs import INLINE_LIMIT, shelve, unshelve
+from flyteish._authoring.values.drafts import SCALARS, at_once, drafting, weight
 from flyteish._authoring.values.kind_checks import exactly
 from flyteish._authoring.values.kinds import (
     BIG_INT,
@@ -38,26 +39,16 @@ from flyteish._authoring.values.kinds import (
     NoEncoding,
 )
 from flyteish._authoring.values.names import Names
+from flyteish._authoring.values.snapshots import snapshot
+from flyteish._authoring.values.unserialisable import Unserialisable, full_name, full_name_of, serialization_error
 from flyteish.errors import FlyteishError, SerializationError
 
-#: Exactly these types (not their subclasses) are written as they are, as items and as dict keys.
-SCALARS: frozenset[type] = frozenset({type(None), bool, int, float, str, bytes})
+_TEXT: frozenset[type] = frozenset({str, bytes})
 
 _KINDS = {**kinds.KINDS, **third_party.KINDS}
 _write = msgspec.msgpack.Encoder().encode
 #: Types whose kind a codec remembers; more come only from programs that make classes without end.
 _REMEMBERED_TYPES = 1024
-
-_CURES = {
-    "coroutine": "await it before passing it on",
-    "generator": "make a list of it",
-    "async_generator": "make a list of it",
-    "lock": "create it inside the task",
-    "RLock": "create it inside the task",
-    "TextIOWrapper": "pass a flyteish.io.File, or the path",
-    "BufferedReader": "pass a flyteish.io.File, or the path",
-    "BufferedWriter": "pass a flyteish.io.File, or the path",
-}
 
 
 class PickleWarning(UserWarning):
@@ -97,28 +88,6 @@ def pickling(allowed: bool) -> Iterator[None]:
     finally:
         if token is not None:
             current_pickle_policy.reset(token)
-
-
-class Unserialisable(Exception):  # noqa: N818 - travels inside this package, and becomes a SerializationError
-    """Some part of a value cannot be encoded: what it is, why, and the way to it, innermost step first."""
-
-    def __init__(self, culprit: type, why: str) -> None:
-        super().__init__(why)
-        self.culprit = culprit
-        self.why = why
-        self.steps: list[str] = []
-
-    def as_error(self, where: str, root: str) -> SerializationError:
-        """The error for people; ``root`` is what the path starts with."""
-        place = f" at {root}{''.join(reversed(self.steps))}" if self.steps else ""
-        cure = _CURES.get(self.culprit.__name__)
-        advice = f"; {cure}" if cure else ""
-        return SerializationError(f"{where} cannot be serialised: {full_name(self.culprit)}{place}: {self.why}{advice}")
-
-
-def full_name(cls: type) -> str:
-    """A type's name for messages: ``str``, ``numpy.float32``."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
 class Codec:
@@ -162,12 +131,25 @@ class Codec:
         """The value in terms of what ``seal`` can write. Plain lists and dicts are not copied."""
         cls = type(value)
         if cls in SCALARS:
-            return value
+            return self._lower_text(value) if cls in _TEXT and len(value) > INLINE_LIMIT else value
         if cls is list:
-            return value if SCALARS.issuperset(map(type, value)) else self._lower_each(value)
+            return self._lower_plain(value, value) if SCALARS.issuperset(map(type, value)) else self._lower_each(value)
         if cls is dict:
             return self._lower_dict(value)
         return self._lower_kind(value, cls)
+
+    def _lower_text(self, value: Any) -> Any:
+        """A large text or bytes: immutable, so it may be packed later as it is."""
+        draft = drafting.get()
+        return value if draft is None else draft.later(lambda: value, len(value))
+
+    def _lower_plain(self, value: Any, items: Any) -> Any:
+        """A list or dict of scalars: as it is, or a copy of it that is packed later."""
+        draft = drafting.get()
+        if draft is None or not (size := weight(items)):
+            return value
+        copied = value.copy()
+        return draft.later(lambda: copied, size)
 
     @staticmethod
     def seal(lowered: Any) -> bytes:
@@ -181,23 +163,29 @@ class Codec:
 
     def _lower_each(self, items: Iterable[Any]) -> list[Any]:
         lowered: list[Any] = []
+        draft = drafting.get()
+        before = None if draft is None else draft.last
         try:
             for item in items:
                 lowered.append(self.lower(item))
         except Unserialisable as trouble:
             trouble.steps.append(f"[{len(lowered)}]")
             raise
+        if draft is not None:
+            draft.note(lowered, before)
         return lowered
 
     def _lower_dict(self, value: dict[Any, Any]) -> Any:
         if not SCALARS.issuperset(map(type, value)):
             return self._extension(MAP, self._lower_opaque(MAP.pack(value)))
         if SCALARS.issuperset(map(type, value.values())):
-            return value
+            return self._lower_plain(value, value.values())
         return self._lower_values(value, "[{!r}]")
 
     def _lower_values(self, value: dict[Any, Any], step: str) -> dict[Any, Any]:
         lowered: dict[Any, Any] = {}
+        draft = drafting.get()
+        before = None if draft is None else draft.last
         key: Any = None
         try:
             for key, item in value.items():
@@ -205,6 +193,8 @@ class Codec:
         except Unserialisable as trouble:
             trouble.steps.append(step.format(key))
             raise
+        if draft is not None:
+            draft.note(lowered, before)
         return lowered
 
     def _lower_opaque(self, state: Any) -> Any:
@@ -215,7 +205,7 @@ class Codec:
             trouble.steps.clear()
             raise
 
-    def _lower_kind(self, value: Any, cls: type) -> Ext:
+    def _lower_kind(self, value: Any, cls: type) -> Any:
         kind = self._by_type.get(cls)
         if kind is None:
             kind = self._remember(cls)
@@ -226,6 +216,9 @@ class Codec:
             if name is None:
                 return self._pickled(value, f"{full_name_of(value)} is not at the top of a module that can be imported")
             return self._extension(kind, name)
+        draft = drafting.get()
+        if draft is not None and (taken := snapshot(value, cls)) is not None:
+            return draft.later(lambda: self.lower(taken.value), taken.size)
         try:
             state = kind.pack(value)
         except NoEncoding as reason:
@@ -239,15 +232,24 @@ class Codec:
             case "items":
                 return self._lower_each(state)
             case "unordered":  # the order of a set says nothing, and differs between processes
-                return [msgspec.Raw(item) for item in sorted([self.seal(self._lower_opaque(i)) for i in state])]
+                with at_once():
+                    return [msgspec.Raw(item) for item in sorted([self.seal(self._lower_opaque(i)) for i in state])]
             case "object":
                 cls, fields, *more = state
+                draft = drafting.get()
+                before = None if draft is None else draft.last
                 lowered = [self.lower(cls), self._lower_values(fields, ".{}")]
-                return [*lowered, *(self._lower_opaque(part) for part in more)] if more else lowered
+                lowered += [self._lower_opaque(part) for part in more]
+                if draft is not None:
+                    draft.note(lowered, before)
+                return lowered
             case _:
                 return self._lower_opaque(state)
 
-    def _extension(self, kind: Kind, lowered: Any) -> Ext:
+    def _extension(self, kind: Kind, lowered: Any) -> Any:
+        draft = drafting.get()
+        if draft is not None and draft.holds(lowered):
+            return draft.extension(kind.code, lowered)
         return Ext(kind.code, self.seal(lowered))
 
     def _remember(self, cls: type) -> Kind:
@@ -260,7 +262,7 @@ class Codec:
             self._by_type[cls] = kind
         return kind
 
-    def _pickled(self, value: Any, reason: str) -> Ext:
+    def _pickled(self, value: Any, reason: str) -> Any:
         policy = current_pickle_policy.get()
         name = full_name_of(value) if isinstance(value, type) else full_name(type(value))
         if not policy.allow_pickle:
@@ -278,6 +280,9 @@ class Codec:
         if name not in self._said:
             self._said.add(name)
             policy.notice(f"{self.owner}: {name} travels by cloudpickle ({reason})")
+        draft = drafting.get()
+        if draft is not None and len(data) > INLINE_LIMIT:
+            return self._extension(PICKLE, draft.later(lambda: self.lower(shelve(data)), len(data)))
         return self._extension(PICKLE, self.lower(shelve(data)))
 
     # -- decoding ----------------------------------------------------------------------------------
@@ -299,18 +304,6 @@ class Codec:
         from flyteish._authoring.values.unpickling import unpickle  # here, since few programs need it
 
         return unpickle(unshelve(state))
-
-
-def full_name_of(value: Any) -> str:
-    """What a class or function calls itself, for messages."""
-    return f"{getattr(value, '__module__', '?')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-
-
-def serialization_error(trouble: Unserialisable | RecursionError, where: str, root: str) -> SerializationError:
-    """The error for people, naming the place that was being encoded."""
-    if isinstance(trouble, Unserialisable):
-        return trouble.as_error(where, root)
-    return SerializationError(f"{where} cannot be serialised: it contains itself, or is nested too deeply")
 
 
 def blob_addresses(data: bytes) -> frozenset[str]:

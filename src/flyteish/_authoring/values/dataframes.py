@@ -83,6 +83,39 @@ def read(uri: str, format: str, wanted: type | None) -> Any:
     return frame if wanted is None else convert(frame, wanted)
 
 
+# -- copies -----------------------------------------------------------------------------------------
+
+#: What cells of pandas' object columns may be in a copy that shares them.
+_FIXED_CELLS = frozenset({str, bytes, int, float, bool, complex, type(None)})
+
+
+def size_of(frame: Any) -> int:
+    """About how many bytes its content takes; texts of pandas count as references."""
+    match library_of(type(frame)):
+        case "pandas":
+            usage = frame.memory_usage(index=True)
+            return int(usage if isinstance(usage, int) else usage.sum())
+        case "polars":
+            return int(frame.estimated_size())
+        case _:
+            return int(frame.nbytes)
+
+
+def copied(frame: Any) -> Any:
+    """A frame of its own with the same content; None where cells are objects that may change by themselves."""
+    match library_of(type(frame)):
+        case "pandas":
+            return frame.copy(deep=True) if _has_fixed_cells(frame) else None
+        case "polars":
+            return frame.clone()
+        case _:
+            return frame  # arrow's cannot be changed
+
+
+def _has_fixed_cells(frame: Any) -> bool:
+    return all(part.dtype != object or _FIXED_CELLS.issuperset(map(type, part)) for part in _parts(frame))
+
+
 # -- arrow and polars ------------------------------------------------------------------------------
 
 

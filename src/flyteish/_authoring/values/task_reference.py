@@ -1,7 +1,7 @@
 """How a task is named so that another process can load it: by module, by the script's file, or by value.
 
 Decides which of the three a function needs. Must not know how a worker loads it (``_worker.loader``), nor
-what a value costs to carry: pickling happens only in ``carried``, and only for what has no importable name.
+what a value costs to carry: pickling happens only in ``pickled``, and only for what has no importable name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from flyteish._core.model.values import TaskReference
 from flyteish.errors import SerializationError
@@ -51,18 +53,33 @@ def carried(task: Any, blobs: BlockingContent) -> TaskReference:
         SerializationError: the function, or something that it closes over, cannot be pickled.
         BlobError: the store cannot be written.
     """
+    data = pickled(task)
+    return reference_for(task) if data is None else by_value(task, data, blobs)
+
+
+def by_value(task: Any, data: bytes, blobs: BlockingContent) -> TaskReference:
+    """The reference, with the function as it was pickled; blocks while that is stored."""
+    return msgspec.structs.replace(reference_for(task), by_value=blobs.put(data))
+
+
+def pickled(task: Any) -> bytes | None:
+    """The function pickled, where it has no importable name; None: it has one.
+
+    Raises:
+        SerializationError: the function, or something that it closes over, cannot be pickled.
+    """
     reference = reference_for(task)
     if not needs_value(reference):
-        return reference
+        return None
     import cloudpickle  # here, since few programs need it
 
     function = getattr(task, "function", task)
     try:
-        pickled: bytes = cloudpickle.dumps(function)
+        data: bytes = cloudpickle.dumps(function)
     except Exception as error:
         raise SerializationError(
             f"task {getattr(task, 'name', reference.name)!r} cannot be carried to a worker by value: "
             f"{type(error).__name__}: {error}. Define it at module level in an importable file, or create "
             "what it closes over inside the task"
         ) from error
-    return TaskReference(module=reference.module, name=reference.name, by_value=blobs.put(pickled))
+    return data

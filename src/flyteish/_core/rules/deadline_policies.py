@@ -21,6 +21,8 @@ from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.wording import span
 
 WAIT: Final = "wait"
+DEADLINE_SAFETY: Final = "deadline-safety"
+"""The rule that sends an action on-demand to the end."""
 _ROUNDING: Final = 1e-3
 """Seconds: two times this close are the same, so that no review is asked for at the moment of the decision."""
 _IN_HAND: Final = 1.0
@@ -194,7 +196,7 @@ def _in_hand(s: Situation) -> float:
 
 def _to_the_end(s: Situation) -> Decision:
     why = f"{span(s.budget - s.elapsed)} left for {span(s.work - s.done)} of work"
-    return Decision(ON_DEMAND, "deadline-safety", why)
+    return Decision(ON_DEMAND, DEADLINE_SAFETY, why)
 
 
 def _on_spot(s: Situation) -> Decision:
@@ -203,7 +205,7 @@ def _on_spot(s: Situation) -> Decision:
     if s.elapsed >= last_call:
         left, unsaved = span(s.budget - s.elapsed), span(s.work - s.saved)
         why = f"{left} left for {unsaved} of work not saved yet: a sudden loss would miss the deadline"
-        return Decision(ON_DEMAND, "deadline-safety", why)
+        return Decision(ON_DEMAND, DEADLINE_SAFETY, why)
     return Decision(SPOT, "spot-while-it-lasts", "on spot until preempted", last_call)
 
 

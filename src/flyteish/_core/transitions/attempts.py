@@ -61,7 +61,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
         return
     rule, why = action.rule, action.why
     if pool.medium != action.wanted:
-        rule, why = "spot-share", "the queue's spot_share is used up"
+        _, rule, why = placement.spot_share()
     elif order.why:
         why = f"{why}; {order.why}"
     event = AttemptAdmitted(

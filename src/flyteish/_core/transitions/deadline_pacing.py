@@ -15,13 +15,11 @@ from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.model.records import Action, Attempt, Phase
 from flyteish._core.rules import placement
-from flyteish._core.rules.deadline_policies import POLICIES, Decision, Situation
+from flyteish._core.rules.deadline_policies import DEADLINE_SAFETY, POLICIES, Decision, Situation
 from flyteish._core.scheduling.pool_health import Stretches
 from flyteish._core.scheduling.queue_state import PoolState, QueueState
 from flyteish._core.state import State
 
-SAFETY: Final = "deadline-safety"
-"""The rule that sends an action on-demand to the end."""
 SHORTEST_REVIEW: Final = 1e-3
 """Seconds between two looks at one action, at least."""
 USUAL_PRICE: Final = 0.3
@@ -221,7 +219,7 @@ def may_leave_on_demand(state: State, action: Action, attempt: Attempt) -> bool:
     bounds the number of moves of work that makes no progress.
     """
     settings = action.profile.settings
-    if attempt.last_checkpoint_at == 0 or attempt.rule == SAFETY or placement.choose(action).medium != SPOT:
+    if attempt.last_checkpoint_at == 0 or attempt.rule == DEADLINE_SAFETY or placement.choose(action).medium != SPOT:
         return False
     return state.capacity.queues[settings.queue].takes_spot(settings.amounts)
 
@@ -239,4 +237,4 @@ def patience(state: State, action: Action) -> float:
 
 def stays(attempt: Attempt) -> bool:
     """Whether nothing will move it any more."""
-    return attempt.medium == ON_DEMAND and attempt.rule == SAFETY
+    return attempt.medium == ON_DEMAND and attempt.rule == DEADLINE_SAFETY

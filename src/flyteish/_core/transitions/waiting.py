@@ -12,6 +12,7 @@ from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.model.records import QUEUED, Action, RunRecord
 from flyteish._core.rules import placement
+from flyteish._core.rules.deadline_policies import DEADLINE_SAFETY
 from flyteish._core.scheduling.capacity import Capacity
 from flyteish._core.scheduling.queue_state import QueueState
 from flyteish._core.state import State
@@ -94,24 +95,24 @@ def line_up(state: State, action: Action, at_head: bool, now: float) -> None:
 def _by_deadline(
     state: State, action: Action, chosen: placement.Placement, now: float, free: bool
 ) -> tuple[placement.Placement, float]:
-    """Rule 5, where it applies: the medium to wait for, and when to look again if it is still waiting."""
+    """What its deadline says, where it steers: the medium to wait for, and when to look again if it still waits."""
     deadline_pacing.take_up_work(state, action)
     if not deadline_pacing.is_paced(state, action):
         return chosen, math.inf
     decision = deadline_pacing.decide(state, action, now, free)
-    medium = ON_DEMAND if decision.go == ON_DEMAND else SPOT
-    again = math.inf if medium == ON_DEMAND else decision.review
+    placed = placement.by_deadline(decision)
+    again = math.inf if placed.medium == ON_DEMAND else decision.review
     if decision.go == SPOT:
         again = now + deadline_pacing.SHORTEST_REVIEW  # by then it has its place, or somebody else had it
-    elif medium == ON_DEMAND and decision.rule != deadline_pacing.SAFETY:
+    elif placed.medium == ON_DEMAND and placed.rule != DEADLINE_SAFETY:
         again = now + deadline_pacing.patience(state, action)  # spot may come before its place on-demand does
-    return placement.Placement(medium, decision.rule, decision.why), max(again, now + deadline_pacing.SHORTEST_REVIEW)
+    return placed, max(again, now + deadline_pacing.SHORTEST_REVIEW)
 
 
 def review(state: State, action: Action, now: float) -> None:
     """It still waits under the deadline rule: whether it waits for the right medium, and until when."""
     capacity = state.capacity
-    if action.stands != "line" or action.rule in ("stock-out", deadline_pacing.SAFETY):
+    if action.stands != "line" or action.rule in (placement.STOCK_OUT, DEADLINE_SAFETY):
         return
     standing = _placement(capacity, action)
     if standing.medium != SPOT:
@@ -132,13 +133,9 @@ def review(state: State, action: Action, now: float) -> None:
 
 
 def _placement(capacity: Capacity, action: Action) -> placement.Placement:
-    chosen = placement.choose(action)
-    if chosen.medium == SPOT:
-        settings = action.profile.settings
-        policy = settings.interruptible
-        unbound = policy is None or policy.fallback != "never"
-        if unbound and not capacity.queues[settings.queue].takes_spot(settings.amounts):
-            return placement.no_spot_pool(settings.queue)
+    chosen, settings = placement.choose(action), action.profile.settings
+    if chosen.medium == SPOT and not capacity.queues[settings.queue].takes_spot(settings.amounts):
+        return placement.where_there_is_no_spot(chosen, settings)
     return chosen
 
 
@@ -178,7 +175,7 @@ def change_lines(state: State, book: QueueState, now: float) -> None:
     capacity = state.capacity
     waiting = sorted((action for line in book.lines.values() for action in line), key=lambda action: action.ticket)
     for action in waiting:
-        if action.rule != "stock-out" and _placement(capacity, action).medium != action.wanted:
+        if action.rule != placement.STOCK_OUT and _placement(capacity, action).medium != action.wanted:
             at_head = action.ticket < 0
             capacity.withdraw(action)
             line_up(state, action, at_head, now)
@@ -188,7 +185,7 @@ def change_lines(state: State, book: QueueState, now: float) -> None:
                 review(state, action, now)
 
 
-# -- stock-outs: rule 4 of placement -----------------------------------------------------------------------------
+# -- stock-outs -----------------------------------------------------------------------------
 
 
 def watch_stock(state: State, action: Action) -> None:

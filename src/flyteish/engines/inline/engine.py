@@ -29,6 +29,7 @@ from flyteish.errors import SecretMissingError, TaskNotImportableError
 from flyteish.interfaces import (
     Clock,
     InlineReports,
+    LogWriter,
     Notice,
     Opening,
     Order,
@@ -36,8 +37,6 @@ from flyteish.interfaces import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from flyteish._async.feeds import Feeds
     from flyteish._worker.loader import Loadable
 
@@ -83,6 +82,7 @@ class InlineEngine:
         blobs = opening.blobs
         self._reports, self._inline = opening.reports, self._find_inline()
         self._blobs, self._limits, self._scratch = blobs, opening.limits, opening.scratch
+        self._logs = opening.logs
         self._loop = asyncio.get_running_loop()
         self._loops = TaskLoops(self._loop)
         self._loader = Loader(lambda: blobs.blocking)
@@ -232,9 +232,9 @@ class _Attempt(Stopping):
         self._running_at = 0.0
         self._speaker: Speaker | None = None
 
-    def log_path(self) -> Path | None:
-        """Where its output belongs."""
-        return self._engine._reports.log_path(self.order.key)
+    def log_writer(self) -> LogWriter:
+        """Where its output goes."""
+        return self._engine._logs.writer(self.order.key)
 
     @property
     def context(self) -> AttemptContext:

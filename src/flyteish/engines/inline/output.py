@@ -1,8 +1,8 @@
-"""The output of attempts that run in this process: each attempt's own lines, kept in its own file.
+"""The output of attempts that run in this process: each attempt's own lines, kept in its own log.
 
 What ``ctx().logger`` says is always kept; what tasks print is kept too where the session asks for it, and still goes
 where it went before. Which attempt is speaking is told by a context variable, so attempts that run at the same time do
-not mix. Files are made at the first line. Must not know what an attempt is.
+not mix. Must not know what an attempt is, nor where logs are kept.
 """
 
 from __future__ import annotations
@@ -11,43 +11,42 @@ import logging
 import sys
 import threading
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+from flyteish.interfaces import LogWriter
 
 
 class Spoken(Protocol):
-    """What has a file for its output."""
+    """What has a log."""
 
-    def log_path(self) -> Path | None:
-        """Where it is to be; None where output is not kept."""
+    def log_writer(self) -> LogWriter:
+        """For adding to it."""
 
 
 class Speaker:
-    """One attempt's voice: its file, opened when it first says something."""
+    """One attempt's voice: its log, asked for when it first says something."""
 
-    __slots__ = ("_file", "_lock", "_of")
+    __slots__ = ("_lock", "_of", "_writer")
 
     def __init__(self, of: Spoken) -> None:
         self._of: Spoken | None = of
-        self._file: TextIO | None = None
+        self._writer: LogWriter | None = None
         self._lock = threading.Lock()
 
     def say(self, text: str) -> None:
         """Keep this; nothing is kept of what is said after the attempt's end."""
         with self._lock:
-            if self._file is None:
-                path = self._of.log_path() if self._of is not None else None
-                if path is None:
+            if self._writer is None:
+                if self._of is None:
                     return
-                self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
-            self._file.write(text)
-            self._file.flush()
+                self._writer = self._of.log_writer()
+            self._writer.append(text.encode("utf-8", "backslashreplace"))
 
     def close(self) -> None:
         with self._lock:
-            if self._file is not None:
-                self._file.close()
-            self._file, self._of = None, None
+            if self._writer is not None:
+                self._writer.close()
+            self._writer, self._of = None, None
 
 
 SPEAKER: ContextVar[Speaker | None] = ContextVar("flyteish_speaker", default=None)

@@ -55,16 +55,17 @@ class Pace:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._seconds = self.AHEAD
+        self.seconds = self.AHEAD
+        """What the next one is expected to take."""
 
     def __repr__(self) -> str:
-        return f"Pace({self._seconds * 1000:.3f} ms, {self.ahead} ahead)"
+        return f"Pace({self.seconds * 1000:.3f} ms, {self.ahead} ahead)"
 
     def took(self, seconds: float) -> None:
         """Another attempt's time; recent ones count most."""
-        self._seconds = 0.75 * self._seconds + 0.25 * max(seconds, 1e-5)
+        self.seconds = 0.75 * self.seconds + 0.25 * max(seconds, 1e-5)
 
     @property
     def ahead(self) -> int:
         """Attempts that a worker may have, the current one included."""
-        return max(1, min(self._most, int(self.AHEAD / self._seconds)))
+        return max(1, min(self._most, int(self.AHEAD / self.seconds)))

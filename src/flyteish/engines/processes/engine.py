@@ -16,7 +16,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from flyteish._async.feeds import LoopFeed
-from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence, WorkerEvidence
+from flyteish._core.model.events import (
+    AttemptEnded,
+    AttemptNoticed,
+    AttemptPlaced,
+    AttemptRunning,
+    Evidence,
+    WorkerEvidence,
+)
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import messages as m
@@ -84,7 +91,8 @@ class ProcessesEngine:
                 f"engine='processes' cannot use the blob store at {blobs.url!r}, which no other process can "
                 "open: keep blobs in files, or use engine='inline'"
             )
-        self._reports = opening.reports
+        self._reports, self._logs = opening.reports, opening.logs
+        self._sent_ahead = {name for name, pool in opening.pools.items() if pool.ahead}
         self._loop = asyncio.get_running_loop()
         self._feed = LoopFeed(self._loop)
         self._scratch = str(scratch) if scratch else None
@@ -106,7 +114,7 @@ class ProcessesEngine:
         if not self._open:
             raise SessionClosedError(f"the processes engine is not open; it was given {len(orders)} orders")
         for order in orders:
-            log = self._reports.log_path(order.key)
+            log = self._logs.file(order.key)
             attempt = PooledAttempt(order, self._reports.link(order.key), None if log is None else str(log))
             self._attempts[order.key] = attempt
             self._waiting.append(attempt)
@@ -268,12 +276,15 @@ class ProcessesEngine:
     # -- what workers say ----------------------------------------------------------------------------------
 
     def _began(self, worker: PooledWorker, attempt: PooledAttempt) -> None:
+        now = time.time()
+        attempt.placed_at = attempt.placed_at or now
         if attempt.user_code:
-            attempt.running_at = time.time()
-            # The end of a short one says soon enough when it began, unless its running time is being watched.
-            order = attempt.order
-            watched = order.settings.timeout.max_runtime is not None or order.deadline is not None
-            self._loop.call_later(0.0 if watched else _SHORT_SECONDS, self._still_runs, attempt)
+            attempt.running_at = now
+        # The end of a short one says soon enough when it began, unless its running time is being watched.
+        order = attempt.order
+        watched = order.settings.timeout.max_runtime is not None or order.deadline is not None
+        soon = watched or self._pace.seconds >= _SHORT_SECONDS
+        self._loop.call_later(0.0 if soon else _SHORT_SECONDS, self._still_runs, attempt, attempt.user_code)
         if attempt.doomed is not None and attempt.timer is None:
             # It began while it was being asked back.
             if attempt.doomed.stopped:
@@ -282,15 +293,18 @@ class ProcessesEngine:
                 left = attempt.ends_at - self._loop.time()
                 self._reclaim_running(attempt, Notice(kind="terminate", seconds=max(0.0, left)))
 
-    def _still_runs(self, attempt: PooledAttempt) -> None:
-        if self._attempts.get(attempt.key) is attempt:
-            self._reports.report(AttemptRunning(*attempt.key))
+    def _still_runs(self, attempt: PooledAttempt, user_code: bool) -> None:
+        if self._attempts.get(attempt.key) is not attempt or (attempt.user_code and not user_code):
+            return
+        if user_code or attempt.order.pool in self._sent_ahead:
+            # Whatever runs has its place, too.
+            self._reports.report((AttemptRunning if user_code else AttemptPlaced)(*attempt.key))
+            attempt.told = True
 
     def _ended(self, worker: PooledWorker, attempt: PooledAttempt, said: WorkerEvidence, seconds: float) -> None:
         self._pace.took(seconds)
         worker.log = attempt.log
-        why = attempt.unmendable
-        self._end(attempt, from_worker(said, attempt.notice) if why is None else Evidence(unmendable=why))
+        self._end(attempt, Evidence(said.result) if said.result is not None else _evidence(said, attempt))
         if not worker.attempts:
             self._has_no_work(worker)
         if self._waiting:
@@ -321,7 +335,10 @@ class ProcessesEngine:
         attempt.cancel_timer()
         self._waiting.remove(attempt)
         attempt.worker = None
-        self._reports.report(AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at))
+        placed_at = 0.0 if attempt.told or attempt.order.pool not in self._sent_ahead else attempt.placed_at
+        self._reports.report(
+            AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at, placed_at=placed_at or 0)
+        )
         if not self._attempts:
             self._all_over.set()
 
@@ -372,3 +389,8 @@ class ProcessesEngine:
     def _tell(attempt: PooledAttempt, notice: Notice) -> None:
         if attempt.worker is not None and attempt.worker.current is attempt:
             attempt.worker.send(m.Notify(attempt.key, notice))
+
+
+def _evidence(said: WorkerEvidence, attempt: PooledAttempt) -> Evidence:
+    why = attempt.unmendable
+    return from_worker(said, attempt.notice) if why is None else Evidence(unmendable=why)

@@ -25,15 +25,22 @@ if TYPE_CHECKING:
 class PooledAttempt(PeerAttempt):
     """One attempt between ``start`` and its one report of the end."""
 
-    __slots__ = ("doomed", "ends_at", "fate", "grace", "log", "notice", "running_at", "timer", "worker")
+    __slots__ = (
+        "doomed", "ends_at", "fate", "grace", "log", "notice", "placed_at", "running_at", "timer", "told",
+        "worker",
+    )  # fmt: skip
 
     def __init__(self, order: Order, link: Link, log: str | None) -> None:
         super().__init__(order, link)
         self.log = log
         self.worker: PooledWorker | None = None
         """The worker that has it, begun or not; None while it waits in the engine."""
+        self.placed_at = 0.0
+        """Seconds since the epoch; 0 until a worker turned to it."""
         self.running_at = 0.0
         """Seconds since the epoch; 0 until user code began."""
+        self.told = False
+        """Whether it was reported that it has its place."""
         self.doomed: Evidence | None = None
         """How it ends if it has not begun yet; from when it is known that it has to end."""
         self.grace = 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -195,9 +195,9 @@ class Peer(ABC, Generic[A]):
         bodies = channel.feed(data)
         number = channel.received - len(bodies)
         try:
-            for body in bodies:
+            for message in decoded(bodies):
                 number += 1
-                self._take(decoded(body), number)
+                self._take(message, number)
                 if self.silenced:
                     return
             if channel.broken:
@@ -365,13 +365,15 @@ class Peer(ABC, Generic[A]):
         self.send(m.Recorded(number, why))
 
 
-def decoded(body: bytes) -> m.FromWorker:
-    """The message.
+def decoded(bodies: list[bytes]) -> Iterator[m.FromWorker]:
+    """The messages.
 
     Raises:
-        NonsenseError: it is none.
+        NonsenseError: the next one is none.
     """
-    try:
-        return m.from_worker.decode(body)
-    except Exception as error:  # msgspec's errors, those of our types' own checks, a recursion that went too deep
-        raise NonsenseError(f"{type(error).__name__}: {error}"[:500]) from None
+    for body in bodies:
+        try:
+            message = m.from_worker.decode(body)
+        except Exception as error:  # msgspec's errors, those of our types' own checks, a recursion that went too deep
+            raise NonsenseError(f"{type(error).__name__}: {error}"[:500]) from None
+        yield message
