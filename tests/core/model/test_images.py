@@ -9,7 +9,7 @@ import pytest
 
 import flyteish
 from flyteish import Image, TaskEnvironment
-from flyteish._core.model.images import AptPackages, Commands, ImageVariables, PipPackages, WorkingDirectory
+from flyteish._core.model.images import AptPackages, ImageVariables, PipPackages, ShellLines, WorkingDirectory
 from flyteish._core.model.setting_rules import opinions
 from flyteish._core.model.settings import Level, Scope, Settings
 from flyteish.errors import ConfigurationError
@@ -33,7 +33,7 @@ def test_layers_keep_their_order_and_leave_the_image_before_as_it_was() -> None:
         ImageVariables({"A": "1"}),
         PipPackages(("numpy", "pandas>=2")),
         WorkingDirectory("/srv"),
-        Commands(("make", "make install")),
+        ShellLines(("make", "make install")),
         AptPackages(("jq",)),
     )
     assert image.base == BASE.base == "python:3.12"

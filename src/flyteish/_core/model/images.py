@@ -36,7 +36,7 @@ class ImageVariables(msgspec.Struct, frozen=True, tag="env"):
     values: dict[str, str]
 
 
-class Commands(msgspec.Struct, frozen=True, tag="run"):
+class ShellLines(msgspec.Struct, frozen=True, tag="run"):
     """Lines for the shell, each by itself."""
 
     commands: tuple[str, ...]
@@ -48,7 +48,7 @@ class WorkingDirectory(msgspec.Struct, frozen=True, tag="workdir"):
     path: str
 
 
-Layer: TypeAlias = AptPackages | PipPackages | ImageVariables | Commands | WorkingDirectory
+Layer: TypeAlias = AptPackages | PipPackages | ImageVariables | ShellLines | WorkingDirectory
 
 
 class Image(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -117,7 +117,7 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def with_commands(self, commands: Sequence[str]) -> Image:
         """This image after these lines for the shell, each by itself."""
-        return self._with(Commands(_texts("commands", commands, "a list of lines for the shell")))
+        return self._with(ShellLines(_texts("commands", commands, "a list of lines for the shell")))
 
     def with_workdir(self, workdir: str) -> Image:
         """This image with another working directory, for the layers that follow and for what runs in it."""
@@ -149,7 +149,7 @@ def _shown(layer: Layer) -> str:
             return f".with_apt_packages({', '.join(map(repr, packages))})"
         case ImageVariables(values):
             return ".with_env_vars({" + ", ".join(f"{name}=***" for name in values) + "})"
-        case Commands(commands):
+        case ShellLines(commands):
             return f".with_commands({list(commands)!r})"
         case WorkingDirectory(path):
             return f".with_workdir({path!r})"
