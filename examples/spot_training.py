@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 import flyteish
 from flyteish import Pool, Session, ctx
 from flyteish.interfaces import Notice
-from flyteish.markets.market import ScriptedMarket
+from flyteish.markets import ScriptedMarket
 
 EPOCHS = 180
 SAVE_EVERY = 20  # epochs

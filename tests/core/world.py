@@ -333,8 +333,8 @@ class World:
         for name in list(self.state.capacity.pools):
             self.tell(PoolCapacityChanged(name, None))
             self.tell(PoolPriceChanged(name, 0.0))  # work waits as long as every pool is dearer than its queue may pay
-        for name, book in list(self.state.capacity.queues.items()):
-            if book.state == "held":
+        for name, queue in list(self.state.capacity.queues.items()):
+            if queue.state == "held":
                 self.tell(QueueStateSet(name, "active"))
         for _ in range(5000):
             if self._end_somebody():
@@ -348,9 +348,9 @@ class World:
         reasons = [(action, self.state.admission.reason(action, self.now)) for action in left]
         assert not left, f"a deadlock: {reasons}"
         assert not self.live
-        for book in self.state.capacity.queues.values():
-            assert book.is_idle
-            left_over = (book.counted, book.waiting, book.active_runs, len(book.runs_of), book.rate)
+        for queue in self.state.capacity.queues.values():
+            assert queue.is_idle
+            left_over = (queue.counted, queue.waiting, queue.active_runs, len(queue.runs_of), queue.rate)
             assert left_over == (0, 0, 0, 0, 0.0)
 
     def _end_somebody(self) -> bool:

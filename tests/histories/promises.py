@@ -88,17 +88,17 @@ def _is_full(state: State, event: ActionSubmitted) -> bool:
     if run is None:
         return False
     name = run.profiles[event.profile].settings.queue
-    book = state.capacity.queues.get(name)
-    if book is None or not book.config.depth:
+    queue = state.capacity.queues.get(name)
+    if queue is None or not queue.config.depth:
         return False
     inside = sum(
         action.phase in (Phase.QUEUED, Phase.BACKING_OFF, Phase.RUNNING, Phase.RETURNING)
-        and not (book.config.on_full == "wait" and action.stands in ("hold", "overlap"))
+        and not (queue.config.on_full == "wait" and action.stands in ("hold", "overlap"))
         for each in state.runs.values()
         for action in each.actions.values()
         if action.profile.settings.queue == name
     )
-    return inside >= book.config.depth
+    return inside >= queue.config.depth
 
 
 def check(world: Watched, event: Event, before: Before, effects: list[Effect]) -> None:
@@ -374,8 +374,8 @@ def _check_stop(world: Watched, stop: StopAttempt) -> None:
 def _check_run(world: Watched, event: RunSubmitted, effects: list[Effect]) -> None:
     refused = [effect for effect in effects if type(effect) is Refuse]
     capacity = world.state.capacity
-    book = capacity.queues.get(event.queue)
-    if book is None or book.removed:
+    queue = capacity.queues.get(event.queue)
+    if queue is None or queue.removed:
         assert refused, "a run in a queue that is not there"
         return
     others = [
@@ -384,9 +384,9 @@ def _check_run(world: Watched, event: RunSubmitted, effects: list[Effect]) -> No
         if run.id != event.run and (run.task, run.queue) == (event.task, event.queue) and run.root and not run.ended_at
     ]
     others = [run for run in others if run.root_action.phase not in TERMINAL]
-    takes = book.state in ("active", "held") and not (book.config.overlap == "skip" and others)
+    takes = queue.state in ("active", "held") and not (queue.config.overlap == "skip" and others)
     assert takes == (not refused), (
-        f"queue {event.queue} is {book.state}, and a run was {'refused' if refused else 'accepted'}"
+        f"queue {event.queue} is {queue.state}, and a run was {'refused' if refused else 'accepted'}"
     )
 
 

@@ -81,7 +81,7 @@ def _draw_submit(chance: Random, player: Player) -> Arguments:
 def _task(chance: Random, player: Player) -> str:
     """Mostly one whose queue takes work."""
     capacity = player.world.state.capacity
-    open_ = [queue for queue, book in capacity.queues.items() if book.state in ("active", "held")]
+    open_ = [name for name, queue in capacity.queues.items() if queue.state in ("active", "held")]
     tasks = [name for name, task in player.tasks.items() if task.settings.queue in open_]
     return chance.choice(tasks if tasks and chance.random() < 0.9 else list(player.tasks))
 

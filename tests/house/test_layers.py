@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from typing import Any
 
-from tests.house.sources import ROOT
+from tests.house.sources import ROOT, modules
 
 PAGE = "docs/concepts/architecture.md"
 # By the container of a layer contract: the words above its table on the page.
@@ -37,6 +38,23 @@ def test_circles_are_looked_for_everywhere() -> None:
     (circles,) = (each for each in contracts() if each["type"] == "acyclic_siblings")
     assert circles["ancestors"] == ["flyteish"]
     assert not circles.keys() & {"skip_descendants", "depth", "unmatched_ignore_imports_alerting"}
+
+
+def test_nothing_imports_the_package_that_it_is_in() -> None:
+    """That would be a circle, too, by way of what the package's `__init__` imports; import-linter does not see it."""
+    found = []
+    for source in modules():
+        here = source.name.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.ImportFrom) and here.startswith(f"{node.module}."):
+                # `from flyteish._worker import messages` is of a module: the package is no more than its place.
+                place = ROOT / "src" / str(node.module).replace(".", "/")
+                found += [
+                    f"{source.name}:{node.lineno}"
+                    for name in node.names
+                    if not (place / f"{name.name}.py").is_file() and not (place / name.name).is_dir()
+                ]
+    assert found == []
 
 
 def test_layer_contracts_name_what_there_is() -> None:

@@ -91,7 +91,7 @@ def holdings(session: Session) -> dict[str, int]:
         "runs": controller.state.runs,
         "attempts": inline._attempts,
         "jobs": inline._threads._jobs,
-        "entering": [action for book in capacity.queues.values() for action in book.door],
+        "entering": [action for queue in capacity.queues.values() for action in queue.door],
     }
     return {name: len(place) for name, place in places.items() if len(place)}
 

@@ -63,28 +63,28 @@ def snapshot(state: State, now: float) -> Snapshot:
     queues = tuple(
         QueueSnapshot(
             name=name,
-            state=book.state,
-            running=book.running - book.ahead,
-            waiting=book.waiting + book.held + book.ahead,
-            entering=book.entering,
-            active_runs=book.active_runs,
-            pools=tuple(pool.config.name for pool in book.pools),
+            state=queue.state,
+            running=queue.running - queue.ahead,
+            waiting=queue.waiting + queue.held + queue.ahead,
+            entering=queue.entering,
+            active_runs=queue.active_runs,
+            pools=tuple(pool.config.name for pool in queue.pools),
         )
-        for name, book in capacity.queues.items()
+        for name, queue in capacity.queues.items()
     )
     pools = tuple(
         PoolSnapshot(
             name=name,
-            medium=book.config.medium,
-            engine=book.config.engine,
-            running=book.running - book.ahead,
-            capacity=book.config.capacity,
-            available=book.available,
-            cooling=now < book.cooling_until,
-            price_per_hour=book.prices.latest,
-            **_rounded(book.memory.record(now)),
+            medium=pool.config.medium,
+            engine=pool.config.engine,
+            running=pool.running - pool.ahead,
+            capacity=pool.config.capacity,
+            available=pool.available,
+            cooling=now < pool.cooling_until,
+            price_per_hour=pool.prices.latest,
+            **_rounded(pool.memory.record(now)),
         )
-        for name, book in capacity.pools.items()
+        for name, pool in capacity.pools.items()
     )
     return Snapshot(now, queues, pools, _reasons(state, now))
 
@@ -96,8 +96,8 @@ def _rounded(record: Record) -> dict[str, Any]:
 
 def _reasons(state: State, now: float) -> dict[str, tuple[str, int]]:
     found: dict[str, tuple[str, int]] = {}
-    for book in state.capacity.queues.values():
-        for line in book.lines.values():
+    for queue in state.capacity.queues.values():
+        for line in queue.lines.values():
             head = line.first()
             if head is None or len(found) >= REASONS_SHOWN:
                 continue

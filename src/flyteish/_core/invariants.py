@@ -174,8 +174,8 @@ def _check_counts(capacity: Capacity, everybody: list[Action], runs: dict[str, R
     for action in everybody:
         if action.enlisted or action.occupies:
             mine[action.profile.settings.queue].append(action)
-    for name, book in capacity.queues.items():
-        _check_queue(book, mine[name], runs)
+    for name, queue in capacity.queues.items():
+        _check_queue(queue, mine[name], runs)
     for pool in capacity.pools.values():
         inside = [action for action in everybody if action.occupies == pool.config.name]
         back = [a for a in everybody if a.stands == "return" and a.attempts[-1].pool == pool.config.name]
@@ -187,34 +187,34 @@ def _check_counts(capacity: Capacity, everybody: list[Action], runs: dict[str, R
     _same("all queues", "eager", capacity.eager, eager)
 
 
-def _check_queue(book: QueueState, mine: list[Action], runs: dict[str, RunRecord]) -> None:
+def _check_queue(queue: QueueState, mine: list[Action], runs: dict[str, RunRecord]) -> None:
     inside = [action for action in mine if action.occupies]
-    _same(book, "running", book.running, len(inside))
-    _same(book, "ahead", book.ahead, _ahead(inside))
-    _same(book, "spot_running", book.spot_running, sum(action.place_medium == SPOT for action in inside))
-    _same(book, "used", book.used, _sum(inside))
+    _same(queue, "running", queue.running, len(inside))
+    _same(queue, "ahead", queue.ahead, _ahead(inside))
+    _same(queue, "spot_running", queue.spot_running, sum(action.place_medium == SPOT for action in inside))
+    _same(queue, "used", queue.used, _sum(inside))
     by_pool = Counter(action.occupies for action in inside)
-    _same(book, "inside", {pool.config.name: count for pool, count in book.inside.items()}, dict(by_pool))
-    _same(book, "counted", book.counted, sum(action.counted for action in mine))
-    _same(book, "enlisted", book.enlisted, sum(action.enlisted for action in mine))
-    _must(book.state != "drained" or book.is_idle, book, "drained, with work in it")
+    _same(queue, "inside", {pool.config.name: count for pool, count in queue.inside.items()}, dict(by_pool))
+    _same(queue, "counted", queue.counted, sum(action.counted for action in mine))
+    _same(queue, "enlisted", queue.enlisted, sum(action.enlisted for action in mine))
+    _must(queue.state != "drained" or queue.is_idle, queue, "drained, with work in it")
     where = Counter(action.stands for action in mine)
-    _same(book, "waiting", book.waiting, where["line"])
-    _same(book, "entering", book.entering, where["door"])
-    _same(book, "held", book.held, where["hold"] + where["overlap"])
-    _same(book, "returners", book.returners, where["return"])
-    lined = sorted(action.ticket for line in book.lines.values() for action in line)
-    _same(book, "line", lined, sorted(action.ticket for action in mine if action.stands == "line"))
+    _same(queue, "waiting", queue.waiting, where["line"])
+    _same(queue, "entering", queue.entering, where["door"])
+    _same(queue, "held", queue.held, where["hold"] + where["overlap"])
+    _same(queue, "returners", queue.returners, where["return"])
+    lined = sorted(action.ticket for line in queue.lines.values() for action in line)
+    _same(queue, "line", lined, sorted(action.ticket for action in mine if action.stands == "line"))
     standing: Callable[[str], list[int]] = lambda at: sorted(a.ticket for a in mine if a.stands == at)  # noqa: E731
-    _same(book, "door", sorted(action.ticket for action in book.door), standing("door"))
-    _same(book, "hold", sorted(action.ticket for action in book.hold), standing("hold"))
-    blocked = sorted(ticket for heap in book.blocked.values() for ticket, a in heap if a.ticket == ticket)
-    _same(book, "blocked", blocked, standing("overlap"))
+    _same(queue, "door", sorted(action.ticket for action in queue.door), standing("door"))
+    _same(queue, "hold", sorted(action.ticket for action in queue.hold), standing("hold"))
+    blocked = sorted(ticket for heap in queue.blocked.values() for ticket, a in heap if a.ticket == ticket)
+    _same(queue, "blocked", blocked, standing("overlap"))
     active = Counter(
-        run.task for run in runs.values() if run.active and run.root_action.profile.settings.queue == book.config.name
+        run.task for run in runs.values() if run.active and run.root_action.profile.settings.queue == queue.config.name
     )
-    _same(book, "active_runs", book.active_runs, active.total())
-    _same(book, "active_tasks", book.active_tasks, dict(active))
+    _same(queue, "active_runs", queue.active_runs, active.total())
+    _same(queue, "active_tasks", queue.active_tasks, dict(active))
 
 
 def _same(about: object, what: str, kept: Any, found: Any) -> None:
@@ -241,14 +241,16 @@ def exceeded(capacity: Capacity) -> dict[str, str]:
     for name, pool in capacity.pools.items():
         if over := list(_over_pool(pool)):
             found[f"pool {name}"] = f"{pool!r}: {', '.join(over)}"
-    for name, book in capacity.queues.items():
-        if over := list(_over_queue(book)):
-            found[f"queue {name}"] = f"{book!r}: {', '.join(over)}"
-        share = book.config.spot_share * book.capacity
-        if book.config.spot_share < 1 and book.capacity and book.spot_running > share + 1e-6:
-            found[f"spot of {name}"] = f"{book!r}: {book.spot_running} on spot, more than spot_share allows ({share:g})"
-        if over := list(_over_runs(book)):
-            found[f"runs of {name}"] = f"{book!r}: {', '.join(over)}"
+    for name, queue in capacity.queues.items():
+        if over := list(_over_queue(queue)):
+            found[f"queue {name}"] = f"{queue!r}: {', '.join(over)}"
+        share = queue.config.spot_share * queue.capacity
+        if queue.config.spot_share < 1 and queue.capacity and queue.spot_running > share + 1e-6:
+            found[f"spot of {name}"] = (
+                f"{queue!r}: {queue.spot_running} on spot, more than spot_share allows ({share:g})"
+            )
+        if over := list(_over_runs(queue)):
+            found[f"runs of {name}"] = f"{queue!r}: {', '.join(over)}"
     return found
 
 
@@ -260,41 +262,41 @@ def _over_pool(pool: PoolState) -> Iterator[str]:
         yield f"uses {pool.used}, more than {pool.limit}"
 
 
-def _over_queue(book: QueueState) -> Iterator[str]:
-    config = book.config
-    if 0 < config.action_concurrency < book.running:
+def _over_queue(queue: QueueState) -> Iterator[str]:
+    config = queue.config
+    if 0 < config.action_concurrency < queue.running:
         yield f"more attempts than action_concurrency={config.action_concurrency}"
-    if not book.used.within(book.limit):
-        yield f"uses {book.used}, more than max_resources={book.limit}"
-    if config.spend_limit and book.rate > config.spend_limit + 1e-6:
-        yield f"${book.rate} per hour, more than spend_limit={config.spend_limit}"
+    if not queue.used.within(queue.limit):
+        yield f"uses {queue.used}, more than max_resources={queue.limit}"
+    if config.spend_limit and queue.rate > config.spend_limit + 1e-6:
+        yield f"${queue.rate} per hour, more than spend_limit={config.spend_limit}"
 
 
-def _over_runs(book: QueueState) -> Iterator[str]:
-    config = book.config
-    if 0 < config.run_concurrency < book.active_runs:
-        yield f"{book.active_runs} active runs, more than run_concurrency={config.run_concurrency}"
-    if config.overlap == "queue" and any(count > 1 for count in book.active_tasks.values()):
-        yield f"overlapping runs: {book.active_tasks}"
+def _over_runs(queue: QueueState) -> Iterator[str]:
+    config = queue.config
+    if 0 < config.run_concurrency < queue.active_runs:
+        yield f"{queue.active_runs} active runs, more than run_concurrency={config.run_concurrency}"
+    if config.overlap == "queue" and any(count > 1 for count in queue.active_tasks.values()):
+        yield f"overlapping runs: {queue.active_tasks}"
 
 
 def _check_nobody_idles(state: State, now: float) -> None:
     """Admission is done: whoever is first anywhere has a reason not to run."""
     capacity = state.capacity
-    for book in capacity.queues.values():
-        _must(not book.entering or book.is_full(), book, "somebody is at its door, though it is not full")
-        limit = book.config.run_concurrency
-        kept = (limit and book.active_runs >= limit) or (book.config.on_full == "wait" and book.is_full())
-        _must(book.hold.first() is None or bool(kept), book, "a run could begin and does not")
-        for action in book.firsts():
+    for queue in capacity.queues.values():
+        _must(not queue.entering or queue.is_full(), queue, "somebody is at its door, though it is not full")
+        limit = queue.config.run_concurrency
+        kept = (limit and queue.active_runs >= limit) or (queue.config.on_full == "wait" and queue.is_full())
+        _must(queue.hold.first() is None or bool(kept), queue, "a run could begin and does not")
+        for action in queue.firsts():
             reason = state.admission.reason(action, now)
             _must(reason is not None and reason[0] is not Reason.BEHIND_OTHERS, action, "could start and does not")
-            if book.config.scheduling == "strict_fifo" and reason is not None and reason[0] in _BLOCKING:
+            if queue.config.scheduling == "strict_fifo" and reason is not None and reason[0] in _BLOCKING:
                 break  # those behind it must not pass it
-        for name in book.returning:
-            action_back = book.first_back(name)
+        for name in queue.returning:
+            action_back = queue.first_back(name)
             if action_back is not None:
-                refused = book.no_way_back(action_back, capacity.pools[name]) or _kept_out(
+                refused = queue.no_way_back(action_back, capacity.pools[name]) or _kept_out(
                     capacity.pools[name], action_back
                 )
                 _must(refused is not None, action_back, "could go on and does not")

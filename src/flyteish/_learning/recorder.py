@@ -151,7 +151,7 @@ class Keeper:
         """For forecasts: a copy, so that another thread may read it. On the controller's thread."""
         learned = msgspec.msgpack.decode(msgspec.msgpack.encode(self.learned()), type=Learned)
         queues = state.capacity.queues.items()
-        return Picture(learned, {name: book.running + book.waiting + book.held for name, book in queues})
+        return Picture(learned, {name: queue.running + queue.waiting + queue.held for name, queue in queues})
 
     # -- forecasts ------------------------------------------------------------------------------------------------
 

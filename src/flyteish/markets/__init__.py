@@ -2,3 +2,18 @@
 
 The same for real and virtual time; must not know which shell asks.
 """
+
+from flyteish.markets.market import Outages, RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.markets.price_sources import ScriptedPrices, TracePrices
+from flyteish.markets.traces import Trace, load_trace
+
+__all__ = [
+    "Outages",
+    "RandomMarket",
+    "ScriptedMarket",
+    "ScriptedPrices",
+    "Trace",
+    "TraceMarket",
+    "TracePrices",
+    "load_trace",
+]

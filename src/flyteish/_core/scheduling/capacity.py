@@ -46,14 +46,14 @@ class Capacity:
     # -- counts -------------------------------------------------------------------------------------------------
 
     def enlist(self, action: Action) -> QueueState:
-        """From here on its queue knows of it, until it is struck off. Returns the queue's book."""
-        book = self.queues[action.profile.settings.queue]
+        """From here on its queue knows of it, until it is struck off. Returns the queue."""
+        queue = self.queues[action.profile.settings.queue]
         if not action.enlisted:
             action.enlisted = True
-            book.enlisted += 1
-            if book.state == "drained":
-                book.state = "draining"  # unfinished work of a run that was taken over came back to it
-        return book
+            queue.enlisted += 1
+            if queue.state == "drained":
+                queue.state = "draining"  # unfinished work of a run that was taken over came back to it
+        return queue
 
     def strike_off(self, action: Action) -> None:
         """The action is over."""
@@ -64,70 +64,70 @@ class Capacity:
     def count(self, action: Action, counts: bool) -> None:
         """Whether the action counts to its queue's ``depth``."""
         action.counted = counts
-        book = self.queues[action.profile.settings.queue]
+        queue = self.queues[action.profile.settings.queue]
         if counts:
-            book.counted += 1
+            queue.counted += 1
         else:
-            book.counted -= 1
-            if book.config.depth:
-                self.roomy[book.config.name] = None
+            queue.counted -= 1
+            if queue.config.depth:
+                self.roomy[queue.config.name] = None
 
     # -- lines --------------------------------------------------------------------------------------------------
 
     def line_up(self, action: Action, at_head: bool) -> None:
         """Give an action a place in its queue's line for the medium it wants."""
-        book = self.queues[action.profile.settings.queue]
-        book.line_for(action).add(self._next_ticket(at_head), action, at_head)
+        queue = self.queues[action.profile.settings.queue]
+        queue.line_for(action).add(self._next_ticket(at_head), action, at_head)
         action.stands = "line"
-        book.waiting += 1
+        queue.waiting += 1
         self.eager += 1
-        self.dirty[book.config.name] = None
+        self.dirty[queue.config.name] = None
 
     def wait_outside(self, action: Action) -> None:
         """The queue is full: stand at its door."""
-        book = self.queues[action.profile.settings.queue]
-        book.door.add(self._next_ticket(), action, at_head=False)
+        queue = self.queues[action.profile.settings.queue]
+        queue.door.add(self._next_ticket(), action, at_head=False)
         action.stands = "door"
-        book.entering += 1
+        queue.entering += 1
 
-    def next_inside(self, book: QueueState) -> Action | None:
+    def next_inside(self, queue: QueueState) -> Action | None:
         """The first of those at the door, who leaves it."""
-        action = book.door.head()
+        action = queue.door.head()
         if action is not None:
-            book.door.pop()
+            queue.door.pop()
             self.withdraw(action)
         return action
 
     def hold_root(self, action: Action) -> None:
         """Stand with the roots whose runs have not begun."""
-        book = self.queues[action.profile.settings.queue]
-        book.hold.add(self._next_ticket(), action, at_head=False)
+        queue = self.queues[action.profile.settings.queue]
+        queue.hold.add(self._next_ticket(), action, at_head=False)
         action.stands = "hold"
-        book.held += 1
-        if book.config.depth:
-            self.roomy[book.config.name] = None  # one that is held may not count to the depth
+        queue.held += 1
+        if queue.config.depth:
+            self.roomy[queue.config.name] = None  # one that is held may not count to the depth
 
-    def block_root(self, action: Action, book: QueueState, task: str) -> None:
+    def block_root(self, action: Action, queue: QueueState, task: str) -> None:
         """The root at the head of the hold steps aside until no run of its task is active."""
-        book.hold.pop()
-        heappush(book.blocked.setdefault(task, []), (action.ticket, action))
+        queue.hold.pop()
+        heappush(queue.blocked.setdefault(task, []), (action.ticket, action))
         action.stands = "overlap"
 
-    def unblock_root(self, book: QueueState, task: str) -> None:
+    def unblock_root(self, queue: QueueState, task: str) -> None:
         """The first of those blocked by a run of ``task`` goes to the head of the hold."""
-        blocked = book.blocked.get(task)
+        blocked = queue.blocked.get(task)
         while blocked:
             ticket, action = heappop(blocked)
             if action.ticket == ticket:
-                book.hold.add(ticket, action, at_head=True)
+                queue.hold.add(ticket, action, at_head=True)
                 action.stands = "hold"
                 break
         if not blocked:
-            book.blocked.pop(task, None)
+            queue.blocked.pop(task, None)
 
-    def leave_hold(self, action: Action, book: QueueState) -> None:
+    def leave_hold(self, action: Action, queue: QueueState) -> None:
         """The root at the head of the hold goes on from there."""
-        book.hold.pop()
+        queue.hold.pop()
         self.withdraw(action)
 
     def announce_run(self, run: str, task: str, queue: str) -> None:
@@ -138,57 +138,57 @@ class Capacity:
         else:
             runs_of[task] = {run: None}
 
-    def begin_run(self, run: RunRecord, book: QueueState) -> None:
+    def begin_run(self, run: RunRecord, queue: QueueState) -> None:
         """A run takes one of the queue's run places."""
         run.active = True
-        book.active_runs += 1
-        book.active_tasks[run.task] = book.active_tasks.get(run.task, 0) + 1
+        queue.active_runs += 1
+        queue.active_tasks[run.task] = queue.active_tasks.get(run.task, 0) + 1
 
-    def finish_run(self, run: RunRecord, book: QueueState) -> None:
+    def finish_run(self, run: RunRecord, queue: QueueState) -> None:
         """The root is over: its run place is free, and so is its task's turn."""
         if run.active:
             run.active = False
-            book.active_runs -= 1
-            book.active_tasks[run.task] -= 1
-            if not book.active_tasks[run.task]:
-                del book.active_tasks[run.task]
-        if book.blocked and run.task not in book.active_tasks:
-            self.unblock_root(book, run.task)
+            queue.active_runs -= 1
+            queue.active_tasks[run.task] -= 1
+            if not queue.active_tasks[run.task]:
+                del queue.active_tasks[run.task]
+        if queue.blocked and run.task not in queue.active_tasks:
+            self.unblock_root(queue, run.task)
 
     def ask_to_return(self, action: Action) -> None:
         """A parent whose children are done wants its place back, before anybody else."""
-        book = self.queues[action.profile.settings.queue]
+        queue = self.queues[action.profile.settings.queue]
         pool = self.pools[action.attempts[-1].pool]
         action.ticket, action.stands = self._next_ticket(), "return"
-        places = book.returning.get(pool.config.name)
+        places = queue.returning.get(pool.config.name)
         if places is None:
-            places = book.returning[pool.config.name] = deque()
+            places = queue.returning[pool.config.name] = deque()
         places.append((action.ticket, action))
-        book.returners += 1
+        queue.returners += 1
         pool.returners += 1
         self.eager += 1
-        self.dirty[book.config.name] = None
+        self.dirty[queue.config.name] = None
 
     def withdraw(self, action: Action) -> None:
         """Leave wherever it stands; the place itself is dropped when it comes to the head."""
         if not action.ticket:
             return
-        book = self.queues[action.profile.settings.queue]
+        queue = self.queues[action.profile.settings.queue]
         if action.stands == "line":
-            book.waiting -= 1
+            queue.waiting -= 1
             self.eager -= 1
         elif action.stands == "door":
-            book.entering -= 1
+            queue.entering -= 1
         elif action.stands != "return":
-            book.held -= 1
+            queue.held -= 1
         else:
             pool = self.pools[action.attempts[-1].pool]
-            book.returners -= 1
+            queue.returners -= 1
             pool.returners -= 1
             self.eager -= 1
             self.freed[pool.config.name] = None  # others may have stood back for it
         action.ticket, action.stands = 0, ""
-        self.dirty[book.config.name] = None
+        self.dirty[queue.config.name] = None
 
     def leave_returning(self, action: Action, queue: QueueState, pool: PoolState) -> None:
         """The first parent that waited for its place back there gets it."""
@@ -213,29 +213,29 @@ class Capacity:
 
     # -- places -------------------------------------------------------------------------------------------------
 
-    def admit(self, action: Action, book: QueueState, pool: PoolState) -> None:
+    def admit(self, action: Action, queue: QueueState, pool: PoolState) -> None:
         """The head of a line, which was taken out of it, gets its place."""
         action.ticket, action.stands = 0, ""
-        book.waiting -= 1
+        queue.waiting -= 1
         self.eager -= 1
-        self._occupy(action, book, pool)
+        self._occupy(action, queue, pool)
 
     def occupy(self, action: Action, pool: PoolState) -> None:
         """Count one attempt in its queue and pool."""
         self._occupy(action, self.queues[action.profile.settings.queue], pool)
 
-    def _occupy(self, action: Action, book: QueueState, pool: PoolState) -> None:
+    def _occupy(self, action: Action, queue: QueueState, pool: PoolState) -> None:
         config = pool.config
         action.occupies = config.name
         action.place_medium = config.medium
-        book.running += 1
+        queue.running += 1
         pool.running += 1
-        book.inside[pool] = book.inside.get(pool, 0) + 1
+        queue.inside[pool] = queue.inside.get(pool, 0) + 1
         if action.place_medium == SPOT:
-            book.spot_running += 1
+            queue.spot_running += 1
         amounts = action.profile.settings.amounts
         if amounts is not NO_AMOUNTS:
-            book.used = book.used.plus(amounts)
+            queue.used = queue.used.plus(amounts)
             pool.used = pool.used.plus(amounts)
 
     def send_ahead(self, action: Action) -> None:
@@ -252,27 +252,27 @@ class Capacity:
         """Give the place back, if it holds one; counts exactly what ``occupy`` counted."""
         if not action.occupies:
             return
-        book = self.queues[action.profile.settings.queue]
+        queue = self.queues[action.profile.settings.queue]
         pool = self.pools[action.occupies]
         action.occupies = ""
-        book.running -= 1
+        queue.running -= 1
         pool.running -= 1
         if pool.ahead and not action.attempts[-1].placed_at:
-            book.ahead -= 1
+            queue.ahead -= 1
             pool.ahead -= 1
-        left = book.inside[pool] - 1
+        left = queue.inside[pool] - 1
         if left:
-            book.inside[pool] = left
+            queue.inside[pool] = left
         else:
-            del book.inside[pool]
+            del queue.inside[pool]
         if action.place_medium == SPOT:
-            book.spot_running -= 1
+            queue.spot_running -= 1
         amounts = action.profile.settings.amounts
         if amounts is not NO_AMOUNTS:
-            book.used = book.used.minus(amounts)
+            queue.used = queue.used.minus(amounts)
             pool.used = pool.used.minus(amounts)
         if self.eager:
-            self.dirty[book.config.name] = None
+            self.dirty[queue.config.name] = None
             self.freed[pool.config.name] = None
 
     # -- configuration ------------------------------------------------------------------------------------------
@@ -283,98 +283,98 @@ class Capacity:
         Raises:
             ConfigurationError: a queue names a pool that is not there; nothing is changed.
         """
-        names = {pool.name for pool in pools}
-        for queue in queues:
-            missing = [name for name in queue.pools if name not in names]
+        names = {config.name for config in pools}
+        for config in queues:
+            missing = [name for name in config.pools if name not in names]
             if missing:
                 expected = f"expected names of pools: {', '.join(sorted(names)) or 'there are none'}"
-                raise ConfigurationError(f"Queue({queue.name!r}): pools={missing!r} is not accepted: {expected}")
-        for pool_book in self.pools.values():
-            pool_book.removed = pool_book.config.name not in names
-        for pool in pools:
-            if pool.name in self.pools:
-                self.pools[pool.name].configure(pool, now)
+                raise ConfigurationError(f"Queue({config.name!r}): pools={missing!r} is not accepted: {expected}")
+        for pool in self.pools.values():
+            pool.removed = pool.config.name not in names
+        for wanted in pools:
+            if wanted.name in self.pools:
+                self.pools[wanted.name].configure(wanted, now)
             else:
-                self.pools[pool.name] = PoolState(pool)
-        shapes = {name: _shape(book) for name, book in self.queues.items()}
+                self.pools[wanted.name] = PoolState(wanted)
+        shapes = {name: _shape(queue) for name, queue in self.queues.items()}
         self._configure_queues(queues)
         self._wire()
-        for name, book in self.queues.items():
-            if name in shapes and shapes[name] != _shape(book):
-                self._line_up_anew(book)
+        for name, queue in self.queues.items():
+            if name in shapes and shapes[name] != _shape(queue):
+                self._line_up_anew(queue)
             self.dirty[name] = None
 
     def _configure_queues(self, queues: tuple[Queue, ...]) -> None:
-        for queue in queues:
-            if queue.name in self.queues:
-                self.queues[queue.name].configure(queue)
+        for config in queues:
+            if config.name in self.queues:
+                self.queues[config.name].configure(config)
             else:
-                self.queues[queue.name] = QueueState(queue)
-        for name in self.queues.keys() - {queue.name for queue in queues}:
-            book = self.queues[name]
-            if book.is_idle:
+                self.queues[config.name] = QueueState(config)
+        for name in self.queues.keys() - {config.name for config in queues}:
+            queue = self.queues[name]
+            if queue.is_idle:
                 del self.queues[name]
             else:
-                book.state, book.removed = "draining", True
+                queue.state, queue.removed = "draining", True
 
     def _wire(self) -> None:
         configured = [pool for pool in self.pools.values() if not pool.removed]
-        for book in self.queues.values():
-            named = [self.pools[name] for name in book.config.pools if not self.pools[name].removed]
+        for queue in self.queues.values():
+            named = [self.pools[name] for name in queue.config.pools if not self.pools[name].removed]
             # A removed queue whose pools went with it finishes its work wherever there is room.
-            book.wire(named or configured)
+            queue.wire(named or configured)
         for pool in self.pools.values():
-            pool.feeders = [book for book in self.queues.values() if pool in book.pools]
-            pool.feeders.sort(key=lambda book: -book.config.priority)
+            pool.feeders = [queue for queue in self.queues.values() if pool in queue.pools]
+            pool.feeders.sort(key=lambda queue: -queue.config.priority)
         self.reprice()
 
     def reprice(self) -> None:
         """Prices are others than before: look again at queues with a limit on them."""
         on_demand = [pool for pool in self.pools.values() if pool.config.medium == ON_DEMAND and not pool.removed]
-        for book in self.queues.values():
-            own = [pool.prices.latest for pool in book.on_demand if pool.prices.latest]
+        for queue in self.queues.values():
+            own = [pool.prices.latest for pool in queue.on_demand if pool.prices.latest]
             anybodys = (pool.prices.latest for pool in on_demand if pool.prices.latest)
-            book.on_demand_price = min(own, default=0.0) or min(anybodys, default=0.0)
-            if book.config.spend_limit:
-                self.dirty[book.config.name] = None
+            queue.on_demand_price = min(own, default=0.0) or min(anybodys, default=0.0)
+            if queue.config.spend_limit:
+                self.dirty[queue.config.name] = None
 
-    def _line_up_anew(self, book: QueueState) -> None:
-        waiting = [action for line in book.lines.values() for action in line]
+    def _line_up_anew(self, queue: QueueState) -> None:
+        waiting = [action for line in queue.lines.values() for action in line]
         waiting.sort(key=lambda action: action.ticket)
-        book.lines = {}
+        queue.lines = {}
         for action in waiting:
-            book.line_for(action).add(action.ticket, action, at_head=action.ticket < 0)
-        outside, book.door = list(book.door), WaitingLine(fair=book.config.fairness == "round_robin")
+            queue.line_for(action).add(action.ticket, action, at_head=action.ticket < 0)
+        outside, queue.door = list(queue.door), WaitingLine(fair=queue.config.fairness == "round_robin")
         for action in outside:
-            book.door.add(action.ticket, action, at_head=False)
+            queue.door.add(action.ticket, action, at_head=False)
 
-    def adopt_queue(self, queue: str) -> QueueState:
+    def adopt_queue(self, name: str) -> QueueState:
         """A queue that unfinished work is in, though it may not be configured any more."""
-        book = self.queues.get(queue)
-        if book is None:
-            book = self.queues[queue] = QueueState(Queue(queue))
-            book.state, book.removed = "draining", True
+        queue = self.queues.get(name)
+        if queue is None:
+            queue = self.queues[name] = QueueState(Queue(name))
+            queue.state, queue.removed = "draining", True
             self._wire()
-        return book
+        return queue
 
-    def adopt_pool(self, pool: str, medium: str) -> PoolState:
+    def adopt_pool(self, name: str, medium: str) -> PoolState:
         """A pool that a living attempt is in, though it may not be configured any more."""
-        book = self.pools.get(pool)
-        if book is None:
-            book = self.pools[pool] = PoolState(Pool(pool, medium=SPOT if medium == SPOT else ON_DEMAND))
-            book.removed = True
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = PoolState(Pool(name, medium=SPOT if medium == SPOT else ON_DEMAND))
+            pool.removed = True
             self._wire()
-        return book
+        return pool
 
-    def drop(self, book: QueueState) -> None:
+    def drop(self, queue: QueueState) -> None:
         """Its last work is done, and it is not configured any more."""
-        del self.queues[book.config.name]
+        del self.queues[queue.config.name]
         self._wire()
 
     def known(self) -> list[str]:
         """Names of the configured queues."""
-        return sorted(name for name, book in self.queues.items() if not book.removed)
+        return sorted(name for name, queue in self.queues.items() if not queue.removed)
 
 
-def _shape(book: QueueState) -> tuple[str, str]:
-    return book.config.scheduling, book.config.fairness
+def _shape(queue: QueueState) -> tuple[str, str]:
+    return queue.config.scheduling, queue.config.fairness

@@ -113,8 +113,8 @@ class PoolState:
         """The feeder at ``place`` had its turn: queues of the same priority come before it now."""
         feeders = self.feeders
         if len(feeders) > 1:
-            book = feeders.pop(place)
-            feeders.insert(bisect_right(feeders, -book.config.priority, place, key=_descending), book)
+            queue = feeders.pop(place)
+            feeders.insert(bisect_right(feeders, -queue.config.priority, place, key=_descending), queue)
 
     def __repr__(self) -> str:
         size = self.config.capacity or "∞"
@@ -357,8 +357,8 @@ class QueueState:
         return f"<QueueState {self.config.name} {self.state} running={self.running} waiting={self.waiting}>"
 
 
-def _descending(book: QueueState) -> int:
-    return -int(book.config.priority)
+def _descending(queue: QueueState) -> int:
+    return -int(queue.config.priority)
 
 
 def _limit(config: Queue) -> Amounts:

@@ -53,7 +53,7 @@ _NO_CAPACITY: Final = End.NO_CAPACITY
 def start(state: State, order: Start, now: float, effects: Effects) -> None:
     """Admission named a place: the attempt begins in it, or the parent goes on in it."""
     action, pool = order.action, order.pool.config
-    book = state.capacity.queues[action.profile.settings.queue]
+    queue = state.capacity.queues[action.profile.settings.queue]
     if order.returning:
         move(state, action, RUNNING)
         deliver_held(state, action, effects)
@@ -66,7 +66,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
         why = f"{why}; {order.why}"
     event = AttemptAdmitted(
         action.run, action.id, action.generation + 1, action.user_attempt, pool.name, pool.medium, rule, why,
-        order.pool.prices.latest, action.queued_at, book.on_demand_price, pool.ahead > 0,
+        order.pool.prices.latest, action.queued_at, queue.on_demand_price, pool.ahead > 0,
     )  # fmt: skip
     admitted(state, event, now, effects)
     if event.ahead:
@@ -146,7 +146,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     """An attempt is over: done, again, or given up."""
     live = live_attempt(state, event)
     if live is None:
-        _bury(state, event, effects)
+        _let_go(state, event, effects)
         return
     action, attempt = live
     capacity = state.capacity
@@ -237,7 +237,7 @@ def _mean_price(prices: Prices, since: float, attempt: Attempt, now: float) -> f
     return None if prices.was_steady(since) else prices.mean(since, now)
 
 
-def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:
+def _let_go(state: State, event: AttemptEnded, effects: Effects) -> None:
     """The end of an attempt that was given up: nothing of it counts, but its place is free only now."""
     run = state.runs.get(event.run)
     action = run.actions.get(event.action) if run is not None else None
@@ -247,8 +247,8 @@ def _bury(state: State, event: AttemptEnded, effects: Effects) -> None:
     run.zombies -= 1
     if run.forgotten and not run.zombies:
         del state.runs[run.id]
-    book = state.capacity.queues[action.profile.settings.queue]
-    note_drained(state, book, effects)
+    queue = state.capacity.queues[action.profile.settings.queue]
+    note_drained(state, queue, effects)
 
 
 def failed(

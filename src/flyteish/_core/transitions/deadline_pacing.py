@@ -73,13 +73,13 @@ def decide(state: State, action: Action, now: float, spot_free: bool) -> Decisio
 def situation(state: State, action: Action, now: float, spot_free: bool) -> Situation:
     """The facts that the policy goes by."""
     assert action.deadline_at is not None
-    book = state.capacity.queues[action.profile.settings.queue]
+    queue = state.capacity.queues[action.profile.settings.queue]
     attempt = action.attempts[-1] if action.phase is Phase.RUNNING else None
     work, saved = _saved(action)
     done = saved + _unsaved(attempt, now)
-    grace = max((pool.config.grace for pool in book.pools), default=0.0)
-    pools = [(pool.config.name, pool.config.assumed_startup) for pool in book.pools]
-    seen = _seen_of_spot(book, now)
+    grace = max((pool.config.grace for pool in queue.pools), default=0.0)
+    pools = [(pool.config.name, pool.config.assumed_startup) for pool in queue.pools]
+    seen = _seen_of_spot(queue, now)
     # As long as it has waited, it can have seen the market; what was before is no reason for patience.
     as_it_is = seen is not None and seen.is_up is spot_free
     stretch = now - max(seen.since, action.submitted_at) if seen is not None and as_it_is else math.inf
@@ -99,13 +99,13 @@ def situation(state: State, action: Action, now: float, spot_free: bool) -> Situ
         up_ended=seen.up_ended if seen is not None else 0.0,
         down_seconds=seen.down_seconds if seen is not None else 0.0,
         down_ended=seen.down_ended if seen is not None else 0.0,
-        price=_price_of_spot(book),
+        price=_price_of_spot(queue),
     )
 
 
-def _seen_of_spot(book: QueueState, now: float) -> Stretches | None:
+def _seen_of_spot(queue: QueueState, now: float) -> Stretches | None:
     """What is remembered of the queue's spot: of several pools, of the one that has been up for the largest share."""
-    found = [pool.memory.stretches(now) for pool in book.spot]
+    found = [pool.memory.stretches(now) for pool in queue.spot]
     if len(found) > 1:
         found.sort(key=_absence)
     return found[0] if found else None
@@ -116,10 +116,10 @@ def _absence(seen: Stretches) -> tuple[bool, float]:
     return seen.is_up is not True, seen.down_seconds / known if known else 1.0
 
 
-def _price_of_spot(book: QueueState) -> float:
+def _price_of_spot(queue: QueueState) -> float:
     """As a share of on-demand's; where a price is not known, what is usual."""
-    spot = min((pool.prices.latest for pool in book.spot), default=0.0)
-    on_demand = min((pool.prices.latest for pool in book.on_demand), default=0.0)
+    spot = min((pool.prices.latest for pool in queue.spot), default=0.0)
+    on_demand = min((pool.prices.latest for pool in queue.on_demand), default=0.0)
     return min(1.0, spot / on_demand) if spot and on_demand else USUAL_PRICE
 
 
@@ -172,8 +172,8 @@ def on_demand_is_free(state: State, action: Action, now: float) -> bool:
 
 
 def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
-    book = state.capacity.queues[action.profile.settings.queue]
-    if book.state == "held" or (medium == SPOT and book.spot_share_reached()):
+    queue = state.capacity.queues[action.profile.settings.queue]
+    if queue.state == "held" or (medium == SPOT and queue.spot_share_reached()):
         return False
     leaving = 0.0
     running = action.current
@@ -182,8 +182,8 @@ def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
     amounts = action.profile.settings.amounts
     pools = [
         pool
-        for pool in (book.spot if medium == SPOT else book.on_demand)
-        if pool.refusal(amounts, now) is None and not book.too_dear(pool, leaving) and _places(pool) > 0
+        for pool in (queue.spot if medium == SPOT else queue.on_demand)
+        if pool.refusal(amounts, now) is None and not queue.too_dear(pool, leaving) and _places(pool) > 0
     ]
     if not pools or (not state.movers and running is None):
         return bool(pools)
@@ -194,7 +194,7 @@ def _is_free(state: State, action: Action, medium: str, now: float) -> bool:
     feeders = {feeder.config.name for pool in pools for feeder in pool.feeders}
     taken = sum(state.moves_to.get((name, medium), 0) for name in feeders)
     if running is not None and taken < places:
-        taken += _waiting_for(book, medium, int(places))
+        taken += _waiting_for(queue, medium, int(places))
     return taken < places
 
 
@@ -203,12 +203,12 @@ def _places(pool: PoolState) -> float:
     return min(bounds) - pool.running if bounds else math.inf
 
 
-def _waiting_for(book: QueueState, medium: str, most: int) -> int:
+def _waiting_for(queue: QueueState, medium: str, most: int) -> int:
     """Those in line for it that its queue would let in, as far as ``most``."""
-    limit = book.config.action_concurrency
+    limit = queue.config.action_concurrency
     if limit:
-        most = min(most, limit - book.running)
-    lines = (line for key, line in book.lines.items() if (key if isinstance(key, str) else key[0]) == medium)  # type: ignore[index]
+        most = min(most, limit - queue.running)
+    lines = (line for key, line in queue.lines.items() if (key if isinstance(key, str) else key[0]) == medium)  # type: ignore[index]
     return sum(1 for _ in islice((action for line in lines for action in line), max(0, most)))
 
 

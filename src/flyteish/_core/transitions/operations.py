@@ -54,13 +54,13 @@ def pool_price_changed(state: State, event: PoolPriceChanged, now: float, effect
 
 def queue_state_set(state: State, event: QueueStateSet, now: float, effects: Effects) -> None:
     """An operator holds, drains or activates a queue."""
-    book = state.capacity.queues.get(event.queue)
-    if book is None:
+    queue = state.capacity.queues.get(event.queue)
+    if queue is None:
         effects.append(Refuse(ActionKey("", event.queue), "UnknownQueueError", f"unknown queue {event.queue!r}"))
         return
     # Drained is what a draining queue becomes, not what it can be told to be.
-    book.state = "draining" if event.state == "drained" else event.state
-    note_drained(state, book, effects)
+    queue.state = "draining" if event.state == "drained" else event.state
+    note_drained(state, queue, effects)
     state.capacity.touch(event.queue)
 
 
@@ -68,11 +68,11 @@ def configured(state: State, event: Configured, now: float, effects: Effects) ->
     """Queues and pools as they are from now on."""
     capacity = state.capacity
     capacity.configure(event.queues, event.pools, now)
-    for book in list(capacity.queues.values()):
-        for task in list(book.blocked):
-            while task in book.blocked:
-                capacity.unblock_root(book, task)
-        release_roots(state, book, now)
-        change_lines(state, book, now)
-        capacity.roomy[book.config.name] = None
-        note_drained(state, book, effects)
+    for queue in list(capacity.queues.values()):
+        for task in list(queue.blocked):
+            while task in queue.blocked:
+                capacity.unblock_root(queue, task)
+        release_roots(state, queue, now)
+        change_lines(state, queue, now)
+        capacity.roomy[queue.config.name] = None
+        note_drained(state, queue, effects)

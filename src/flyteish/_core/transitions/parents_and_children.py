@@ -121,31 +121,31 @@ def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: floa
 def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effects: Effects) -> None:
     capacity = state.capacity
     capacity.strike_off(action)
-    book = capacity.queues.get(action.profile.settings.queue)
-    if book is None:
+    queue = capacity.queues.get(action.profile.settings.queue)
+    if queue is None:
         return  # a cached result in a queue that is gone
     if action.parent is None:
         forget_overlap(state, run)
-        capacity.finish_run(run, book)
-        release_roots(state, book, now)
-    if book.state == "draining":
-        note_drained(state, book, effects)
+        capacity.finish_run(run, queue)
+        release_roots(state, queue, now)
+    if queue.state == "draining":
+        note_drained(state, queue, effects)
 
 
 def forget_overlap(state: State, run: RunRecord) -> None:
     """The run no longer stands in the way of another of its task."""
-    book = state.capacity.queues.get(run.queue)
-    runs = book.runs_of.get(run.task) if book is not None else None
-    if book is not None and runs is not None:
+    queue = state.capacity.queues.get(run.queue)
+    runs = queue.runs_of.get(run.task) if queue is not None else None
+    if queue is not None and runs is not None:
         runs.pop(run.id, None)
         if not runs:
-            del book.runs_of[run.task]
+            del queue.runs_of[run.task]
 
 
-def note_drained(state: State, book: QueueState, effects: Effects) -> None:
+def note_drained(state: State, queue: QueueState, effects: Effects) -> None:
     """A draining queue whose last work is done is drained; one that is not configured any more goes."""
-    if book.state == "draining" and book.is_idle:
-        book.state = "drained"
-        effects.append(QueueDrained(book.config.name))
-        if book.removed:
-            state.capacity.drop(book)
+    if queue.state == "draining" and queue.is_idle:
+        queue.state = "drained"
+        effects.append(QueueDrained(queue.config.name))
+        if queue.removed:
+            state.capacity.drop(queue)

@@ -1,4 +1,4 @@
-"""A new controller takes a run up: what still lives goes on where it is, what died with the old one is laid down.
+"""A new controller takes a run up: what still lives goes on where it is, what died with the old one ended with it.
 
 **How it works.** The journal is folded into a record, which ``RunLoaded`` gives to the live state. ``RunRecovered``
 then names the attempts that some engine still has. Those keep everything: generation, place, notices, bill, limits in
@@ -58,7 +58,7 @@ def _recover(
             _go_on(state, action, now)
         else:
             dead.append(action)
-            _lay_down(state, action, last_at)
+            _abandon(state, action, last_at)
     _keep_zombies(state, run, living, effects)
     root = run.actions.get(run.root)
     if root is not None and root.phase not in TERMINAL:
@@ -101,12 +101,12 @@ def _go_on(state: State, action: Action, now: float) -> None:
 
 def _keep_run(state: State, run: RunRecord, root: Action) -> None:
     """It stands in the way of others of its task again, and holds its run place if it had begun."""
-    book = state.capacity.queues.get(root.profile.settings.queue)
-    if book is None:
+    queue = state.capacity.queues.get(root.profile.settings.queue)
+    if queue is None:
         return
-    book.runs_of.setdefault(run.task, {})[run.id] = None
+    queue.runs_of.setdefault(run.task, {})[run.id] = None
     if root.phase is not Phase.DORMANT:
-        state.capacity.begin_run(run, book)
+        state.capacity.begin_run(run, queue)
 
 
 def _keep_zombies(state: State, run: RunRecord, living: frozenset[tuple[str, int]], effects: Effects) -> None:
@@ -156,7 +156,7 @@ def _enlist(state: State, action: Action) -> None:
         state.remind(action.deadline_at, "deadline", action)
 
 
-def _lay_down(state: State, action: Action, last_at: float) -> None:
+def _abandon(state: State, action: Action, last_at: float) -> None:
     attempt = action.current
     if attempt is not None:
         attempt.end, attempt.cause = End.ABANDONED, "its controller stopped"

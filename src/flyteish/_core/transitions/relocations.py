@@ -92,7 +92,7 @@ def relocation_ordered(state: State, event: RelocationOrdered, now: float, effec
 
 def spot_came(state: State, pool: str, now: float, effects: Effects) -> None:
     """A spot pool has capacity: whoever runs on-demand for want of it is looked at again."""
-    queues = {book.config.name for book in state.capacity.pools[pool].feeders}
+    queues = {queue.config.name for queue in state.capacity.pools[pool].feeders}
     for key in list(state.watchers):
         action = state.action(key)
         attempt = action.current if action is not None else None

@@ -108,9 +108,9 @@ def _accept(
 def _open_run(state: State, run: RunRecord, now: float, effects: Effects) -> None:
     effects.extend(run.unrecorded)
     run.unrecorded = ()
-    book = state.capacity.queues.get(run.queue)
-    if book is not None and book.config.overlap == "replace":
-        for other in [name for name in book.runs_of.get(run.task, ()) if name != run.id]:
+    queue = state.capacity.queues.get(run.queue)
+    if queue is not None and queue.config.overlap == "replace":
+        for other in [name for name in queue.runs_of.get(run.task, ()) if name != run.id]:
             root = state.runs[other].root
             event = CancelRequested(other, root, f"replaced by run {run.id}", by="overlap")
             cancel_requested(state, event, now, effects)

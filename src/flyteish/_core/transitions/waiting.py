@@ -23,8 +23,8 @@ from flyteish._core.transitions.phases import move
 def enter(state: State, run: RunRecord, action: Action, now: float) -> None:
     """The first time in its queue: through the door, if there is room."""
     capacity = state.capacity
-    book = capacity.enlist(action)
-    if book.config.depth and book.is_full():
+    queue = capacity.enlist(action)
+    if queue.config.depth and queue.is_full():
         capacity.wait_outside(action)
     else:
         move(state, action, QUEUED)
@@ -67,13 +67,13 @@ def _stand(state: State, run: RunRecord, action: Action, at_head: bool, now: flo
     if action.parent is not None or run.active:
         line_up(state, action, at_head, now)
         return
-    book = capacity.queues[action.profile.settings.queue]
-    config = book.config
-    if book.held or config.run_concurrency or config.depth or config.overlap == "queue":
+    queue = capacity.queues[action.profile.settings.queue]
+    config = queue.config
+    if queue.held or config.run_concurrency or config.depth or config.overlap == "queue":
         capacity.hold_root(action)
-        release_roots(state, book, now)
+        release_roots(state, queue, now)
     else:  # nobody is before it and nothing keeps runs back, so it does not stand in the hold first
-        capacity.begin_run(run, book)
+        capacity.begin_run(run, queue)
         line_up(state, action, at_head=False, now=now)
 
 
@@ -144,36 +144,36 @@ def let_in(state: State, now: float) -> None:
     capacity = state.capacity
     roomy, capacity.roomy = capacity.roomy, {}
     for name in roomy:
-        book = capacity.queues.get(name)
-        if book is None:
+        queue = capacity.queues.get(name)
+        if queue is None:
             continue
-        while not book.is_full() and (action := capacity.next_inside(book)) is not None:
+        while not queue.is_full() and (action := capacity.next_inside(queue)) is not None:
             move(state, action, QUEUED)
             _stand(state, state.runs[action.run], action, at_head=False, now=now)
-        release_roots(state, book, now)
+        release_roots(state, queue, now)
 
 
-def release_roots(state: State, book: QueueState, now: float) -> None:
+def release_roots(state: State, queue: QueueState, now: float) -> None:
     """Let the next runs of a queue begin, as far as ``run_concurrency`` and ``overlap`` allow."""
-    capacity, config = state.capacity, book.config
-    while (root := book.hold.head()) is not None:
-        if config.run_concurrency and book.active_runs >= config.run_concurrency:
+    capacity, config = state.capacity, queue.config
+    while (root := queue.hold.head()) is not None:
+        if config.run_concurrency and queue.active_runs >= config.run_concurrency:
             return
-        if config.on_full == "wait" and book.is_full():
+        if config.on_full == "wait" and queue.is_full():
             return
         run = state.runs[root.run]
-        if config.overlap == "queue" and run.task in book.active_tasks:
-            capacity.block_root(root, book, run.task)
+        if config.overlap == "queue" and run.task in queue.active_tasks:
+            capacity.block_root(root, queue, run.task)
             continue
-        capacity.leave_hold(root, book)
-        capacity.begin_run(run, book)
+        capacity.leave_hold(root, queue)
+        capacity.begin_run(run, queue)
         line_up(state, root, at_head=False, now=now)
 
 
-def change_lines(state: State, book: QueueState, now: float) -> None:
+def change_lines(state: State, queue: QueueState, now: float) -> None:
     """The queue may feed other pools now: whoever waits for a medium that it has lost, or got, changes lines."""
     capacity = state.capacity
-    waiting = sorted((action for line in book.lines.values() for action in line), key=lambda action: action.ticket)
+    waiting = sorted((action for line in queue.lines.values() for action in line), key=lambda action: action.ticket)
     for action in waiting:
         if action.rule != placement.STOCK_OUT and _placement(capacity, action).medium != action.wanted:
             at_head = action.ticket < 0
@@ -206,13 +206,13 @@ def patience_ends(state: State, action: Action) -> float | None:
     return None if out is None else max(out, action.queued_at) + float(policy.max_spot_wait)  # type: ignore[arg-type]
 
 
-def ran_out(state: State, pool: str, now: float) -> None:
+def ran_out(state: State, name: str, now: float) -> None:
     """A pool reports no capacity: whoever waits for spot and has limited patience is watched from here."""
-    book = state.capacity.pools[pool]
-    if book.no_capacity_since is not None:
+    pool = state.capacity.pools[name]
+    if pool.no_capacity_since is not None:
         return
-    book.no_capacity_since = now
-    for queue in book.feeders:
+    pool.no_capacity_since = now
+    for queue in pool.feeders:
         if queue.out_since() is not None:
             for line in queue.lines.values():
                 for action in line:
