@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from flyteish._core.wording import counted, did_you_mean, money, short_span, size, span
+from flyteish._core.wording import counted, did_you_mean, money, not_accepted, short_span, size, span
 from tests.house.sources import modules
 
 HOUR = 3600.0
@@ -64,6 +64,12 @@ def test_counts_agree_with_their_noun() -> None:
     assert [counted(number, "attempt") for number in (0, 1, 2, 1025)] == [
         "0 attempts", "1 attempt", "2 attempts", "1,025 attempts",
     ]  # fmt: skip
+
+
+def test_a_refused_parameter_is_named_with_its_value_and_what_is_accepted() -> None:
+    """So that nobody has to look anything up."""
+    error = not_accepted("Pool('spot'): grace", -1, "seconds >= 0")
+    assert str(error) == "Pool('spot'): grace=-1 is not accepted: expected seconds >= 0"
 
 
 def test_a_misspelt_name_gets_the_near_ones_and_a_strange_one_none() -> None:

@@ -213,3 +213,33 @@ def test_a_function_that_cannot_be_pickled_says_so(blobs: BlockingBlobs) -> None
 
     with pytest.raises(SerializationError, match=r"locked.*cannot pickle.*[Dd]efine it at module level"):
         carried(locked, blobs)
+
+
+# -- what a worker's word is worth where pickling is refused -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "reference, words",
+    [
+        (TaskReference("antigravity", "fly"), "has not imported 'antigravity'"),
+        (TaskReference("__main__", "f", file="/no/such/file.py"), "has not imported '/no/such/file.py'"),
+        (TaskReference("os.path", "basename"), "is a function, no task, and a worker's word is not enough"),
+        (TaskReference("os", "system"), "is a builtin_function_or_method, no task"),
+        (TaskReference("os", "path.join"), "no task|has no 'path.join'"),
+    ],
+)
+def test_a_reference_from_a_worker_imports_and_calls_nothing_new(
+    loader: Loader, reference: TaskReference, words: str
+) -> None:
+    """It has to lead to a declared task of a module that is there already."""
+    with pytest.raises(TaskNotImportableError, match=words):
+        loader.load(reference, "some.task", may_import=False)
+    assert "antigravity" not in sys.modules
+    assert loader.load(reference_for(top), top.name, may_import=False) is top
+
+
+def test_a_function_by_value_is_not_unpickled_where_pickling_is_refused(loader: Loader, blobs: BlockingBlobs) -> None:
+    """The error names the setting and the cure."""
+    reference = TaskReference("m", "f.<locals>.g", by_value=blobs.put(b"cos\nsystem\n(S'true'\ntR."))
+    with pytest.raises(TaskNotImportableError, match=r"allow_pickle = false.*define it at module level"):
+        loader.load(reference, "some.task", may_unpickle=False)

@@ -1,4 +1,4 @@
-"""How things are said to people, once: spans of time, sizes, money, counts, near names.
+"""How things are said to people, once: spans of time, sizes, money, counts, refused parameters, near names.
 
 Every error, explanation, report and command says them by these functions, so that one thing reads the same wherever it
 stands. Decides nothing. Must not know who says it, or where.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
+
+from flyteish.errors import ConfigurationError
 
 _DAYS: Final = 86400.0
 
@@ -72,6 +74,11 @@ def money(dollars: float | None) -> str:
 def counted(number: int, what: str) -> str:
     """``1 attempt``, ``3 attempts``, ``1,025 attempts``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def not_accepted(name: str, value: object, accepted: str) -> ConfigurationError:
+    """The error for a parameter: ``Pool('spot'): grace=-1 is not accepted: expected seconds >= 0``."""
+    return ConfigurationError(f"{name}={value!r} is not accepted: expected {accepted}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from flyteish.errors import ConfigurationError
+from flyteish._core.wording import not_accepted
 from flyteish.markets.price_sources import TracePrices
 from flyteish.markets.traces import Trace, load_trace
 
@@ -57,17 +57,17 @@ class ScriptedMarket:
     ) -> None:
         whose = "ScriptedMarket"
         if not isinstance(reclaims, list | tuple):
-            raise _refuse(whose, "reclaims", reclaims, "a list of seconds or None, one for each attempt")
+            raise not_accepted(f"{whose}: reclaims", reclaims, "a list of seconds or None, one for each attempt")
         self._reclaims = tuple(
             None if seconds is None else _number(whose, f"reclaims[{i}]", seconds) for i, seconds in enumerate(reclaims)
         )
         steps = capacity if isinstance(capacity, list | tuple) else [None]
         if any(not isinstance(step, list | tuple) or len(step) != 2 for step in steps):
-            raise _refuse(whose, "capacity", capacity, "pairs (at, attempts) with growing `at`")
+            raise not_accepted(f"{whose}: capacity", capacity, "pairs (at, attempts) with growing `at`")
         self._times = [_number(whose, f"capacity[{i}]", at) for i, (at, _) in enumerate(capacity)]
         self._counts = [_count(whose, f"capacity[{i}]", count) for i, (_, count) in enumerate(capacity)]
         if any(later <= earlier for earlier, later in pairwise(self._times)):
-            raise _refuse(whose, "capacity", list(capacity), "pairs (at, attempts) with growing `at`")
+            raise not_accepted(f"{whose}: capacity", list(capacity), "pairs (at, attempts) with growing `at`")
         self._notice = _number(whose, "notice_seconds", notice_seconds)
 
     @property
@@ -136,19 +136,19 @@ class RandomMarket:
     ) -> None:
         whose = "RandomMarket"
         if isinstance(seed, bool) or not isinstance(seed, int):
-            raise _refuse(whose, "seed", seed, "an int")
+            raise not_accepted(f"{whose}: seed", seed, "an int")
         self._seed = seed
         self._median = _number(whose, "median_lifetime", median_lifetime, above=0.0)
         self._shape = _number(whose, "shape", shape)
         given = self._median * FLOOR_SHARE if floor is None else floor
         self._floor = _number(whose, "floor", given)
         if self._floor > self._median:
-            raise _refuse(whose, "floor", floor, f"seconds from 0 to median_lifetime={self._median:g}")
+            raise not_accepted(f"{whose}: floor", floor, f"seconds from 0 to median_lifetime={self._median:g}")
         self._notice = _number(whose, "notice_seconds", notice_seconds)
         self._outages = outages
         if outages is not None:
             if not isinstance(outages, Outages):
-                raise _refuse(whose, "outages", outages, "Outages(mean_up, mean_down) or None")
+                raise not_accepted(f"{whose}: outages", outages, "Outages(mean_up, mean_down) or None")
             _number(whose, "outages.mean_up", outages.mean_up, above=0.0)
             _number(whose, "outages.mean_down", outages.mean_down, above=0.0)
             _count(whose, "outages.remaining", outages.remaining)
@@ -326,17 +326,13 @@ MARKETS: Final[dict[str, type[ScriptedMarket] | type[RandomMarket] | type[TraceM
 }
 
 
-def _refuse(whose: str, name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"{whose}: {name}={value!r} is not accepted: expected {accepted}")
-
-
 def _number(whose: str, name: str, value: object, least: float = 0.0, above: float | None = None) -> float:
     """``value``, if it is a finite number not below ``least`` (or greater than ``above``, where given)."""
     accepted = f"a number >= {least:g}" if above is None else f"a number > {above:g}"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise _refuse(whose, name, value, accepted)
+        raise not_accepted(f"{whose}: {name}", value, accepted)
     if value < least or (above is not None and value <= above):
-        raise _refuse(whose, name, value, accepted)
+        raise not_accepted(f"{whose}: {name}", value, accepted)
     return float(value)
 
 
@@ -344,5 +340,5 @@ def _count(whose: str, name: str, value: object) -> int | None:
     if value is None and name.startswith("capacity"):
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _refuse(whose, name, value, "an int >= 0")
+        raise not_accepted(f"{whose}: {name}", value, "an int >= 0")
     return value

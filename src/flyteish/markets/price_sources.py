@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
+from flyteish._core.wording import not_accepted
 from flyteish.errors import ConfigurationError
 from flyteish.markets.traces import Trace, load_trace
 
@@ -31,11 +32,11 @@ class ScriptedPrices:
     def __init__(self, changes: Sequence[tuple[float, float]]) -> None:
         pairs = changes if isinstance(changes, list | tuple) else [None]
         if not pairs or any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs):
-            raise _refuse("ScriptedPrices", "changes", changes, "pairs (at, price) with growing `at`")
+            raise not_accepted("ScriptedPrices: changes", changes, "pairs (at, price) with growing `at`")
         self._times = [_number("ScriptedPrices", f"changes[{i}]", at) for i, (at, _) in enumerate(changes)]
         self._prices = [_number("ScriptedPrices", f"changes[{i}]", price) for i, (_, price) in enumerate(changes)]
         if any(later <= earlier for earlier, later in pairwise(self._times)):
-            raise _refuse("ScriptedPrices", "changes", changes, "pairs (at, price) with growing `at`")
+            raise not_accepted("ScriptedPrices: changes", changes, "pairs (at, price) with growing `at`")
 
     def price(self, at: float) -> float | None:
         index = bisect_right(self._times, at) - 1
@@ -69,7 +70,7 @@ class TracePrices:
         self._prices = prices = trace.prices
         self._speed = _number("TracePrices", "speed", speed)
         if not self._speed:
-            raise _refuse("TracePrices", "speed", speed, "a number > 0")
+            raise not_accepted("TracePrices: speed", speed, "a number > 0")
         self._start = _number("TracePrices", "start", start)
         self._gap = trace.gap_seconds / self._speed
         self._shift = self._start / self._speed
@@ -107,11 +108,7 @@ class TracePrices:
 PRICES: Final[dict[str, type[ScriptedPrices] | type[TracePrices]]] = {"script": ScriptedPrices, "trace": TracePrices}
 
 
-def _refuse(whose: str, name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"{whose}: {name}={value!r} is not accepted: expected {accepted}")
-
-
 def _number(whose: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise _refuse(whose, name, value, "a number >= 0")
+        raise not_accepted(f"{whose}: {name}", value, "a number >= 0")
     return float(value)

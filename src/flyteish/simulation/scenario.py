@@ -21,6 +21,7 @@ from flyteish._core.model.policies import DEADLINE_POLICIES, SpotPolicy
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.settings import Scope, Settings
 from flyteish._core.rules.experience import Experience
+from flyteish._core.wording import not_accepted
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market
 from flyteish.simulation.figures import PolicyReport, report_of
@@ -81,13 +82,13 @@ class Scenario:
             )
         self.pools = tuple(pools)
         if not self.pools or not all(isinstance(pool, Pool) for pool in self.pools):
-            raise _refuse("pools", pools, "Pool(...) objects")
+            raise not_accepted("Scenario: pools", pools, "Pool(...) objects")
         by_preference = sorted(self.pools, key=lambda pool: pool.medium != "spot")
         self.queues = tuple(queues) or (Queue("default", pools=tuple(pool.name for pool in by_preference)),)
         self.policies = _policies(policies)
         names = {pool.name for pool in self.pools}
         if strangers := sorted(set(markets or ()) - names):
-            raise _refuse("markets", strangers, f"names of pools: {', '.join(sorted(names))}")
+            raise not_accepted("Scenario: markets", strangers, f"names of pools: {', '.join(sorted(names))}")
         self.markets = {pool.name: pool.market for pool in self.pools if pool.market is not None} | dict(markets or {})
         self.experience = experience
         self.horizon = horizon
@@ -175,10 +176,6 @@ class Scenario:
 
     def __repr__(self) -> str:
         return f"Scenario({len(self.workloads)} workloads, pools={[pool.name for pool in self.pools]})"
-
-
-def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"Scenario: {name}={value!r} is not accepted: expected {accepted}")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from flyteish._core.model.settings import Settings
+from flyteish._core.wording import not_accepted
 from flyteish.errors import ConfigurationError
 
 
@@ -84,7 +85,7 @@ class Calls(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=
             force(self, "workloads", (self.workloads,))
         given: Any = self.workloads
         if not isinstance(given, list | tuple) or not all(isinstance(each, Workload) for each in given):
-            raise _refuse("Calls", "workloads", given, "Workload(...) objects")
+            raise not_accepted("Calls: workloads", given, "Workload(...) objects")
         force(self, "workloads", tuple(given))
         if self.at is not None:
             force(self, "at", _seconds("at", self.at, "Calls"))
@@ -133,15 +134,15 @@ class WorkModel(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defau
         if self.checkpoint_every is not None:
             every = _seconds("checkpoint_every", self.checkpoint_every)
             if not every:
-                raise _refuse("WorkModel", "checkpoint_every", self.checkpoint_every, "seconds > 0 or None")
+                raise not_accepted("WorkModel: checkpoint_every", self.checkpoint_every, "seconds > 0 or None")
             force(self, "checkpoint_every", every)
         if self.on_notice not in ("save", "ignore", ""):
-            raise _refuse("WorkModel", "on_notice", self.on_notice, "'save' or 'ignore'")
+            raise not_accepted("WorkModel: on_notice", self.on_notice, "'save' or 'ignore'")
         if not self.on_notice:
             force(self, "on_notice", "save" if self.checkpoint_every is not None else "ignore")
         rate: object = self.failure_rate
         if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-            raise _refuse("WorkModel", "failure_rate", rate, "a number from 0 to 1")
+            raise not_accepted("WorkModel: failure_rate", rate, "a number from 0 to 1")
         fails_at = tuple(None if at is None else _seconds("fails_at", at) for at in self.fails_at)
         force(self, "fails_at", fails_at)
         force(self, "children", _calls(self.children))
@@ -178,12 +179,12 @@ class Workload(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaul
     def __post_init__(self) -> None:
         force = msgspec.structs.force_setattr
         if not isinstance(self.task, Settings) and not getattr(self.task, "__flyteish_task__", False):
-            raise _refuse("Workload", "task", self.task, "a task (a function with @env.task) or Settings")
+            raise not_accepted("Workload: task", self.task, "a task (a function with @env.task) or Settings")
         if not isinstance(self.model, WorkModel):
-            raise _refuse("Workload", "model", self.model, "WorkModel(...)")
+            raise not_accepted("Workload: model", self.model, "WorkModel(...)")
         count: object = self.count
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise _refuse("Workload", "count", count, "an int >= 1")
+            raise not_accepted("Workload: count", count, "an int >= 1")
         if not hasattr(self.every, "draw"):
             force(self, "every", _seconds("every", self.every, "Workload"))
         force(self, "start", _seconds("start", self.start, "Workload"))
@@ -195,30 +196,26 @@ def _calls(given: Any) -> tuple[Calls, ...]:
     """In the order in which they are made; what is given without a place of its own is called together, at the end."""
     items = (given,) if isinstance(given, Workload | Calls) else tuple(given)
     if not all(isinstance(each, Workload | Calls) for each in items):
-        raise _refuse("WorkModel", "children", given, "Workload(...) and Calls(...) objects")
+        raise not_accepted("WorkModel: children", given, "Workload(...) and Calls(...) objects")
     together = tuple(each for each in items if isinstance(each, Workload))
     calls = [each for each in items if isinstance(each, Calls)]
     calls.sort(key=lambda each: math.inf if each.at is None else each.at)
     return (*calls, Calls(together)) if together else tuple(calls)
 
 
-def _refuse(whose: str, name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"{whose}: {name}={value!r} is not accepted: expected {accepted}")
-
-
 def _seconds(name: str, value: object, whose: str = "WorkModel") -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise _refuse(whose, name, value, "seconds >= 0")
+        raise not_accepted(f"{whose}: {name}", value, "seconds >= 0")
     return float(value)
 
 
 def _positive(whose: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise _refuse(whose, name, value, "a number > 0")
+        raise not_accepted(f"{whose}: {name}", value, "a number > 0")
 
 
 def _at_least_zero(whose: str, name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise _refuse(whose, name, value, "a number >= 0")
+        raise not_accepted(f"{whose}: {name}", value, "a number >= 0")

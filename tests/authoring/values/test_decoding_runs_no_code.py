@@ -25,12 +25,13 @@ import pydantic
 import pytest
 from msgspec.msgpack import Ext
 
+from flyteish._authoring.attempt.epoch_state import part_of
 from flyteish._authoring.values import kinds, plain_data, third_party
 from flyteish._authoring.values.codec import Codec, pickling
 from flyteish._authoring.values.errors import document, rebuild
 from flyteish._authoring.values.names import Names
 from flyteish._core.model.values import ErrorDocument
-from flyteish.errors import RemoteTaskError, SerializationError
+from flyteish.errors import CheckpointError, RemoteTaskError, SerializationError
 from flyteish.io import DataFrame, File
 
 FIRED: list[str] = []
@@ -345,6 +346,20 @@ def test_frames_are_read_by_their_readers_only() -> None:
         state = [library, name, [None, None], pickle.dumps(pd.DataFrame({"x": [1]}))]
         with pytest.raises(SerializationError):
             Codec("canaries").decode(write(Ext(third_party._FRAME.code, write(state))))
+
+
+# -- checkpoints ---
+
+
+@pytest.mark.parametrize("state", [[1], {"a": 1}, {1}, bytearray(b"x"), np.zeros(2)])
+@pytest.mark.parametrize("saved", [LOUD, "text", 1, _refer(f"{HERE}:explode"), None])
+def test_a_checkpoint_restores_only_what_is_of_its_kind(state: Any, saved: Any, tmp_path: Path) -> None:
+    """And leaves the state alone otherwise."""
+    (tmp_path / "saved").write_bytes(write(saved))
+    before = repr(state)
+    with pytest.raises(CheckpointError, match="where a"):
+        part_of(state, "the state").read(tmp_path / "saved")
+    assert repr(state) == before
 
 
 # -- errors ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from flyteish._authoring.tasks.binder import POSITIONAL, STARS, binder
 from flyteish._authoring.values import annotations as hints
 from flyteish._authoring.values.annotations import UnusableAnnotationError
 from flyteish._authoring.values.codec import Codec
-from flyteish._authoring.values.drafts import SCALARS, Draft, are_numbers, drafting
+from flyteish._authoring.values.drafts import SCALARS, Draft, are_small, drafting
 from flyteish._authoring.values.names import Names
 from flyteish._authoring.values.typecheck import ANYTHING, Check, Mismatch, conform_each, describe, label
 from flyteish._authoring.values.unserialisable import Unserialisable, serialization_error
@@ -156,7 +156,7 @@ class TaskSignature:
 
         Raises as ``encode_inputs`` does.
         """
-        if not kwargs and are_numbers(args):
+        if not kwargs and are_small(args):
             return self.encode_inputs(args, kwargs)
         form = self._form()
         try:
@@ -270,7 +270,7 @@ class TaskSignature:
 
     def draft_result(self, value: object) -> bytes | Draft:
         """``encode_result`` on an event loop, as ``draft_inputs``."""
-        if are_numbers((value,)):
+        if are_small((value,)):
             return self.encode_result(value)
         form = self._form()
         draft = Draft(self._refuse_to_pack)

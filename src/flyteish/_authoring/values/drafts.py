@@ -24,6 +24,8 @@ MANY: Final = 8192
 SCALARS: Final[frozenset[type]] = frozenset({type(None), bool, int, float, str, bytes})
 _NUMBERS: Final[frozenset[type]] = frozenset({type(None), bool, int, float})
 _TEXT: Final[frozenset[type]] = frozenset({str, bytes})
+_SHORT: Final = 1024  # characters, or half as many numbers
+_FEW: Final = 8  # lists in a list, or texts
 _Seal: TypeAlias = Callable[[Any], bytes]
 
 
@@ -64,7 +66,7 @@ class Draft:
     def __init__(self, refuse: Callable[[str, Any], NoReturn]) -> None:
         self._refuse = refuse
         """Raises the error for people, of the parameter in question and what lowering raised."""
-        self._holders: set[int] = set()
+        self._holders: set[int] | None = None
         """Ids of lists and dicts in the lowered value with a ``Later`` somewhere in them; all live until the end."""
         self._lowered: Any = None
         self._seal: _Seal | None = None
@@ -89,13 +91,18 @@ class Draft:
     def holds(self, lowered: Any) -> bool:
         """Whether a part of it was put off."""
         return self.last is not None and (
-            type(lowered) is Later or type(lowered) is _LaterExt or id(lowered) in self._holders
+            type(lowered) is Later or type(lowered) is _LaterExt or id(lowered) in (self._holders or ())
         )
 
     def note(self, container: Any, before: Later | None) -> None:
         """Remember a list or dict in which parts were put off since ``before`` was the last."""
         if self.last is not before:
-            self._holders.add(id(container))
+            self._hold(container)
+
+    def _hold(self, container: Any) -> None:
+        if self._holders is None:
+            self._holders = set()
+        self._holders.add(id(container))
 
     def extension(self, code: int, inner: Any) -> Any:
         """An extension around what ``holds`` is true of."""
@@ -109,9 +116,9 @@ class Draft:
         if self.last is None:
             return seal(lowered)
         if type(lowered) is dict:
-            self._holders.add(id(lowered))
+            self._hold(lowered)
         self._lowered, self._seal = self._kept(lowered, seal), seal
-        self._holders.clear()
+        self._holders = None
         return self
 
     def _kept(self, lowered: Any, seal: _Seal) -> Any:
@@ -119,7 +126,7 @@ class Draft:
             return lowered
         if type(lowered) is _LaterExt:
             return _LaterExt(lowered.code, self._kept(lowered.inner, seal))
-        if id(lowered) not in self._holders:
+        if id(lowered) not in (self._holders or ()):
             return msgspec.Raw(seal(lowered))
         if type(lowered) is dict:
             return {key: self._kept(item, seal) for key, item in lowered.items()}
@@ -167,9 +174,25 @@ class at_once:  # noqa: N801 - used as a statement
 drafting: ContextVar[Draft | None] = ContextVar("flyteish_drafting", default=None)
 
 
-def are_numbers(values: Any) -> bool:
-    """Whether these are numbers only, so that there is nothing to put off."""
-    return _NUMBERS.issuperset(map(type, values))
+def are_small(values: Any, depth: int = 1) -> bool:
+    """Whether these are small at a glance, so that there is nothing to put off; the arguments of most calls are."""
+    for value in values:
+        kind = type(value)
+        if kind in _NUMBERS:
+            continue
+        if kind in _TEXT:
+            if len(value) > _SHORT:
+                return False
+            continue
+        if kind is dict:
+            value = value.values()
+        elif kind is not list and kind is not tuple:
+            return False
+        if len(value) > _SHORT // 2 or not (
+            _NUMBERS.issuperset(map(type, value)) or (len(value) < _FEW and depth and are_small(value, depth - 1))
+        ):
+            return False
+    return True
 
 
 def weight(items: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from flyteish.errors import ConfigurationError
+from flyteish._core.wording import not_accepted
 
 DEFAULT_SYSTEM_RETRIES = 3
 DEADLINE_POLICIES = ("slack-budget", "uniform-progress", "off")
@@ -78,7 +78,7 @@ class RetryStrategy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_d
         _whole("RetryStrategy.count", self.count)
         _whole("RetryStrategy.system_retries", self.system_retries)
         if self.backoff is not None and not isinstance(self.backoff, Backoff):
-            raise _refuse("RetryStrategy.backoff", self.backoff, "Backoff(...) or None")
+            raise not_accepted("RetryStrategy.backoff", self.backoff, "Backoff(...) or None")
         if self.retry_on is not None:
             # Types become names: a policy is stored and travels, and workers report types by name.
             names = tuple(_type_name(item) for item in self._retry_on_items())
@@ -150,7 +150,7 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
     def __post_init__(self) -> None:
         _one_of("SpotPolicy.fallback", self.fallback, ("final", "first-preemption", "never"))
         if not isinstance(self.force, bool):
-            raise _refuse("SpotPolicy.force", self.force, "True or False")
+            raise not_accepted("SpotPolicy.force", self.force, "True or False")
         _one_of("SpotPolicy.budget", self.budget, ("uncharged", "single"))
         _one_of("SpotPolicy.deadline_policy", self.deadline_policy, DEADLINE_POLICIES)
         _whole("SpotPolicy.preemptions_without_progress", self.preemptions_without_progress, least=1)
@@ -159,7 +159,7 @@ class SpotPolicy(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defa
             if value is not None:
                 msgspec.structs.force_setattr(self, field, _seconds(f"SpotPolicy.{field}", value))
         if self.work == 0:  # which would read as "not known"
-            raise _refuse("SpotPolicy.work", self.work, "seconds > 0, a timedelta > 0, or None to learn it")
+            raise not_accepted("SpotPolicy.work", self.work, "seconds > 0, a timedelta > 0, or None to learn it")
 
 
 def matches_retry_on(strategy: RetryStrategy, type_names: tuple[str, ...]) -> bool:
@@ -167,31 +167,27 @@ def matches_retry_on(strategy: RetryStrategy, type_names: tuple[str, ...]) -> bo
     return strategy.retry_on is None or any(name in strategy.retry_on for name in type_names)
 
 
-def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"{name}={value!r} is not accepted: expected {accepted}")
-
-
 def _seconds(name: str, value: object) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise _refuse(name, value, "seconds >= 0 or a timedelta >= 0")
+        raise not_accepted(name, value, "seconds >= 0 or a timedelta >= 0")
     return float(value)
 
 
 def _number(name: str, value: object, least: float, most: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most or math.isinf(value):
-        raise _refuse(name, value, f"a number from {least:g}" + ("" if math.isinf(most) else f" to {most:g}"))
+        raise not_accepted(name, value, f"a number from {least:g}" + ("" if math.isinf(most) else f" to {most:g}"))
 
 
 def _whole(name: str, value: object, least: int = 0) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise _refuse(name, value, f"an int >= {least}")
+        raise not_accepted(name, value, f"an int >= {least}")
 
 
 def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
-        raise _refuse(name, value, " or ".join(repr(item) for item in accepted))
+        raise not_accepted(name, value, " or ".join(repr(item) for item in accepted))
 
 
 def _type_name(item: object) -> str:
@@ -199,7 +195,7 @@ def _type_name(item: object) -> str:
         return f"{item.__module__}.{item.__qualname__}"
     if isinstance(item, str) and item:
         return item if "." in item else f"builtins.{item}"
-    raise _refuse("RetryStrategy.retry_on", item, "exception types or their qualified names")
+    raise not_accepted("RetryStrategy.retry_on", item, "exception types or their qualified names")
 
 
 #: The wait between infrastructure failures (spec: attempts, "exponential back-off with jitter").

@@ -14,6 +14,7 @@ import msgspec
 
 from flyteish._core.model.resources import NO_AMOUNTS, Amounts, Resources
 from flyteish._core.model.setting_rules import PRIORITIES
+from flyteish._core.wording import not_accepted
 from flyteish.errors import ConfigurationError
 
 Medium = Literal["spot", "on-demand"]
@@ -188,7 +189,7 @@ class _Checker:
         self.whose = whose
 
     def refuse(self, field: str, value: object, accepted: str) -> ConfigurationError:
-        return ConfigurationError(f"{self.whose}: {field}={value!r} is not accepted: expected {accepted}")
+        return not_accepted(f"{self.whose}: {field}", value, accepted)
 
     def name(self, field: str, value: object) -> None:
         if not isinstance(value, str) or not value.strip():

@@ -9,7 +9,7 @@ import re
 
 import msgspec
 
-from flyteish.errors import ConfigurationError
+from flyteish._core.wording import not_accepted
 
 _MEMORY_UNITS = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15,
@@ -89,19 +89,15 @@ class Amounts(msgspec.Struct, frozen=True, array_like=True, gc=False):
 NO_AMOUNTS = Amounts()
 
 
-def _refuse(field: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"Resources.{field}={value!r} is not accepted: expected {accepted}")
-
-
 def _millicores(value: float | int | str) -> int:
     accepted = 'cores as a number >= 0 (0.5) or a quantity ("500m", "2")'
     if isinstance(value, str):
         match = _QUANTITY.match(value)
         if match is None or match[2] not in ("", "m"):
-            raise _refuse("cpu", value, accepted)
+            raise not_accepted("Resources.cpu", value, accepted)
         return round(float(match[1]) * (1 if match[2] else 1000))
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-        raise _refuse("cpu", value, accepted)
+        raise not_accepted("Resources.cpu", value, accepted)
     return round(value * 1000)
 
 
@@ -112,10 +108,10 @@ def _bytes(field: str, value: int | str) -> int:
             return 0
         match = _QUANTITY.match(value)
         if match is None or match[2] not in _MEMORY_UNITS:
-            raise _refuse(field, value, accepted)
+            raise not_accepted(f"Resources.{field}", value, accepted)
         return int(float(match[1]) * _MEMORY_UNITS[match[2]])
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _refuse(field, value, accepted)
+        raise not_accepted(f"Resources.{field}", value, accepted)
     return value
 
 
@@ -124,5 +120,5 @@ def _gpus(value: int | str) -> int:
     if isinstance(count, str) and count.isdigit():
         count = int(count)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0 or value == "":
-        raise _refuse("gpu", value, 'devices as an int >= 0 or "TYPE:COUNT" ("T4:1")')
+        raise not_accepted("Resources.gpu", value, 'devices as an int >= 0 or "TYPE:COUNT" ("T4:1")')
     return count
