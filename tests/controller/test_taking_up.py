@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flyteish import Pool, Queue, Run, Session, TaskEnvironment, errors
-from flyteish._controller.tokens import is_of
+from flyteish._controller.tokens import digest_of
 from flyteish._core.model.events import CheckpointCommitted, RunRecovered
 from flyteish._core.model.records import End
 from flyteish._core.model.values import CheckpointRecord
@@ -62,7 +62,7 @@ def test_an_attempt_that_lives_goes_on_in_the_next_session(tmp_path: Path) -> No
         ((unfinished,),) = machines.until(lambda: machines.heard("adopt"))
         assert unfinished.order.key == order.key
         assert (unfinished.order.inputs, unfinished.order.token) == (order.inputs, "")
-        assert is_of(order.token, unfinished.token_digest)
+        assert unfinished.token_digest == digest_of(order.token)
         engine.end(order.key, returns(seven, 7))
         assert run.result(PATIENCE) == 7
         recovered = [entry.event for _, entry in run.journal() if isinstance(entry.event, RunRecovered)]

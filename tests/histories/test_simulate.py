@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flyteish._core.lifecycle import _ROOMS
+from flyteish._core.lifecycle import _TAKEN_IN_BY
 from flyteish._core.model.events import Configured
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.records import TERMINAL, Action, End
@@ -54,7 +54,9 @@ def test_everything_that_can_happen_does(played: Batch) -> None:
     """A generator that never draws a trip-wire, or a reason nobody ever waits for, is noticed."""
     expected = [f"step {kind}" for kind in STEPS]
     expected += [
-        f"event {kind.__name__}" for kind in _ROOMS if kind.__name__ not in (*_MADE_BY_THE_CORE, *_OLD, "RunLoaded")
+        f"event {kind.__name__}"
+        for kind in _TAKEN_IN_BY
+        if kind.__name__ not in (*_MADE_BY_THE_CORE, *_OLD, "RunLoaded")
     ]
     expected += [f"record {name}" for name in _MADE_BY_THE_CORE]
     expected += [f"end {end}" for end in End if end not in _WITHOUT_A_REPORT]
@@ -179,7 +181,7 @@ def test_a_fact_that_is_not_recorded_is_found(monkeypatch: pytest.MonkeyPatch) -
         if effects:
             effects.pop()
 
-    monkeypatch.setitem(_ROOMS, next(kind for kind in _ROOMS if kind.__name__ == "AttemptNoticed"), wrong)
+    monkeypatch.setitem(_TAKEN_IN_BY, next(kind for kind in _TAKEN_IN_BY if kind.__name__ == "AttemptNoticed"), wrong)
     assert "notice" in _found()
 
 

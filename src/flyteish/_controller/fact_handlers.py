@@ -32,7 +32,7 @@ from flyteish._controller.performer import Performer
 from flyteish._controller.result_cache import ResultCache
 from flyteish._controller.tokens import digest_of
 from flyteish._core import lifecycle
-from flyteish._core.model.effects import Refuse
+from flyteish._core.model.effects import Deliver, Refuse
 from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
@@ -242,8 +242,9 @@ class FactHandlers:
         for name in self._callers.hang_up(caller):
             action = self._core.state.action(ActionKey(caller.key.run, name))
             if action is not None and action.phase in TERMINAL:
-                # The core held its outcome back until the caller had its place again, which now never happens.
-                self._performer.deliver(action)
+                # The core held its outcome back until the caller had its place again, which now never happens. As any
+                # other it is told once it is durable: the action may have ended in this very burst.
+                self._core.burst.orders.append(Deliver(action))
 
     # -- all else ----------------------------------------------------------------------------------------------------
 

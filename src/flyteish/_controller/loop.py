@@ -1,7 +1,33 @@
 """The controller's main loop: facts in from everywhere, through the core, and its orders out again.
 
-One turn: take the inbox, take what time has made due, journal the burst, and once that is durable carry out
-the orders. Runs on a thread and event loop of its own, so that user code that blocks its loop stalls nothing.
+**How it works.** Everything that happens, wherever it happens, becomes a fact in the inbox: a call, an engine's report,
+an operator's word, a question. The first one of a burst wakes the loop, and one turn takes them all, each to its
+handler (``fact_handlers``), which mostly tells the core (``core_driver``). The core answers with records for the
+journal and with orders; both are gathered in the turn's burst. At the end of the turn the burst goes to the store as
+one batch, and the alarm is set to when the core, or a market, wants to look again. Once the store says that the batch
+is durable, the performer carries out the orders: engines are told to start and stop, callers hear of outcomes.
+
+**Why.** The controller has a thread and an event loop of its own, so that user code that blocks its loop stalls no
+other task; no lock guards the core, for nobody else touches it. A fan-out of ten thousand calls wakes the loop a few
+times, and costs a few commits, because a turn takes what is there. And nothing that anybody sees can be unhappened by
+a crash: no order leaves before its cause is on disk, so that whatever an attempt was told, the next controller finds.
+
+**What always holds.**
+
+- Facts are taken in the order in which they were posted, and orders are carried out in the order in which they were
+  given. Bursts that become durable out of order wait for their elders (``_unwritten``).
+- The core is ahead of the journal, the world is behind it. Between the two an order may be overtaken by a fact: an
+  attempt that is told to start may have been cancelled since. So engines may be told to stop what they do not know yet
+  (the start comes first, in the same burst or an earlier one), and never report what they were not given.
+- Every caller gets one answer, whatever happens: ``callers`` has all that wait, facts that come too late reject
+  themselves, and whoever waits for something to be durable is told that it never will be.
+- A turn takes no more than was there when it began, so that a busy sender does not keep time from passing.
+
+**The end.** A session that closes, a store that fails and a defect of ours end it in the same way: ``over`` is set
+and nothing is recorded from then on; the engines are told to close; and one step later callers are answered, so that a
+parent is told to end before it can take the end of the session for a failure of its child. What is still posted, from
+any thread, is rejected; also after the loop is closed (``reject_rest``). To the next controller it looks like a crash.
+
 Must not decide: retries, media and order are the core's; how attempts run is the engines'.
 """
 

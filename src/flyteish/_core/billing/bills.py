@@ -1,8 +1,8 @@
 """The cost ledger: what attempts cost, added up by attempt, action, task, queue, pool or run.
 
-Reads records; the arithmetic of one attempt is ``cost``'s. A finished run's costs are a few lines (one for each task,
-queue and pool in it), kept beside its journal, so that adding up many runs reads no journal. Must not know where
-records are kept.
+Reads records; the arithmetic of one attempt is ``cost_summary``'s. A finished run's costs are a few lines (one for
+each task, queue and pool in it), kept beside its journal, so that adding up many runs reads no journal. Must not know
+where records are kept.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from flyteish._core.wording import not_accepted
 
 DEFAULT_SYSTEM_RETRIES = 3
 DEADLINE_POLICIES = ("slack-budget", "uniform-progress", "off")
-"""Names of the rules in ``deadlines.POLICIES``, which a test compares, and ``off``."""
+"""Names of the rules in ``deadline_policies.POLICIES``, which a test compares, and ``off``."""
 DEFAULT_DEADLINE_POLICY = "slack-budget"
 DEFAULT_PREEMPTIONS_WITHOUT_PROGRESS = 3
 

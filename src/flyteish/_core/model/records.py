@@ -17,7 +17,7 @@ from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 
 
 class Phase(StrEnum):
-    """Where an action stands. The table of moves is ``lifecycle.MOVES``."""
+    """Where an action stands. The table of moves is ``transitions/phases.MOVES``."""
 
     ENTERING = "entering"
     """Submitted; stays so only outside a full queue (``on_full="wait"``)."""

@@ -1,14 +1,35 @@
 """Deadline-aware placement as arithmetic: spot, on-demand or wait, and when to look again.
 
-Policies are pure functions from a ``Situation`` to a ``Decision``. ``uniform_progress`` is the rule of "Can't Be Late:
-Optimizing Spot Instance Savings under Deadlines" (NSDI 2024), ``slack_budget`` one that costs less; what keeps the
-deadline is the same in both. Must not know actions, queues or pools: what the situation is, is observed by others.
+**The problem.** A task has C seconds of work left and R seconds to its deadline. Spot costs a fraction of on-demand,
+comes and goes without asking, and takes what was not saved with it. Each change of machine costs a change-over of d
+seconds (start-up, and reading a checkpoint back). Spend as little as possible, and never miss a deadline that
+on-demand from here on would have met.
 
-The safety net, for every policy. *Slack* is the time to the deadline that the remaining work does not need, less what
-a sudden loss costs (``reserve``). Idle time takes it second for second, each change-over takes d. Spot is begun only
-with 2 d of slack (and a second, for what comes with the deadline is late): one to start, one to start on-demand after
-a loss. Idling is for those who could still begin spot. With less, an action goes on-demand and stays there, which needs
-d and the remaining work. So a deadline that on-demand alone would keep is kept, whatever the market does.
+**The safety net**, the same for every policy, is what keeps that promise. *Slack* is the time to the deadline that
+the remaining work does not need, less what a sudden loss costs (``reserve``). Idle time takes it second for second,
+each change-over takes d. Spot is begun only with 2 d of slack (and a second, for what comes with the deadline is
+late): one to start, one to start on-demand after a loss. Idling is for those who could still begin spot. With less,
+an action goes on-demand and stays there (``deadline-safety``), which needs d and the remaining work. On spot the same
+is asked of what is *saved*: once a loss at this moment could not be made good on on-demand, it is moved while it can
+still save. So a deadline that on-demand alone would keep is kept, whatever the market does, and whatever a policy
+thinks.
+
+**Between the net and the deadline** a policy has a choice to make in two situations only, for on spot every one of
+them stays until preempted, and takes spot whenever it can be had:
+
+* *Idle, and no spot*: wait for it, or run on-demand meanwhile? ``uniform_progress`` (the rule of "Can't Be Late:
+  Optimizing Spot Instance Savings under Deadlines", NSDI 2024) compares with an even pace, ep(t) = t C(0)/R(0): ahead
+  of it wait, behind it run. ``slack_budget`` asks what the slack will be needed for later, and waits with the rest.
+* *On on-demand, and spot is back*: move, at the price of change-overs? ``uniform_progress`` once it is ahead by two
+  of them, ``slack_budget`` once spot has stayed for as long as makes the move likely to pay.
+
+**How it is driven.** A policy is a pure function from a ``Situation`` to a ``Decision``: what to do, by which rule,
+why, and ``review``: when the answer may change if nothing happens before. Whoever acts on it asks again then, and
+whenever something does happen (spot comes or goes, a checkpoint is committed, an attempt ends): ``deadline_pacing``
+observes the situation, ``waiting`` and ``relocations`` act. A ``review`` is never this very moment, or it would be
+one for ever.
+
+Must not know actions, queues or pools: what the situation is, is observed by others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What has been seen of tasks and pools: how much work a task is, and how long it takes to begin in a pool.
 
-Remembers the latest observations and answers with the careful end of them; ``pacing`` and forecasts go by it. Must not
-know actions, queues, or what follows from its answers (spec: attempts, "measured change-over time").
+Remembers the latest observations and answers with the careful end of them; ``deadline_pacing`` and forecasts go by
+it. Must not know actions, queues, or what follows from its answers (spec: attempts, "measured change-over time").
 """
 
 from __future__ import annotations

@@ -1,7 +1,41 @@
 """Who may start now, and where: queues, pools, and a typed reason for everyone who must wait.
 
-Decides from who stands in which line, who holds a place in which pool, and the time alone. Must not know
-attempts' histories: which *medium* an action wants was settled by ``placement`` before it lined up (spec: queues).
+**Before this.** Every waiting action stands in exactly one line of its queue: that for the *medium* which
+``placement`` chose for its next attempt (and, where smaller work may pass, for its size). ``waiting_lines`` keeps the
+order in a line: priority, then the preempted, then runs in turn. ``capacity`` keeps what is taken. So this needs to
+look at heads only.
+
+**What starts a decision.** Looking at all lines after each event would cost as much as there are queues and waiting
+work. Instead whoever changes something marks it: a queue is *dirty* when somebody lined up or it has more room, a
+pool is *freed* when a place in it is. ``starts`` works the marks off until there are none. With nobody waiting
+anywhere (``eager`` is 0) the marks are thrown away: that is every end in a system with room for all.
+
+* A freed pool is offered around: first to parents that want back in there, then to the queues that it feeds, by their
+  priority, those of equal priority in turn, one action each, until it is full or nobody wants it.
+* A dirty queue starts what it can, and several dirty queues do so in order of priority, equals in turn, one each.
+
+**One start** passes two doors. The queue's own limits (``action_concurrency``, ``max_resources``, held by an
+operator, ...) are asked first, since they hold wherever it would run. Then the pools of its medium are tried in the
+queue's order of preference, those with a bad record last (``pool_health``); each may be full, cooling after a
+stock-out, or too dear. The first that takes it gets it. What is named as a start has left its line and holds its
+place before the next one is looked at, so no limit is ever overrun by a batch.
+
+**Nobody passes.** If the queue itself refuses a head, whoever comes after it in that queue must not start either, or
+a large action would wait for ever: ``strict_fifo``. Under ``greedy_capacity`` each size has a line of its own, and
+sizes that fit may go on. A head that only its pools refuse does not hold back the other lines: those are for other
+media.
+
+**Parents go first.** A parent whose children are done needs a place to go on, in the very pool where its attempt is.
+It is tried before any new start, in its queue and in its pool: new work that could take its place *stands back* for
+it (``RETURNING_FIRST``), unless something else than the pool keeps the parent out. Where nothing else runs, a parent
+always goes on, whatever the limits have been tightened to meanwhile: it can wait for nobody. With ``parked`` parents
+holding no place, this is why waiting never deadlocks.
+
+**Questions change nothing.** ``reason`` runs the same checks for one action and says which of them fails, for ``why``
+and the snapshot; what ``starts`` writes, it writes itself. The cost of a decision is that of the heads of a queue's
+lines and of its pools: a million who wait behind them cost nothing but the logarithm in their line.
+
+Must not know attempts' histories: which medium an action wants was settled before it lined up (spec: queues).
 """
 
 from __future__ import annotations

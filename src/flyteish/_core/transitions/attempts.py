@@ -1,7 +1,8 @@
 """One attempt from its admission to its end, and what its end means for the action.
 
-Asks ``endings`` what an end was and ``retries`` who pays. Only the attempt of the action's newest generation is heard;
-whatever an attempt that was given up still says is void. Must not know queues' rules, nor which medium is next.
+Asks ``attempt_ends`` what an end was and ``retries`` who pays. Only the attempt of the action's newest generation is
+heard; whatever an attempt that was given up still says is void. Must not know queues' rules, nor which medium is
+next.
 """
 
 from __future__ import annotations

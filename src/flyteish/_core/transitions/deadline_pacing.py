@@ -1,8 +1,31 @@
 """The deadline rule applied to one action: what its situation is, and what the policy says about it.
 
-Gathers facts from the action, its queue and experience for ``deadlines``, which decides. Keeps the amount of work with
-the action once it is known, and who waits to know; must not change anything else: ``waits`` and ``relocations`` act on
-the answer (spec: attempts, "deadline-aware placement").
+**What is observed**, and where each number comes from:
+
+* *Work*: the author's ``SpotPolicy(work=...)``, else what earlier actions of the task took, from the careful end. It
+  is kept with the action when it is first needed. As long as nobody knows, the deadline steers nothing; whoever
+  succeeds first brings those that wait to know back (``unpaced``).
+* *Done and saved*: progress as checkpoints report it, else the running time that they kept; after the last
+  checkpoint, time since then is done but not saved. Reports that say that the work is more than was estimated correct
+  the estimate.
+* *Change-over*: the longest start-up and restore seen lately in any pool of its queue, assumed until one was seen.
+* *Reserve*: what a sudden loss costs beyond that: the longest time between two of its checkpoints and a notice's
+  grace, and for work that had to be hurried off spot before, twice as much each time, so that it does not happen for
+  ever.
+* *The market*: how long spot has been there, or away, as the pools remember it. Of several spot pools the one that
+  has been up for the largest share speaks for the queue.
+* *Whether spot is free*: a pool takes it, its queue's share and limits allow it, and the place is not already
+  somebody else's who is on the way there or has waited for it. For moving on-demand the same is asked of on-demand
+  pools: running on spot is better than waiting for a place.
+
+**Who acts.** ``waiting`` asks when an action lines up and while it waits; ``relocations`` while it runs. Both are
+asked again by a timer at the decision's ``review``, and where nothing says when, after ``patience``: a change-over,
+longer where the deadline is far, so that nobody is looked at more than ``MOST_LOOKS`` times. A running attempt is
+only moved if it has saved in this very attempt, or leaves spot for safety: that bounds the number of moves of work
+that gets nowhere.
+
+Nothing is changed here but what ``take_up_work`` keeps. Must not know what is done with an answer (spec: attempts,
+"deadline-aware placement").
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Planned moves: when a running attempt is looked at again under the deadline rule, and the order to move it.
 
 A move is a planned interruption: notice, checkpoint, restart elsewhere; nobody pays for it. What is right now,
-``pacing`` says; where it starts again is decided when its attempt is over. Must not know why an attempt ends.
+``deadline_pacing`` says; where it starts again is decided when its attempt is over. Must not know why an attempt ends.
 """
 
 from __future__ import annotations
