@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
+import msgspec
 from msgspec import UNSET
 
 from flyteish._authoring.tasks.options import SharedOptions, TaskOptions, check_function, refuse_strangers, takes
@@ -187,6 +188,12 @@ class TaskEnvironment:
     def __getstate__(self) -> dict[str, Any]:
         # A task that travels by value takes its environment along, but not its siblings.
         return {**self.__dict__, "_tasks": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.image is not None and self.opinions.image is UNSET:  # pickled before images were settings
+            image = opinions(Level.ENVIRONMENT, repr(self), {"image": self.image}).image
+            self.__dict__.update(opinions=msgspec.structs.replace(self.opinions, image=image), image=image)
 
     def __repr__(self) -> str:
         return f"TaskEnvironment({self.name!r})"
