@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from flyteish._async.in_order import InOrder
+from flyteish._async.work_line import WorkLine
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
 from flyteish._controller import recovery
@@ -73,7 +73,7 @@ class SessionRuns:
         self._scopes: dict[str, Scope] = {}
         self._handles: dict[str, Run[Any]] = {}
         self._lock = threading.Lock()  # guards the two tables above
-        self._packing = InOrder("flyteish: packing values")
+        self._packing = WorkLine("flyteish: packing values")
         self._noise = itertools.count(randbits(20))  # counted on, so that names of one moment differ
 
     def __repr__(self) -> str:

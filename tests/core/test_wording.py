@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -19,9 +20,12 @@ DAY = 24 * HOUR
         (0, "0 s"), (0.0003, "0 s"), (0.4, "0.4 s"), (12, "12 s"), (90, "90 s"), (119.96, "120 s"), (185, "3.08 min"),
         (HOUR, "60 min"), (2 * HOUR, "2 h"), (58.654 * HOUR, "58.7 h"), (72 * HOUR, "72 h"), (100 * HOUR, "4.17 days"),
         (365 * DAY, "365 days"), (4000 * DAY, "4,000 days"), (-90, "-90 s"),
+        (timedelta(minutes=3), "3 min"), (None, "-"),
     ],
 )  # fmt: skip
-def test_a_span_of_time_has_three_figures_and_the_unit_that_people_use(seconds: float, said: str) -> None:
+def test_a_span_of_time_has_three_figures_and_the_unit_that_people_use(
+    seconds: float | timedelta | None, said: str
+) -> None:
     """In errors, explanations, plans, forecasts and reports alike."""
     assert span(seconds) == said
 

@@ -10,10 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
+
+from flyteish._async.work_line import WorkLine
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
     from flyteish._async.bridge import Stepper
 
@@ -112,12 +115,14 @@ class Feeds:
             nobody can be waiting for them on a closed loop.
     """
 
-    __slots__ = ("_dropped", "_feeds", "_lock")
+    __slots__ = ("_dropped", "_feeds", "_lock", "values")
 
     def __init__(self, dropped: Dropped | None = None) -> None:
         self._dropped = dropped
         self._feeds: dict[asyncio.AbstractEventLoop, LoopFeed] = {}
         self._lock = threading.Lock()
+        self.values: Final = WorkLine("flyteish: values", threads=2)
+        """Where large values are packed and read beside these loops: few at a time, for each takes its memory."""
 
     def __repr__(self) -> str:
         return f"Feeds({len(self._feeds)} loops)"
@@ -211,6 +216,23 @@ async def beside_loop(feeds: Feeds, work: Callable[[], T], name: str) -> T:
         finally:
             del error  # or the exception and this frame would keep each other alive
     return result  # type: ignore[return-value]  # None only where `work` returned it
+
+
+async def done_on(line: WorkLine, work: Callable[[], T], feeds: Feeds, size: int = 0) -> T:
+    """Await ``work`` that is put on a line. A cancelled wait leaves it there."""
+    return await result_of(line.put(work, size), feeds)
+
+
+async def result_of(future: Future[T], feeds: Feeds) -> T:
+    """Await what is done on a line; also on a loop that may be closed meanwhile."""
+
+    def start(done: Callable[[None], None]) -> None:
+        # Without the future, which would hold itself, and a large result, until somebody collects garbage.
+        future.add_done_callback(lambda _: done(None))
+
+    if not future.done():
+        await through_loop(feeds, start)
+    return future.result()
 
 
 def _answer(work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from flyteish._core.billing.bills import CostLine, lines_of
 from flyteish._core.model.records import Action, Phase, RunRecord
 from flyteish._core.model.values import ErrorDocument
+from flyteish._core.wording import span
 from flyteish.interfaces import Outcome, RunRow
 
 
@@ -53,7 +54,7 @@ def _error(action: Action) -> ErrorDocument:
         name, message = "ActionAbortedError", action.cancel_reason or "aborted"
     elif action.phase is Phase.TIMED_OUT:
         limit = action.profile.settings.timeout.deadline
-        name, message = "ActionTimedOutError", f"its deadline of {limit:g} s passed"
+        name, message = "ActionTimedOutError", f"its deadline of {span(limit)} passed"
     elif action.error is not None:
         return action.error
     else:

@@ -25,6 +25,7 @@ from flyteish._core.billing.cost_summary import CostSummary
 from flyteish._core.model.events import CancelRequested
 from flyteish._core.model.ids import ROOT_ACTION
 from flyteish._core.model.values import Payload
+from flyteish._core.wording import span
 from flyteish._learning.forecasts import Comparison, Forecast, compared
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import BlobStore, Outcome
@@ -136,7 +137,7 @@ class Run(Generic[R]):
                 "use `await run`"
             )
         if not self._done.wait(timeout):
-            raise TimeoutError(f"run {self.name} is not over after {timeout} s; it goes on")
+            raise TimeoutError(f"run {self.name} is not over after {span(timeout)}; it goes on")
         return self
 
     def result(self, timeout: float | None = None) -> R:

@@ -35,7 +35,7 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.records import Action, RunRecord
 from flyteish._core.state import ReplayState
-from flyteish._core.wording import did_you_mean
+from flyteish._core.wording import did_you_mean, span
 from flyteish.errors import RunNotFoundError
 
 
@@ -96,7 +96,7 @@ def describe(event: RunEvent) -> tuple[str, str]:
         case AttemptRunning():
             return event.action, f"attempt {event.generation} runs"
         case AttemptNoticed():
-            return event.action, f"attempt {event.generation}: {event.kind} notice, {event.seconds:g} s left"
+            return event.action, f"attempt {event.generation}: {event.kind} notice, {span(event.seconds)} left"
         case NoticeWithdrawn():
             return event.action, f"attempt {event.generation}: {event.source} withdraws its notice: {event.why}"
         case AttemptEnded():

@@ -7,6 +7,7 @@ stands. Decides nothing. Must not know who says it, or where.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Final
 
 from flyteish.errors import ConfigurationError
@@ -14,12 +15,16 @@ from flyteish.errors import ConfigurationError
 _DAYS: Final = 86400.0
 
 
-def span(seconds: float) -> str:
+def span(seconds: float | timedelta | None) -> str:
     """A length of time in a sentence or a report: ``0.4 s``, ``12 s``, ``3.2 min``, ``58.7 h``, ``5.2 days``.
 
     Three figures, in the unit that people would use: an estimate is no better than that. Less than a millisecond is
-    ``0 s``.
+    ``0 s``; ``-`` for none.
     """
+    if seconds is None:
+        return "-"
+    if isinstance(seconds, timedelta):
+        seconds = seconds.total_seconds()
     if seconds < 0:
         return f"-{span(-seconds)}"
     seconds = round(seconds, 3)

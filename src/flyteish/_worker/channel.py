@@ -27,6 +27,8 @@ LONGEST_FROM_WORKER: Final = 256 * 1024**2
 """Bytes of a body at most, from a worker that has shown its token: what is large goes through the blob store."""
 LONGEST_GREETING: Final = 16 * 1024
 """Bytes of a body at most from whoever has not shown a token yet."""
+LONGEST_WELCOME: Final = 16 * 1024**2
+"""Bytes of the answer to a hello at most."""
 MOST_KEPT: Final = 64 * 1024**2
 """Bytes that are kept for the other end before a channel is full."""
 _MOST_KEPT_MESSAGES: Final = 100_000

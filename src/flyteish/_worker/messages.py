@@ -158,11 +158,12 @@ class SecretValues(_Message, frozen=True):
     """What was wanted under that number: environment variables with values that must never be shown."""
 
     number: int
-    values: dict[str, str] | None
-    """None: one is missing, and the attempt has to end."""
+    values: dict[str, str]
+    missing: str | None = None
+    """Which one nobody has, in words; the attempt has to end."""
 
     def __repr__(self) -> str:
-        return f"SecretValues({self.number}, {'missing' if self.values is None else sorted(self.values)})"
+        return f"SecretValues({self.number}, {self.missing or sorted(self.values)})"
 
 
 class Exit(_Message, frozen=True):

@@ -16,10 +16,12 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
+import msgspec
+
 from flyteish._core.model.ids import AttemptKey
 from flyteish._version import __version__
 from flyteish._worker import messages as m
-from flyteish._worker.channel import LONGEST, FrameReader, NonsenseError, greeting
+from flyteish._worker.channel import LONGEST_WELCOME, FrameReader, greeting
 from flyteish._worker.connection import Connection, encoded, turned_away, vanish
 
 _FIRST_WAIT: Final = 0.1
@@ -179,7 +181,7 @@ class NetworkConnection(Connection):
         sock.settimeout(_ANSWER_SECONDS)
         self._answer_by = now + _ANSWER_SECONDS
         with self._lock:
-            self._greeting = FrameReader(LONGEST)
+            self._greeting = FrameReader(LONGEST_WELCOME)
             hello = m.Hello(
                 m.PROTOCOL, __version__, self._token, self._key, self._epoch, self._channel.received, self._stage
             )
@@ -218,11 +220,15 @@ class NetworkConnection(Connection):
 
     def _answered(self, reader: FrameReader, data: bytes) -> list[m.ToWorker]:
         frames = reader.feed(data, 1)
-        if reader.broken:
-            raise NonsenseError(reader.broken)
-        if not frames:
+        try:
+            answer = m.reply.decode(frames[0][2]) if frames else None
+        except msgspec.MsgspecError:
+            reader.broken = "no answer to a hello"
+        if reader.broken:  # whoever has that port now is no engine; the engine may come back
+            self._lose()
             return []
-        answer = m.reply.decode(frames[0][2])
+        if answer is None:
+            return []
         if isinstance(answer, m.Rejected):
             if not answer.again:
                 turned_away(answer.why)

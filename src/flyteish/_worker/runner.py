@@ -7,10 +7,9 @@ know which thread or process it is on, nor who asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import copy_context
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.attempt.signals import AttemptLeft
@@ -23,10 +22,7 @@ from flyteish._core.model.values import Payload
 from flyteish.errors import BlobError, SerializationError
 
 if TYPE_CHECKING:
-    from flyteish._async.feeds import Feeds
     from flyteish._worker.loader import Loadable
-
-T = TypeVar("T")
 
 
 class AttemptStopped(BaseException):
@@ -100,6 +96,7 @@ async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping)
     from asyncio import CancelledError, get_running_loop
 
     from flyteish._async.bridge import Bridged
+    from flyteish._async.feeds import done_on
 
     order, blobs = attempt.order, attempt.blobs
     outer = (CURRENT.set(attempt), current_blobs.set(blobs.blocking))
@@ -111,7 +108,9 @@ async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping)
         if is_light(data):
             args, kwargs = task.signature.decode_inputs(data)
         else:
-            args, kwargs = await _beside(attempt.feeds, lambda: task.signature.decode_inputs(data), "inputs")
+            args, kwargs = await done_on(
+                attempt.feeds.values, lambda: task.signature.decode_inputs(data), attempt.feeds
+            )
         user_code = True
         value = await Bridged(task.function(*args, **kwargs), attempt.feeds.of(get_running_loop()).steppers)
         user_code = False
@@ -120,8 +119,9 @@ async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping)
         del value
         if may_stay(draft, limits.inline):  # most: not even an await
             return WorkerEvidence(result=packed(draft, task.name, "result", limits, blobs.blocking)), None
+        size = len(draft) if isinstance(draft, bytes) else draft.size
         pack = partial(packed, draft, task.name, "result", limits, blobs.blocking)
-        return WorkerEvidence(result=await _beside(attempt.feeds, pack, "result")), None
+        return WorkerEvidence(result=await done_on(attempt.feeds.values, pack, attempt.feeds, size)), None
     except BaseException as exc:
         return _failed(exc, user_code, stop, CancelledError)
     finally:
@@ -136,12 +136,6 @@ def _address(inputs: Payload) -> str:
     if inputs.blob is None:
         raise SerializationError("the order has no inputs: neither data nor an address")
     return inputs.blob
-
-
-async def _beside(feeds: Feeds, work: Callable[[], T], what: str) -> T:
-    from flyteish._async.feeds import beside_loop
-
-    return await beside_loop(feeds, work, f"flyteish {what}")
 
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping, ours: type[BaseException]) -> Ending:

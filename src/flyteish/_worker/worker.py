@@ -40,7 +40,7 @@ from flyteish._worker.output import Output
 from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, perform_sync
 from flyteish._worker.variables import Variables
 from flyteish.blobs import open_blobs
-from flyteish.errors import BlobError, SerializationError
+from flyteish.errors import BlobError, SecretMissingError, SerializationError
 from flyteish.interfaces import Limits, Notice, Order
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Worker:
             self._connection.hold(m.Ended(key, evidence, time.perf_counter() - began))
 
     def _claim(self, key: AttemptKey, evidence: WorkerEvidence, began: float) -> None:
-        """ClaimedEnd the end, and tell; where it can't be claimed, wait until it was heard."""
+        """Claim the end, and tell; where it can't be claimed, wait until it was heard."""
         for wait in (*_CLAIM_AGAIN, None):
             try:
                 mine = claim(
@@ -198,9 +198,10 @@ class Worker:
             # Importing runs user code too: should it kill this process, the engine must know whose it was. And only
             # the attempt that it is at may ask for secrets.
             self._connection.send(m.Taken(order.key))
-        secrets = self._asked_for(order) if wanted else _NO_SECRETS
-        if secrets is None:
-            return WorkerEvidence(stopped=True)
+        try:
+            secrets = self._asked_for(order) if wanted else _NO_SECRETS
+        except SecretMissingError as error:
+            return WorkerEvidence(error=document(error))
         self._variables.begin(order, secrets)
         if task is None:
             try:
@@ -216,8 +217,12 @@ class Worker:
             return self._on_loop(task, current)
         return perform_sync(current.context, task, current.stop)[0]
 
-    def _asked_for(self, order: Order) -> Mapping[str, str] | None:
-        """The values of its secrets; None where one is missing, so that it has to end."""
+    def _asked_for(self, order: Order) -> Mapping[str, str]:
+        """The values of its secrets.
+
+        Raises:
+            SecretMissingError: nobody has one of them.
+        """
         answers: list[m.SecretValues] = []
         answered = threading.Event()
 
@@ -227,6 +232,8 @@ class Worker:
 
         self._connection.send(m.Wanted(order.key, self._callbacks.add(take)))
         answered.wait()
+        if answers[0].missing is not None:
+            raise SecretMissingError(answers[0].missing)
         return answers[0].values
 
     def _begins(self, order: Order) -> None:

@@ -22,6 +22,7 @@ from flyteish._core.model.ids import ROOT_ACTION
 from flyteish._core.model.records import TERMINAL
 from flyteish._core.replay import find_action, state_of
 from flyteish._core.state import State
+from flyteish._core.wording import span
 from flyteish.cli.exit_codes import ExitCode, UsageError
 from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records, split
@@ -63,7 +64,7 @@ def abort(args: Namespace) -> int:
         args,
         target,
         "asked",
-        f"asked process {records.owner} to abort {target}; it is not over after {args.wait:g} s: its attempts may "
+        f"asked process {records.owner} to abort {target}; it is not over after {span(args.wait)}: its attempts may "
         f"be cleaning up, or that process does not work on this run",
     )
 
@@ -134,7 +135,7 @@ def queue(args: Namespace) -> int:
     records.store.post(Command(args.verb, name))
     if _comes_true(lambda: records.queue_states().get(name) == state, _QUEUE_WAIT):
         return _tell(args, name, state, f"queue {name} is {state}")
-    text = f"asked process {records.owner}, which has not answered within {_QUEUE_WAIT:g} s"
+    text = f"asked process {records.owner}, which has not answered within {span(_QUEUE_WAIT)}"
     return _tell(args, name, "asked", text)
 
 

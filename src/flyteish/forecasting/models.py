@@ -129,9 +129,9 @@ class Modeller:
 
     def _tell(self, task: str, seen: TaskSeen, model: WorkModel, settings: Settings) -> None:
         if self._every is not None:
-            self.based_on.append(f"checkpoints every {span(model.checkpoint_every)}, as given")  # type: ignore[arg-type]
+            self.based_on.append(f"checkpoints every {span(model.checkpoint_every)}, as given")
         elif seen.gaps:
-            every = span(model.checkpoint_every)  # type: ignore[arg-type]
+            every = span(model.checkpoint_every)
             self.based_on.append(f"checkpoints every {every}, as seen, {span(median(seen.saves))} each")
         elif settings.interruptible is not None and not model.children:
             self.assumed.append(f"{task} saves no checkpoints: none were seen")

@@ -47,7 +47,7 @@ class Report(msgspec.Struct, frozen=True):
         attempts = sum(report.attempts for report in self.policies)
         seconds = sum(report.wall_seconds for report in self.policies)
         rate = attempts / seconds if seconds else 0.0
-        return f"{attempts:,} attempts in {seconds:.1f} s: {rate:,.0f}/s; peak memory {self.peak_megabytes:,.0f} MB"
+        return f"{attempts:,} attempts in {span(seconds)}: {rate:,.0f}/s; peak memory {self.peak_megabytes:,.0f} MB"
 
     def __str__(self) -> str:
         columns = [name for name, (shown, _) in _COLUMNS.items() if any(shown(report) for report in self.policies)]

@@ -232,7 +232,7 @@ def test_after_a_notice_it_saves_and_leaves(machine: Machine, kind: str) -> None
         except Exception:
             done.append(-1)
 
-    with pytest.raises(AttemptLeft, match=rf"left after its {kind} notice, 119.0 s before the end: 2 of 9 epochs"):
+    with pytest.raises(AttemptLeft, match=rf"left after its {kind} notice, 119 s before the end: 2 of 9 epochs"):
         train()
     assert done == [0, 1]
     assert [record.progress for record in machine.link.committed] == [pytest.approx(2 / 9)]

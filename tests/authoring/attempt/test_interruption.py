@@ -41,7 +41,7 @@ def test_the_time_left_runs_down_to_zero(context: AttemptContext, clock: ManualC
     assert context.interruption.notify(Notice("terminate", 120, "metadata"), now=90.0)
     assert context.interruption.pending
     assert context.interruption.seconds_left == 110.0
-    assert repr(context.interruption) == "Interruption(terminate by metadata, 110.0 s left)"
+    assert repr(context.interruption) == "Interruption(terminate by metadata, 110 s left)"
     clock.now = 500.0
     assert context.interruption.seconds_left == 0.0
 

@@ -180,3 +180,26 @@ def test_errors_that_can_be_found_at_once_are() -> None:
     """A generator beside a large array."""
     with pytest.raises(SerializationError, match="make a list of it"):
         SIGNATURE.draft_inputs((_array(), (i for i in "x")), {})
+
+
+@pytest.mark.parametrize(
+    "make", [_array, lambda: np.asfortranarray(_array().reshape(400, -1)), lambda: bytearray(LARGE)]
+)
+def test_a_fan_out_over_one_object_shares_its_copy(name: str) -> None:
+    """As long as it stays as it was; a changed one is copied anew, and each call gets what it was given."""
+    value, drafts, wanted = VALUES[name][0](), [], []
+    for turn in range(6):
+        wanted.append(SIGNATURE.encode_inputs((value, [value]), {}))
+        draft = SIGNATURE.draft_inputs((value, [value]), {})
+        assert isinstance(draft, Draft)
+        drafts.append(draft)
+        if turn == 2:
+            if isinstance(value, bytearray):
+                value[-1] = 7
+            else:
+                value.reshape(-1, order="A")[-1] = -1
+    assert [draft.size > 0 for draft in drafts] == [True, False, False, True, False, False]
+    assert [draft.finish() for draft in drafts] == wanted
+    again = SIGNATURE.draft_inputs((value,), {})
+    assert isinstance(again, Draft)
+    assert again.size > 0, "what is packed is not kept"

@@ -160,6 +160,21 @@ def test_the_same_call_sent_twice_is_one_call() -> None:
     assert action(world, ROOT).phase is Phase.RUNNING
 
 
+def test_the_same_call_sent_again_hears_how_it_ended() -> None:
+    """A worker that lost its connection before the answer came asks a new controller, which runs nothing twice."""
+    world, parent = family(retries=RetryStrategy(1))
+    world.advance(1)
+    child = world.call(parent, CHILD)
+    world.end(key_of(world, child), Evidence(exit_code=1))
+    world.live[parent].calls.clear()
+    assert world.call(parent, CHILD) == child
+    assert world.live[parent].awaits == set()
+    world.advance(1)
+    world.end(parent, Evidence(exit_code=1))
+    assert world.call(key_of(world, ROOT), CHILD) != child
+    world.check_replay()
+
+
 def test_a_cached_child_does_not_cost_the_parent_its_place() -> None:
     """Its result is there at once."""
     world, parent = family(Queue("default", action_concurrency=1))

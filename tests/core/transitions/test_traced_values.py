@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from flyteish._core.model.effects import Record, Refuse
-from flyteish._core.model.events import Evidence, ValueTraced
+from flyteish._core.model.events import CheckpointCommitted, Evidence, ValueTraced
 from flyteish._core.model.policies import RetryStrategy
 from flyteish._core.model.settings import Settings
-from flyteish._core.model.values import ErrorDocument, Payload
+from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 from tests.core.world import World, profile
 
 
@@ -23,6 +23,19 @@ def test_what_is_on_record_already_is_not_copied_for_the_next_value() -> None:
         assert [type(effect) for effect in effects] == [Record]
         assert action.traced is kept
     assert kept == {str(number): Payload(b"%d" % number) for number in range(50)}
+    world.check_replay()
+
+
+def test_what_is_sent_again_is_on_record_once() -> None:
+    """A worker that has not heard that it is sends its value and its checkpoint again."""
+    world = World()
+    world.submit(profile())
+    (key,) = world.live
+    record = CheckpointRecord(1, key.generation, "sha256:0", "bytes", 1, 0.0)
+    for fact in (ValueTraced(*key, "0", Payload(b"0")), CheckpointCommitted(*key, record)):
+        assert [type(effect) for effect in world.tell(fact)] == [Record]
+        assert world.tell(fact) == []
+    assert world.live[key].action.checkpoints == (record,)
     world.check_replay()
 
 

@@ -73,6 +73,7 @@ class Engine:
         self.hellos: list[m.Hello] = []
         self.listener = WorkerListener(self._digest, self._admit, port=port)
         self.listener.open()
+        self.port = int(self.listener.url.rpartition(":")[2])
 
     def _digest(self, key: AttemptKey) -> bytes | None:
         return sha256(TOKEN.encode()).digest() if key == self.peer.order.key else None
@@ -115,9 +116,8 @@ class Bench:
 
     def again(self, engine: Engine) -> Engine:
         """The engine died; another one takes its place, and knows what is on record."""
-        port = int(engine.listener.url.rpartition(":")[2])
         engine.close()
-        made = Engine(self.folder, engine.peer.order, epoch="2", port=port)
+        made = Engine(self.folder, engine.peer.order, epoch="2", port=engine.port)
         made.peer.expect(made.peer.attempt(engine.peer.order.key))
         self.engines.append(made)
         return made
@@ -274,6 +274,27 @@ async def test_the_deadline_ends_the_waiting_too(bench: Bench) -> None:
     code, said = await ended(worker)
     assert code == 1
     assert "no connection to 127.0.0.1" in said
+
+
+async def test_a_stranger_at_the_engines_port_is_none(bench: Bench) -> None:
+    """The worker waits until it is an engine again that answers there."""
+    first = bench.engine(jobs.wait_for, str(bench.folder / "gate"))
+    worker = await bench.worker(first)
+    await first.until(lambda: first.peer.did("began"))
+    first.close()
+    met = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+        met.set()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", first.port), asyncio.timeout(20):
+        await met.wait()
+    second = bench.again(first)
+    (bench.folder / "gate").touch()
+    assert (await ended(worker))[0] == 0
+    assert await claims.claimed(second.blobs, second.peer.order.key, 1 << 18) is not None
 
 
 async def test_a_signal_is_told_when_somebody_listens_again(bench: Bench) -> None:

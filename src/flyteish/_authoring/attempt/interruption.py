@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 from flyteish._async.feeds import LoopFeed, through_loop
 from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._core.rules.attempt_ends import NOTICE_RANK as RANK
+from flyteish._core.wording import span
 from flyteish.errors import ConfigurationError, FlyteishError, InputTypeError
 from flyteish.interfaces import Notice
 
@@ -65,7 +66,7 @@ class Interruption:
         notice = self._notice
         if notice is None:
             return "Interruption(none)"
-        return f"Interruption({notice.kind} by {notice.source}, {self.seconds_left:.1f} s left)"
+        return f"Interruption({notice.kind} by {notice.source}, {span(self.seconds_left)} left)"
 
     @property
     def pending(self) -> bool:
@@ -197,7 +198,7 @@ class Interruption:
                 "interruption.leave() is only for attempts that got a notice (`interruption.pending`): "
                 "raise an exception to fail, or return"
             )
-        left = "" if self._ends_at == math.inf else f", {self.seconds_left:.1f} s before the end"
+        left = "" if self._ends_at == math.inf else f", {span(self.seconds_left)} before the end"
         raise AttemptLeft(f"left after its {notice.kind} notice{left}" + (f": {why}" if why else ""))
 
     # -- for engines -------------------------------------------------------------------------------------

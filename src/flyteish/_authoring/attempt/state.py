@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import logging
 
     from flyteish._async.feeds import Feeds
-    from flyteish._async.in_order import InOrder
+    from flyteish._async.work_line import WorkLine
     from flyteish.interfaces import BlobStore, InlineLink, Limits, Order
 
 
@@ -69,7 +69,7 @@ class AttemptState:
         self.active = True
         self._lock = threading.Lock()
         self._occurrences: dict[tuple[str, bytes], int] = {}
-        self._packing: InOrder | None = None
+        self._packing: WorkLine | None = None
         self._scratch_parent = scratch
         self._scratch: Path | None = None
         self._logger: logging.LoggerAdapter[logging.Logger] | None = None
@@ -85,13 +85,13 @@ class AttemptState:
         return self._logger
 
     @property
-    def packing(self) -> InOrder:
+    def packing(self) -> WorkLine:
         """Where the large inputs of its calls are packed, in the order of the calls."""
         with self._lock:
             if self._packing is None:
-                from flyteish._async.in_order import InOrder
+                from flyteish._async.work_line import WorkLine
 
-                self._packing = InOrder("flyteish: packing values")
+                self._packing = WorkLine("flyteish: packing values")
             return self._packing
 
     def occurrence(self, task: str, digest: bytes) -> int:

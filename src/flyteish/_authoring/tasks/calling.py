@@ -17,7 +17,7 @@ from msgspec import UNSET, UnsetType
 
 from flyteish import errors
 from flyteish._async.bridge import can_wait_here, wait_here
-from flyteish._async.feeds import LoopFeed, through_thread
+from flyteish._async.feeds import LoopFeed, result_of, through_thread
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.groups import label_in
 from flyteish._authoring.tasks.trace import refuse_inside_trace
@@ -159,8 +159,6 @@ class _Wait:
 async def _submitted(task: Callee, context: AttemptContext, call: Call | Future[Call], conclusive: bool = True) -> Any:
     # One coroutine and few objects: a wide fan-out has as many of these alive at once as it has calls.
     if not isinstance(call, Call):
-        from flyteish._async.in_order import result_of
-
         call = await result_of(call, context.feeds)
     loop = asyncio.get_running_loop()
     wait = _Wait(context.feeds.of(loop), loop.create_future())

@@ -17,8 +17,7 @@ from pathlib import PurePath
 from typing import Any, NamedTuple, TypeVar
 
 from flyteish._async.bridge import can_wait_here, wait_here
-from flyteish._async.feeds import beside_loop, through_loop, through_thread
-from flyteish._async.in_order import result_of
+from flyteish._async.feeds import done_on, result_of, through_loop, through_thread
 from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.tasks.signature import TaskSignature
 from flyteish._authoring.values.drafts import Draft
@@ -170,7 +169,7 @@ class _Helper:
         if may_stay(draft, context.limits.inline):
             payload = pack()
         else:
-            payload = yield _wait(pack, partial(beside_loop, feeds, pack, "flyteish: storing a value"))
+            payload = yield _wait(pack, partial(done_on, feeds.values, pack, feeds))
         record = partial(context.link.traced, key, payload)
         (refused,) = yield _wait(partial(through_thread, record), partial(through_loop, feeds, record))
         if refused is not None:

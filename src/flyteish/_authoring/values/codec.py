@@ -20,13 +20,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 from msgspec.msgpack import Ext
 
 from flyteish._authoring.values import kinds, third_party
 from flyteish._authoring.values.current_blobs import INLINE_LIMIT, shelve, unshelve
-from flyteish._authoring.values.drafts import SCALARS, at_once, drafting, weight
+from flyteish._authoring.values.drafts import SCALARS, Draft, Later, at_once, drafting, weight
 from flyteish._authoring.values.kind_checks import exactly
 from flyteish._authoring.values.kinds import (
     BIG_INT,
@@ -39,7 +40,7 @@ from flyteish._authoring.values.kinds import (
     NoEncoding,
 )
 from flyteish._authoring.values.names import Names
-from flyteish._authoring.values.snapshots import snapshot
+from flyteish._authoring.values.snapshots import PrivateCopy, snapshot
 from flyteish._authoring.values.unserialisable import Unserialisable, full_name, full_name_of, serialization_error
 from flyteish.errors import FlyteishError, SerializationError
 
@@ -96,13 +97,15 @@ class Codec:
     Safe to use from several threads: what it remembers is only ever added to.
     """
 
-    __slots__ = ("_by_type", "_read", "_said", "names", "owner")
+    __slots__ = ("_by_type", "_read", "_recent", "_said", "names", "owner")
 
     def __init__(self, owner: str = "flyteish", names: Names | None = None) -> None:
         self.owner = owner
         self.names = Names() if names is None else names
         self._by_type: dict[type, Kind] = {}
         self._said: set[str] = set()
+        self._recent: WeakValueDictionary[int, Later] = WeakValueDictionary()
+        """Large objects that are being packed, by their ids."""
         self._read = msgspec.msgpack.Decoder(ext_hook=self._revive).decode
 
     def __repr__(self) -> str:
@@ -164,7 +167,7 @@ class Codec:
     def _lower_each(self, items: Iterable[Any]) -> list[Any]:
         lowered: list[Any] = []
         draft = drafting.get()
-        before = None if draft is None else draft.last
+        before = 0 if draft is None else draft.count
         try:
             for item in items:
                 lowered.append(self.lower(item))
@@ -185,7 +188,7 @@ class Codec:
     def _lower_values(self, value: dict[Any, Any], step: str) -> dict[Any, Any]:
         lowered: dict[Any, Any] = {}
         draft = drafting.get()
-        before = None if draft is None else draft.last
+        before = 0 if draft is None else draft.count
         key: Any = None
         try:
             for key, item in value.items():
@@ -217,8 +220,8 @@ class Codec:
                 return self._pickled(value, f"{full_name_of(value)} is not at the top of a module that can be imported")
             return self._extension(kind, name)
         draft = drafting.get()
-        if draft is not None and (taken := snapshot(value, cls)) is not None:
-            return draft.later(lambda: self.lower(taken.value), taken.size)
+        if draft is not None and (later := self._put_off(draft, value, cls)) is not None:
+            return later
         try:
             state = kind.pack(value)
         except NoEncoding as reason:
@@ -226,6 +229,19 @@ class Codec:
         except SerializationError as error:
             raise Unserialisable(cls, str(error)) from error
         return self._extension(kind, self._lower_state(kind, state))
+
+    def _put_off(self, draft: Draft, value: Any, cls: type) -> Later | None:
+        """A large object, copied; a fan-out over one object shares a copy, for as long as it is not packed."""
+        known = self._recent.get(id(value))
+        if known is not None and isinstance(taken := known.taken, PrivateCopy) and taken.is_still(value):
+            return draft.again(known)
+        copied = snapshot(value, cls)
+        if copied is None:
+            return None
+        later = draft.later(lambda: self.lower(copied.value), copied.size, copied)
+        if copied.of is not None:
+            self._recent[id(value)] = later
+        return later
 
     def _lower_state(self, kind: Kind, state: Any) -> Any:
         match kind.shape:
@@ -237,7 +253,7 @@ class Codec:
             case "object":
                 cls, fields, *more = state
                 draft = drafting.get()
-                before = None if draft is None else draft.last
+                before = 0 if draft is None else draft.count
                 lowered = [self.lower(cls), self._lower_values(fields, ".{}")]
                 lowered += [self._lower_opaque(part) for part in more]
                 if draft is not None:

@@ -8,6 +8,7 @@ same as if all had been encoded together. Must not know what values mean, nor wh
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, Final, NoReturn, TypeAlias
@@ -30,22 +31,29 @@ _Seal: TypeAlias = Callable[[Any], bytes]
 
 
 class Later:
-    """A part of a value that is lowered by ``finish``: its own copy of what it was."""
+    """A part of a value that is lowered by ``finish``: its own copy of what it was. Thread-safe.
 
-    __slots__ = ("_done", "_lower", "name")
+    Several drafts may have it, where the same object is given again, and has not changed since.
+    """
 
-    def __init__(self, lower: Callable[[], Any], name: str) -> None:
+    __slots__ = ("__weakref__", "_done", "_lock", "_lower", "name", "taken")
+
+    def __init__(self, lower: Callable[[], Any], name: str, taken: object) -> None:
         self._lower: Callable[[], Any] | None = lower
         self._done: Any = None
+        self._lock = threading.Lock()
         self.name = name
         """The parameter that it is a part of, for messages."""
+        self.taken = taken
+        """What it was made from, for whoever gives it again; None once it is lowered."""
 
     def lowered(self) -> Any:
         """The part as ``seal`` takes it; the copy goes."""
-        if self._lower is not None:
-            self._done = self._lower()
-            self._lower = None
-        return self._done
+        with self._lock:
+            if self._lower is not None:
+                self._done = self._lower()
+                self._lower = self.taken = None
+            return self._done
 
 
 class _LaterExt:
@@ -61,7 +69,7 @@ class _LaterExt:
 class Draft:
     """One value that is being taken down, or was; small ones leave it empty."""
 
-    __slots__ = ("_holders", "_lowered", "_refuse", "_seal", "last", "name", "size")
+    __slots__ = ("_holders", "_lowered", "_refuse", "_seal", "count", "name", "size")
 
     def __init__(self, refuse: Callable[[str, Any], NoReturn]) -> None:
         self._refuse = refuse
@@ -70,8 +78,8 @@ class Draft:
         """Ids of lists and dicts in the lowered value with a ``Later`` somewhere in them; all live until the end."""
         self._lowered: Any = None
         self._seal: _Seal | None = None
-        self.last: Later | None = None
-        """The newest; while it stays the same, nothing was put off."""
+        self.count = 0
+        """Parts that were put off."""
         self.name = ""
         """The parameter that is being lowered."""
         self.size = 0
@@ -82,21 +90,25 @@ class Draft:
 
     # -- while the value is lowered --------------------------------------------------------------------
 
-    def later(self, lower: Callable[[], Any], size: int) -> Later:
+    def later(self, lower: Callable[[], Any], size: int, taken: object = None) -> Later:
         """Put a part off; ``lower`` must not depend on anything that may change."""
         self.size += size
-        self.last = Later(lower, self.name)
-        return self.last
+        return self.again(Later(lower, self.name, taken))
+
+    def again(self, later: Later) -> Later:
+        """A part that another draft has put off, too."""
+        self.count += 1
+        return later
 
     def holds(self, lowered: Any) -> bool:
         """Whether a part of it was put off."""
-        return self.last is not None and (
+        return self.count > 0 and (
             type(lowered) is Later or type(lowered) is _LaterExt or id(lowered) in (self._holders or ())
         )
 
-    def note(self, container: Any, before: Later | None) -> None:
-        """Remember a list or dict in which parts were put off since ``before`` was the last."""
-        if self.last is not before:
+    def note(self, container: Any, before: int) -> None:
+        """Remember a list or dict in which parts were put off, ``before`` which there were so many."""
+        if self.count > before:
             self._hold(container)
 
     def _hold(self, container: Any) -> None:
@@ -113,7 +125,7 @@ class Draft:
 
         Plain lists and dicts in what was lowered are still the caller's own.
         """
-        if self.last is None:
+        if not self.count:
             return seal(lowered)
         if type(lowered) is dict:
             self._hold(lowered)

@@ -77,9 +77,9 @@ async def decoded_beside(how: Decodes, payload: Payload, blobs: BlobStore, feeds
     """The value behind a payload; what is not light is read and decoded on a thread beside the event loop."""
     if is_light(payload.data):
         return how.decode_result(payload.data or b"")
-    from flyteish._async.feeds import beside_loop
+    from flyteish._async.feeds import done_on
 
-    return await beside_loop(feeds, lambda: decoded(how, payload, blobs.blocking), "flyteish: reading a value")
+    return await done_on(feeds.values, lambda: decoded(how, payload, blobs.blocking), feeds)
 
 
 def check_size(task: str, what: str, data: bytes, limits: Limits) -> None:

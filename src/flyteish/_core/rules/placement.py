@@ -25,6 +25,7 @@ from flyteish._core.model.queues import ON_DEMAND, SPOT
 from flyteish._core.model.records import Action
 from flyteish._core.model.settings import Settings
 from flyteish._core.rules.deadline_policies import DEADLINE_SAFETY, WAIT, Decision
+from flyteish._core.wording import span
 
 STOCK_OUT: Final = "stock-out"
 
@@ -145,7 +146,7 @@ def by_deadline(decision: Decision) -> Placement:
 
 def stock_out(waited: float) -> Placement:
     """Its patience is over: the spot pools reported no capacity for longer than ``max_spot_wait``."""
-    return Placement(ON_DEMAND, STOCK_OUT, f"the spot pools had no capacity for {waited:.3g} s (max_spot_wait)")
+    return Placement(ON_DEMAND, STOCK_OUT, f"the spot pools had no capacity for {span(waited)} (max_spot_wait)")
 
 
 def spot_share() -> Placement:

@@ -44,6 +44,7 @@ from flyteish._core.transitions.engine_facts import has_machine, live_attempt, s
 from flyteish._core.transitions.parents_and_children import deliver_held, end, note_drained
 from flyteish._core.transitions.phases import move
 from flyteish._core.transitions.waiting import begin, go_on, ran_out, review
+from flyteish._core.wording import span
 
 Effects = list[Effect]
 _PREEMPTED: Final = End.PREEMPTED
@@ -185,9 +186,10 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         if event.evidence.rejected is not None and not attempt.running_at:
             action.rejections += 1
         if attempt.end is End.MAX_RUNTIME:
-            attempt.cause = f"ran longer than max_runtime={action.profile.settings.timeout.max_runtime:g} s"
+            attempt.cause = f"ran longer than max_runtime={span(action.profile.settings.timeout.max_runtime)}"
         elif attempt.end is End.QUEUE_TIMEOUT:
-            attempt.cause = f"waited longer than max_queued_time={action.profile.settings.timeout.max_queued_time:g} s"
+            limit = action.profile.settings.timeout.max_queued_time
+            attempt.cause = f"waited longer than max_queued_time={span(limit)}"
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
 
 
@@ -325,6 +327,8 @@ def checkpoint_committed(state: State, event: CheckpointCommitted, now: float, e
         effects.append(_given_up(event, "its checkpoint"))
         return
     action, attempt = live
+    if event.record in action.checkpoints:  # sent again, since its worker has not heard that it is on record
+        return
     if not attempt.placed_at:
         shows_that_it_runs(state, action, now, effects)
     action.checkpoints = (*action.checkpoints[1 - CHAIN_KEPT :], event.record)
@@ -382,5 +386,7 @@ def value_traced(state: State, event: ValueTraced, now: float, effects: Effects)
     action = live[0]
     if action.traced is None:
         action.traced = {}
+    elif action.traced.get(event.key) == event.result:  # sent again, as above
+        return
     action.traced[event.key] = event.result
     effects.append(Record(now, event))

@@ -6,6 +6,8 @@ back. Must not know when anything starts.
 
 from __future__ import annotations
 
+import math
+
 from flyteish._core.model.effects import Deliver, Effect, Record, Refuse
 from flyteish._core.model.events import ActionSubmitted, CancelRequested, RunSubmitted, TaskDeclared
 from flyteish._core.model.ids import ActionKey, child_action
@@ -158,13 +160,16 @@ def _dropped_on_the_way_out(state: State, action: Action, by: str) -> bool:
 def child_identity(state: State, run: str, parent: str, task: str, digest: bytes, occurrence: int) -> str:
     """The id for a call: that of the recorded call, unless that one ended without success.
 
-    Succeeded calls are found again by a resumed or retried parent; failed ones get a new try.
+    Succeeded calls are found again by a resumed or retried parent; failed ones get a new try. But a call that this very
+    attempt has made before, for its answer got lost, is that call, however it ended.
     """
     actions = state.runs[run].actions
+    attempts = actions[parent].attempts if parent in actions else ()
+    since = attempts[-1].admitted_at if attempts else math.inf
     incarnation = 0
     while True:
         action = child_action(parent, task, digest, occurrence, incarnation)
         known = actions.get(action)
-        if known is None or known.phase not in TERMINAL or known.phase is Phase.SUCCEEDED:
+        if known is None or known.phase not in TERMINAL or known.phase is Phase.SUCCEEDED or known.submitted_at > since:
             return action
         incarnation += 1

@@ -20,6 +20,7 @@ from flyteish._core.transitions.attempts import failed, priced
 from flyteish._core.transitions.parents_and_children import end
 from flyteish._core.transitions.phases import move
 from flyteish._core.transitions.waiting import begin, patience_ends, review
+from flyteish._core.wording import span
 
 Effects = list[Effect]
 _AT_THE_DOOR_OR_IN_LINE: Final = frozenset((Phase.ENTERING, Phase.QUEUED))
@@ -142,7 +143,7 @@ def _queue_timed_out(state: State, action: Action, event: LimitReached, now: flo
     action.generation += 1
     attempt = Attempt(
         action.generation, action.user_attempt, "", event.medium, "never-started", "waited too long", 0.0, now,
-        event.queued_at, ended_at=now, end=End.QUEUE_TIMEOUT, cause=f"waited longer than max_queued_time={limit:g} s",
+        event.queued_at, ended_at=now, end=End.QUEUE_TIMEOUT, cause=f"waited longer than max_queued_time={span(limit)}",
     )  # fmt: skip
     action.attempts.append(attempt)
     failed(state, action, attempt, None, 0.0, now, effects)

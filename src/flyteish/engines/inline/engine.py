@@ -18,6 +18,7 @@ from flyteish._authoring.values.errors import document
 from flyteish._core.model.events import AttemptEnded, AttemptNoticed, AttemptRunning, Evidence, WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.rules.attempt_ends import from_worker
+from flyteish._core.wording import span
 from flyteish._worker.loader import Loader
 from flyteish._worker.runner import Stopping, perform_async, perform_sync
 from flyteish.engines.inline.output import SPEAKER, Output, Speaker
@@ -147,7 +148,7 @@ class InlineEngine:
         if math.isinf(notice.seconds):
             return  # a recommendation: nothing is taken away
         evidence = Evidence(
-            reclaimed=f"reclaimed by its {notice.source} {notice.seconds:g} s after a {notice.kind} notice"
+            reclaimed=f"reclaimed by its {notice.source} {span(notice.seconds)} after a {notice.kind} notice"
         )
         self._later(notice.seconds, lambda: attempt.end(evidence, 0.0))  # of several, the first ends it
 

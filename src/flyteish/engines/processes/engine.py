@@ -25,7 +25,6 @@ from flyteish._core.model.events import (
     WorkerEvidence,
 )
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import messages as m
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.backlog import Backlog, Pace
@@ -157,7 +156,7 @@ class ProcessesEngine:
             await within(self._all_over.wait(), CLOSE_GRACE)
         for worker in self._workers:
             worker.leaving = True
-            worker.send(m.Exit()) if worker.current is None else worker.process.kill()
+            worker.send(m.Exit()) if worker.ready and worker.current is None else worker.process.kill()
         if self._workers:
             await within(self._all_gone.wait(), CLOSE_GRACE)
             for worker in self._workers:
@@ -304,7 +303,7 @@ class ProcessesEngine:
     def _ended(self, worker: PooledWorker, attempt: PooledAttempt, said: WorkerEvidence, seconds: float) -> None:
         self._pace.took(seconds)
         worker.log = attempt.log
-        self._end(attempt, Evidence(said.result) if said.result is not None else _evidence(said, attempt))
+        self._end(attempt, Evidence(said.result) if said.result is not None else attempt.evidence(said, attempt.notice))
         if not worker.attempts:
             self._has_no_work(worker)
         if self._waiting:
@@ -389,8 +388,3 @@ class ProcessesEngine:
     def _tell(attempt: PooledAttempt, notice: Notice) -> None:
         if attempt.worker is not None and attempt.worker.current is attempt:
             attempt.worker.send(m.Notify(attempt.key, notice))
-
-
-def _evidence(said: WorkerEvidence, attempt: PooledAttempt) -> Evidence:
-    why = attempt.unmendable
-    return from_worker(said, attempt.notice) if why is None else Evidence(unmendable=why)

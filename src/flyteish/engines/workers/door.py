@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from flyteish._core.wording import span
 from flyteish._version import __version__
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST_GREETING, FrameReader, NonsenseError, greeting
@@ -44,7 +45,7 @@ class Door:
         self._admit = admit
         self._left = left
         self._reader = FrameReader(LONGEST_GREETING)
-        self._timer = loop.call_later(patience, self._close, f"no hello within {patience:g} s")
+        self._timer = loop.call_later(patience, self._close, f"no hello within {span(patience)}")
         self.stream = SocketStream(loop, sock, self._take, self._ended)
 
     def __repr__(self) -> str:

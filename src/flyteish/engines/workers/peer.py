@@ -131,10 +131,11 @@ class Peer(ABC, Generic[A]):
         """A worker that has spoken with an earlier engine says how far it has come."""
         if hello.stage not in _STAGES or (hello.key not in self.attempts and hello.stage != _STAGES[0]):
             raise NonsenseError(f"it says that {hello.key} is {hello.stage!r:.80}")
-        self.ready = True
-        if hello.stage == "ready":
-            self.on_ready()
-        elif hello.key is not None and hello.stage != "ordered":
+        if not self.ready:  # it may say so again, where it has not heard our welcome
+            self.ready = True
+            if hello.stage == "ready":
+                self.on_ready()
+        if hello.key is not None and hello.stage in ("taken", "began") and self.current is None:
             self._begins(hello.key, user_code=hello.stage == "began")
 
     def detach(self) -> None:
@@ -146,6 +147,8 @@ class Peer(ABC, Generic[A]):
     def send(self, message: m.ToWorker) -> None:
         """Tell it, soon and in order."""
         channel = self._channel
+        if self.silenced:
+            return
         if channel.full:
             self._ends_with(f"its worker has not listened to the last {channel}")
             return
@@ -348,10 +351,11 @@ class Peer(ABC, Generic[A]):
         if attempt.user_code:
             raise NonsenseError(f"{attempt.key} wanted its secrets after it began")
         try:
-            values: dict[str, str] | None = dict(self.secrets(attempt))
+            answer = m.SecretValues(number, dict(self.secrets(attempt)))
         except SecretMissingError as error:
-            attempt.unmendable, values = str(error), None
-        self.send(m.SecretValues(number, values))
+            attempt.unmendable = str(error)
+            answer = m.SecretValues(number, {}, attempt.unmendable)
+        self.send(answer)
 
     def _answered(self, attempt: A, number: int, outcome: Outcome) -> None:
         attempt.calls.pop(number, None)

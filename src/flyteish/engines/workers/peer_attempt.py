@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from flyteish._core.model.events import Evidence, WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.values import Profile
+from flyteish._core.rules.attempt_ends import from_worker
 from flyteish.interfaces import Link, Order
 
 
@@ -26,6 +28,10 @@ class PeerAttempt:
         """Why it can't even begin."""
         self.profiles: dict[str, Profile] | None = None
         """Those of its calls that were checked."""
+
+    def evidence(self, said: WorkerEvidence, notice: str) -> Evidence:
+        """What the worker's word on its end comes to; ``notice`` as for ``from_worker``."""
+        return from_worker(said, notice) if self.unmendable is None else Evidence(unmendable=self.unmendable)
 
     def __repr__(self) -> str:
         return f"PeerAttempt({self.key} {self.order.task})"

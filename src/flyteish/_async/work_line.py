@@ -1,6 +1,6 @@
-"""Work that must not be done on an event loop, one piece after the other, in the order in which it was put.
+"""Work that must not be done on an event loop: on few threads, and begun in the order in which it was put.
 
-Must not know what the work is.
+Not the loop's executor, which may be busy with a program's own work. Must not know what the work is.
 """
 
 from __future__ import annotations
@@ -10,12 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import Context, copy_context
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-
-from flyteish._async.feeds import through_loop
-
-if TYPE_CHECKING:
-    from flyteish._async.feeds import Feeds
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -23,30 +18,33 @@ BACKLOG_BYTES: Final = 256 * 1024**2
 """What may wait at a time. Who puts more waits in the put: an event loop that stands is better than no memory."""
 
 
-class InOrder:
-    """A line of work with a thread that lives as long as there is any. Thread-safe.
+class WorkLine:
+    """A line of work, with threads that live as long as there is any. Thread-safe.
 
     Args:
-        name: of the thread.
+        name: of the threads.
+        threads: how many there are at most; with one, each piece is done before the next begins.
         backlog: bytes that may wait; a single piece of work may have more.
     """
 
-    __slots__ = ("_alive", "_backlog", "_changed", "_name", "_waiting", "_work")
+    __slots__ = ("_alive", "_backlog", "_changed", "_name", "_threads", "_waiting", "_work")
 
-    def __init__(self, name: str, backlog: int = BACKLOG_BYTES) -> None:
+    def __init__(self, name: str, threads: int = 1, backlog: int = BACKLOG_BYTES) -> None:
         self._name = name
+        self._threads = threads
         self._backlog = backlog
         self._waiting = 0
         """Bytes of all work that is not done."""
-        self._alive = False
+        self._alive = 0
+        """Threads."""
         self._work: deque[tuple[Future[Any], Context, Callable[[], Any], int]] = deque()
         self._changed = threading.Condition()
 
     def __repr__(self) -> str:
-        return f"InOrder({self._name!r}, {len(self._work)} waiting, {self._waiting} bytes)"
+        return f"WorkLine({self._name!r}, {len(self._work)} waiting, {self._waiting} bytes)"
 
     def put(self, work: Callable[[], T], size: int) -> Future[T]:
-        """Have ``work`` done after all that was put before, with this thread's context variables.
+        """Have ``work`` done when all that was put before has begun, with this thread's context variables.
 
         ``size`` is how many bytes it holds until it is done. Cancelling the future does not call the work off.
         """
@@ -57,8 +55,8 @@ class InOrder:
                 self._changed.wait()
             self._waiting += size
             self._work.append((future, copy_context(), work, size))
-            if not self._alive:
-                self._alive = True
+            if self._alive < self._threads:
+                self._alive += 1
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
         return future
 
@@ -66,7 +64,7 @@ class InOrder:
         while True:
             with self._changed:
                 if not self._work:
-                    self._alive = False
+                    self._alive -= 1
                     return
                 future, context, work, size = self._work.popleft()
             try:
@@ -80,10 +78,3 @@ class InOrder:
             with self._changed:
                 self._waiting -= size
                 self._changed.notify_all()
-
-
-async def result_of(future: Future[T], feeds: Feeds) -> T:
-    """Await what is done in order; also on a loop that may be closed meanwhile."""
-    if not future.done():
-        await through_loop(feeds, future.add_done_callback)
-    return future.result()

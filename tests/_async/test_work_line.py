@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
+import weakref
 from contextvars import ContextVar
 
 import pytest
 
-from flyteish._async.feeds import Feeds
-from flyteish._async.in_order import InOrder, result_of
+from flyteish._async.feeds import Feeds, done_on, result_of
+from flyteish._async.work_line import WorkLine
 
 PATIENCE = 10.0
 said: ContextVar[str] = ContextVar("said", default="nothing")
@@ -17,7 +19,7 @@ said: ContextVar[str] = ContextVar("said", default="nothing")
 
 def test_work_is_done_in_order_with_the_context_of_who_put_it() -> None:
     """Results and errors come by the futures; the thread ends when there is nothing more to do."""
-    line, done = InOrder("a line"), []
+    line, done = WorkLine("a line"), []
     said.set("this")
     futures = [line.put(lambda n=n: done.append((n, said.get())), 1) for n in range(100)]  # type: ignore[misc]
     failed = line.put(lambda: 1 // 0, 1)
@@ -34,7 +36,7 @@ def test_work_is_done_in_order_with_the_context_of_who_put_it() -> None:
 
 def test_who_puts_too_much_waits() -> None:
     """One piece of work may be larger than the bound; two may not wait together."""
-    line, gate = InOrder("a line", backlog=10), threading.Event()
+    line, gate = WorkLine("a line", backlog=10), threading.Event()
     first = line.put(gate.wait, 100)
     second = threading.Thread(target=lambda: line.put(gate.is_set, 5).result())
     second.start()
@@ -48,7 +50,7 @@ def test_who_puts_too_much_waits() -> None:
 
 def test_results_are_awaited() -> None:
     """Also one that is there already; a cancelled wait calls nothing off."""
-    line, gate, feeds = InOrder("a line"), threading.Event(), Feeds()
+    line, gate, feeds = WorkLine("a line"), threading.Event(), Feeds()
 
     async def wait() -> str:
         future = line.put(lambda: (gate.wait(PATIENCE) and "done") or "late", 1)
@@ -62,3 +64,21 @@ def test_results_are_awaited() -> None:
         return first + await result_of(future, feeds)
 
     assert asyncio.run(wait()) == "donedone"
+
+
+def test_a_result_goes_when_nobody_has_it_any_more() -> None:
+    """Without waiting for the garbage collector: results are large."""
+
+    class Result:
+        """Something that can be referred to weakly."""
+
+    line, feeds = WorkLine("a line"), Feeds()
+
+    async def use() -> weakref.ref[Result]:
+        return weakref.ref(await done_on(line, Result, feeds))
+
+    gc.disable()
+    try:
+        assert asyncio.run(use())() is None
+    finally:
+        gc.enable()
