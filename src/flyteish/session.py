@@ -135,7 +135,11 @@ class Session:
                 )
                 opened = True
         if opened and self._recover == "all":
-            self._runs.take_up_all()
+            try:
+                self._runs.take_up_all()
+            except BaseException:
+                self.close()
+                raise
         return self._machinery
 
     def close(self) -> None:
