@@ -155,7 +155,7 @@ class SessionRuns:
             if run in self._handles:
                 return self._handles[run]
         found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._handles)
-        handle: Run[R] = Run(run, found.task, self._inside(machinery))
+        handle: Run[R] = Run(run, found.task, self._inside(machinery), here=here)
         if found.outcome is not None:
             controller.post(RunFoundEnded(found.state.runs[run]))
             handle.finish(found.outcome, None)

@@ -359,11 +359,11 @@ def _check_stop(world: Watched, stop: StopAttempt) -> None:
     elif stop.reason == "max_runtime":
         assert limit.max_runtime is not None
         assert attempt.running_at, "stopped for its max_runtime before it ran"
-        assert world.now >= attempt.running_at + float(limit.max_runtime) - _HAIR, "stopped too early"  # type: ignore[arg-type]
+        assert world.now >= attempt.running_at + float(limit.max_runtime) - world.behind - _HAIR, "stopped too early"  # type: ignore[arg-type]
     elif stop.reason == "max_queued_time":
         assert limit.max_queued_time is not None
         waited = (world.now if attempt.ended_at else attempt.placed_at or world.now) - attempt.queued_at
-        assert waited >= float(limit.max_queued_time) - _HAIR, "stopped too early"  # type: ignore[arg-type]
+        assert waited >= float(limit.max_queued_time) - world.behind - _HAIR, "stopped too early"  # type: ignore[arg-type]
     elif stop.reason == "deadline":
         assert action.deadline_at is not None
         assert world.now >= action.deadline_at - _HAIR, "stopped before its deadline"

@@ -451,12 +451,13 @@ _EVERY: Final = (0, 0, 1, 1, 2, 3)
 
 
 def _draw_crash(chance: Random, player: Player) -> Arguments:
-    return chance.choice([0.0, 0.0, 2.0, 100.0]), chance.choice(_EVERY)
+    return chance.choice([0.0, 0.0, 2.0, 100.0, -1.5]), chance.choice(_EVERY)
 
 
 def _crash(player: Player, seconds: float, every: int) -> bool:
-    """The controller dies; the next one comes after so long, and finds so many attempts alive."""
+    """The controller dies; the next one comes after so long (or its clock is behind), and finds so many alive."""
     player.world.now += seconds
+    player.world.behind += max(0.0, -seconds)
     player.world.restart(player.world.outliving(every))
     return True
 

@@ -74,6 +74,8 @@ class Watched(World):
         self.counts: Counter[str] = Counter()
         self.log: list[Told] | None = None
         self.dies_inside = False
+        self.behind = 0.0
+        """By how much clocks of later controllers were behind those before them, all together."""
         self.every = 0
         """Which attempts outlive that: see ``outliving``."""
         self.how = self.where = ""

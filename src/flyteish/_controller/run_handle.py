@@ -73,7 +73,7 @@ class Run(Generic[R]):
     ``await run`` gives the result or raises the run's error; ``result()`` does the same for code without a loop.
     """
 
-    def __init__(self, name: str, task: Task[..., R], inside: Inside) -> None:
+    def __init__(self, name: str, task: Task[..., R], inside: Inside, *, here: bool = True) -> None:
         self.name = name
         """The run's name, which every command takes."""
         self._task = task
@@ -85,7 +85,7 @@ class Run(Generic[R]):
         self._lock = threading.Lock()
         self._listeners: list[Callable[[], None]] = []
         self._waiters: list[Callable[[], None]] = []
-        self._started_on = _Program()
+        self._started_on = _Program(here)
 
     def __repr__(self) -> str:
         return f"<Run {self.name} of {self._task.name}: {self._outcome.phase if self._outcome else 'active'}>"
@@ -332,8 +332,8 @@ class _Program:
 
     __slots__ = ("_ending", "_looked_at", "_loop", "_task")
 
-    def __init__(self) -> None:
-        self._loop = asyncio._get_running_loop()
+    def __init__(self, here: bool) -> None:
+        self._loop = asyncio._get_running_loop() if here else None
         self._task = asyncio.current_task(self._loop) if self._loop is not None else None
         self._ending = False
         self._looked_at = -math.inf

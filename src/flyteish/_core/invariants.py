@@ -129,8 +129,9 @@ def _check_budgets(action: Action) -> None:
                 row = 0
             row += attempt.end is End.PREEMPTED and attempt.medium == SPOT
     _must(row == action.preemptions_in_row, action, f"preemptions_in_row={action.preemptions_in_row}, found {row}")
-    times = [at for each in attempts for at in (each.admitted_at, each.placed_at, each.running_at, each.ended_at) if at]
-    _must(times == sorted(times), action, "its attempts' times go back")
+    for each in attempts:
+        times = [at for at in (each.admitted_at, each.placed_at, each.running_at, each.ended_at) if at]
+        _must(times == sorted(times), action, "the times of an attempt go back")
     _must(all(each.queued_at <= each.admitted_at for each in attempts), action, "admitted before it was queued")
     saved = [record.generation for record in action.checkpoints]
     _must(saved == sorted(saved) and saved[-1:] <= [action.generation], action, "its chain of checkpoints is torn")

@@ -119,6 +119,10 @@ class Attempt(msgspec.Struct, gc=False):
     """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
     engine_facts: EngineFacts | None = None
 
+    def not_before(self, at: float) -> float:
+        """``at``, but not before anything that is on record of it: another controller's clock may have been ahead."""
+        return max(at, self.admitted_at, self.placed_at, self.running_at, self.last_checkpoint_at)
+
 
 class Action(msgspec.Struct, gc=False):
     """One call of a task in a run, over all its attempts."""

@@ -105,13 +105,13 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
     action, attempt = live
     if not attempt.placed_at:
         has_machine(state, action, now)
-    attempt.running_at = now
+    attempt.running_at = attempt.not_before(now)
     action.rejections = 0
     limit = action.profile.settings.timeout.max_runtime
     if limit is not None:
         state.remind(now + float(limit), "max_runtime", action, attempt.generation)  # type: ignore[arg-type]
     _got_machine(state.capacity.pools[attempt.pool], attempt, now)
-    state.experience.started(action.profile.task, attempt.pool, now - attempt.placed_at)
+    state.experience.started(action.profile.task, attempt.pool, attempt.running_at - attempt.placed_at)
     effects.append(Record(now, event))
     if action.profile.settings.timeout.deadline is not None:
         relocations.review(state, action, now, effects)
@@ -131,12 +131,12 @@ def _remember(pool: PoolState, attempt: Attempt, now: float) -> None:
     """What the end of a spot attempt says of its pool."""
     if not attempt.placed_at:
         return
-    seconds = now - attempt.placed_at
+    seconds = attempt.ended_at - attempt.placed_at
     if attempt.end is not _PREEMPTED:
         pool.memory.ended(now, seconds)
         return
     # Its work since the last checkpoint, and the start-up that the next attempt needs again.
-    lost = now - (attempt.last_checkpoint_at or attempt.placed_at)
+    lost = attempt.ended_at - (attempt.last_checkpoint_at or attempt.placed_at)
     start_up = attempt.running_at - attempt.placed_at if attempt.running_at else 0.0
     pool.memory.preempted(now, seconds, lost + max(0.0, start_up))
 
@@ -161,7 +161,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     if action.ticket:
         capacity.withdraw(action)
     capacity.vacate(action)
-    attempt.ended_at = now
+    attempt.ended_at = now if attempt.engine_facts is None else attempt.not_before(now)
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at
         action.rejections = 0
@@ -174,7 +174,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         action.result = event.evidence.result
         if attempt.running_at:
             since = max(attempt.running_at, attempt.last_checkpoint_at)
-            state.experience.finished(action.profile.task, action.kept + now - since)
+            state.experience.finished(action.profile.task, action.kept + attempt.ended_at - since)
         end(state, action, SUCCEEDED, now, effects)
         if state.unpaced:
             _work_is_known(state, action.profile.task, now, effects)
@@ -199,7 +199,7 @@ def _place_late(state: State, action: Action, attempt: Attempt, event: AttemptEn
     ran = seen.result is not None or seen.error is not None or seen.exit_code is not None
     if event.placed_at or event.running_at or ran:
         at = min(event.placed_at or event.running_at or now, event.running_at or now)
-        has_machine(state, action, min(max(at, attempt.admitted_at), now))
+        has_machine(state, action, min(at, now))
 
 
 def _work_is_known(state: State, task: str, now: float, effects: Effects) -> None:

@@ -118,4 +118,5 @@ def shows_that_it_runs(state: State, action: Action, now: float, effects: Effect
 def has_machine(state: State, action: Action, at: float) -> None:
     """What was sent ahead has its machine from ``at`` on."""
     state.capacity.has_machine(action)
-    action.attempts[-1].placed_at = at
+    attempt = action.attempts[-1]
+    attempt.placed_at = attempt.not_before(at)

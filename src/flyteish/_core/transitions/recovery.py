@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from flyteish._core.model.effects import Effect, Record, StopAttempt
 from flyteish._core.model.events import ControllerRestarted, RunLoaded, RunRecovered
-from flyteish._core.model.records import TERMINAL, Action, Attempt, End, Phase, RunRecord
+from flyteish._core.model.records import TERMINAL, Action, End, Phase, RunRecord
 from flyteish._core.state import State
 from flyteish._core.transitions import relocations
 from flyteish._core.transitions.engine_facts import engine_facts
@@ -160,16 +160,11 @@ def _abandon(state: State, action: Action, last_at: float) -> None:
     attempt = action.current
     if attempt is not None:
         attempt.end, attempt.cause = End.ABANDONED, "its controller stopped"
-        attempt.ended_at = _end_of(attempt, last_at)
+        attempt.ended_at = attempt.not_before(last_at)
         action.abandoned += 1
     action.outstanding, action.held = 0, ()
     if action.phase is not Phase.DORMANT:
         move(state, action, Phase.DORMANT)
-
-
-def _end_of(attempt: Attempt, last_at: float) -> float:
-    """Not before anything that is on record of it, though the clock may have gone back."""
-    return max(last_at, attempt.admitted_at, attempt.placed_at, attempt.running_at, attempt.last_checkpoint_at)
 
 
 def _forget_caller(run: RunRecord, action: Action) -> None:

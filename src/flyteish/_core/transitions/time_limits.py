@@ -128,7 +128,7 @@ def _attempt_too_long(action: Action, attempt: Attempt, event: LimitReached, now
 def _deadline_passed(state: State, action: Action, attempt: Attempt | None, now: float, effects: Effects) -> None:
     state.settled(action)
     if attempt is not None:
-        attempt.end, attempt.cause, attempt.ended_at = End.DEADLINE, "deadline exceeded", now
+        attempt.end, attempt.cause, attempt.ended_at = End.DEADLINE, "deadline exceeded", attempt.not_before(now)
         if not attempt.stop:
             effects.append(StopAttempt(action.attempt_key(), attempt.pool, "deadline"))
         attempt.stop = "deadline"
