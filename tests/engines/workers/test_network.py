@@ -19,7 +19,8 @@ import pytest
 
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.settings import Level, merge, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, merge
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import FrameReader, NonsenseError, greeting
