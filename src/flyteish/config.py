@@ -1,7 +1,6 @@
 """From files, environment variables and arguments to one checked ``Config`` that knows where each value comes from.
 
-The only place that reads the environment, and where what people wrote is checked. Must not open stores, start
-engines or create folders. Later sources win, key by key:
+The only reader of the environment. Must not open stores, start engines or create folders. Later sources win, by key:
 
     built-in defaults
     user file         config.toml in the user's configuration folder for flyteish
@@ -31,7 +30,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.model.resources import Resources
-from flyteish._core.model.settings import Level, Opinions, Scope, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, Opinions, Scope
 from flyteish._engine_kinds import checked
 from flyteish.config_values import (
     SETTINGS,
