@@ -15,12 +15,13 @@ from msgspec import UNSET
 
 from flyteish._core.model.policies import RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.model.resources import Resources
-from flyteish._core.model.settings import FIELDS, Cache, Opinions, Secret
+from flyteish._core.model.setting_rules import FIELDS
+from flyteish._core.model.settings import Cache, Opinions, Secret
 from flyteish._core.wording import did_you_mean
 from flyteish.errors import TaskDefinitionError
 
 if TYPE_CHECKING:
-    from flyteish._authoring.tasks.image import Image
+    from flyteish._core.model.images import Image
 
 CacheRequest: TypeAlias = Cache | Literal["auto", "override", "disable"]
 Interruptible: TypeAlias = bool | SpotPolicy
@@ -119,7 +120,7 @@ class Environment(Protocol):
         """The first part of its tasks' names."""
 
     @property
-    def image(self) -> Image | str | None:
+    def image(self) -> Image | None:
         """What its tasks run in, where that is a container."""
 
     @property

@@ -21,7 +21,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish._authoring.tasks.options import Environment, OverrideOptions, refuse_strangers, takes
-from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, Scope, Settings, opinions, resolve
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, Scope, Settings, resolve
 from flyteish.errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ MODULES: Final[dict[str, str]] = {
     "flyteish._authoring.grace": "flyteish._authoring.attempt.grace",
     "flyteish._authoring.grouping": "flyteish._authoring.tasks.groups",
     "flyteish._authoring.hints": "flyteish._authoring.values.annotations",
-    "flyteish._authoring.image": "flyteish._authoring.tasks.image",
+    "flyteish._authoring.image": "flyteish._core.model.images",
     "flyteish._authoring.interruption": "flyteish._authoring.attempt.interruption",
     "flyteish._authoring.local_copies": "flyteish.io.local_copies",
     "flyteish._authoring.loop_state": "flyteish._authoring.attempt.epoch_state",
