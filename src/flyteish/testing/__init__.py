@@ -1,7 +1,8 @@
-"""For testing your own tasks: a session whose spot machines are taken away on cue, and a single attempt without one.
+"""For testing your own tasks: machines taken away on cue, one attempt without a session, controllers that die.
 
 The markets are the ones that pools use in earnest, so a test sees what production sees: a notice, a grace period, the
-end, and the next attempt. Nothing here decides anything; it only builds what tests need.
+end, and the next attempt. The engine is one as clusters have: its attempts go on when their controller is killed.
+Nothing here decides anything; it only builds what tests need.
 """
 
 from flyteish._controller.clock import HandClock
