@@ -5,11 +5,17 @@ end, and the next attempt. The engine is one as clusters have: its attempts go o
 Nothing here decides anything; it only builds what tests need.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from flyteish._controller.clock import HandClock
 from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
-from flyteish.testing.remote_engine import RemoteEngine
 from flyteish.testing.sessions import spot_session
 from flyteish.testing.single_attempt import Attempt, attempt
+
+if TYPE_CHECKING:
+    from flyteish.testing.remote_engine import RemoteEngine
 
 __all__ = [
     "Attempt",
@@ -21,3 +27,12 @@ __all__ = [
     "attempt",
     "spot_session",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "RemoteEngine":  # most tests do without, and it brings along all that speaks with workers
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from flyteish.testing.remote_engine import RemoteEngine
+
+    globals()[name] = RemoteEngine
+    return RemoteEngine
