@@ -12,6 +12,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, LONGEST_FROM_WORKER, Channel, FrameReader, greeting
 from flyteish._worker.reconnect import NetworkConnection, address
+from flyteish.interfaces import Notice
 
 KEY = AttemptKey("r1", "a1", 1)
 
@@ -102,7 +103,7 @@ def test_a_new_engine_is_told_what_lasts_and_asked_what_is_open(listening: socke
     old.sock.close()
     connection.receive()
     assert connection.sock is None
-    signalled = m.Signalled(KEY, m.Notice("shutdown", 30.0, "sigterm"))
+    signalled = m.Signalled(KEY, Notice("shutdown", 30.0, "sigterm"))
     connection.send(signalled)
     connection._next_try = 0.0
     connection.keep_up()
