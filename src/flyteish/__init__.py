@@ -12,8 +12,8 @@ from flyteish import errors
 from flyteish._authoring.attempt.context import ctx
 from flyteish._authoring.tasks.environment import TaskEnvironment
 from flyteish._authoring.tasks.groups import group
-from flyteish._authoring.tasks.image import Image
 from flyteish._authoring.tasks.task import AsyncTask, SyncTask
+from flyteish._core.model.images import Image
 from flyteish._core.model.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.resources import Resources

@@ -1,7 +1,6 @@
 """From files, environment variables and arguments to one checked ``Config`` that knows where each value comes from.
 
-The only place that reads the environment, and where what people wrote is checked. Must not open stores, start
-engines or create folders. Later sources win, key by key:
+The only reader of the environment. Must not open stores, start engines or create folders. Later sources win, by key:
 
     built-in defaults
     user file         config.toml in the user's configuration folder for flyteish
@@ -31,7 +30,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
 from flyteish._core.model.resources import Resources
-from flyteish._core.model.settings import Level, Opinions, Scope, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, Opinions, Scope
 from flyteish._engine_kinds import checked
 from flyteish.config_values import (
     SETTINGS,
@@ -317,7 +317,7 @@ def load_config(
         file: one more configuration file; takes the place of ``FLYTEISH_CONFIG``.
         home, ..., recover: as the fields of ``Config``; what is given here wins over every other source.
         defaults: settings for tasks, by name (``{"retries": 2}``); each wins by itself.
-        queues, pools: all of them; those of files are not used. engines: more names of engines, for pools to use.
+        queues, pools: all of them; those of files are not used. engines: more names of engines (``"*"``: any).
 
     Raises:
         ConfigurationError: names file or variable, key, value and what is accepted, or the nearest known key.

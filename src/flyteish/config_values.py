@@ -19,7 +19,8 @@ from typing import Any, Final, NamedTuple
 from flyteish._core.model.policies import Backoff, RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.model.queues import Pool
 from flyteish._core.model.resources import Resources
-from flyteish._core.model.settings import FIELDS, Cache, Level, Secret, opinions
+from flyteish._core.model.setting_rules import FIELDS, opinions
+from flyteish._core.model.settings import Cache, Level, Secret
 from flyteish._core.wording import did_you_mean
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import Market, PriceSource

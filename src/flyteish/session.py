@@ -22,7 +22,8 @@ from flyteish._controller.clock import SystemClock
 from flyteish._controller.run_handle import Run
 from flyteish._controller.state_queries import ask
 from flyteish._core.model.queues import Pool, Queue
-from flyteish._core.model.settings import Level, Opinions, Scope, Secret, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, Opinions, Scope, Secret
 from flyteish._engine_kinds import BUILT_IN
 from flyteish._session_runs import SessionRuns
 from flyteish.config import Config, environment_secret, load_config

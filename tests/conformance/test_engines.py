@@ -7,7 +7,7 @@ in a process of its own), the difference is stated in the test.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import pytest
 
 from flyteish import Pool, Queue, Session, SpotPolicy, Timeout, errors
 from flyteish._core.model.records import End
-from flyteish.testing import ScriptedMarket
+from flyteish.testing import RemoteEngine, ScriptedMarket
 from tests.conformance import tasks
 
 PATIENCE = 30.0
-ENGINES = ("inline", "processes")
+ENGINES = ("inline", "processes", "remote")
+OWN_PROCESS = ("processes", "remote")
 
 Open = Callable[..., Session]
 
@@ -36,18 +37,22 @@ def opened(engine: str, tmp_path: Path) -> Iterator[Open]:
 
     def make(
         *queues: Queue,
-        reclaims: tuple[float | None, ...] = (),
+        reclaims: Sequence[float | None] = (),
         notice_seconds: float = 2.0,
         capacity: tuple[tuple[float, int | None], ...] = (),
         startup: float | None = None,
     ) -> Session:
         market = ScriptedMarket(reclaims=reclaims, notice_seconds=notice_seconds, capacity=capacity)
+        places = 8 if engine == "remote" else 0  # it has a process for each attempt
         pools = [
-            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0),
-            Pool("on-demand", engine=engine, startup=startup, grace=2.0),
+            Pool("spot", medium="spot", engine=engine, market=market, startup=startup, grace=2.0, capacity=places),
+            Pool("on-demand", engine=engine, startup=startup, grace=2.0, capacity=places),
         ]
         secrets = {"conformance-secret": "hunter2"}
-        session = Session(queues or [Queue("default")], pools, home=tmp_path / "home", secrets=secrets).open()
+        engines = {"remote": lambda: RemoteEngine(tmp_path / "remote")}
+        session = Session(
+            queues or [Queue("default")], pools, home=tmp_path / "home", secrets=secrets, engines=engines
+        ).open()
         sessions.append(session)
         return session
 
@@ -176,7 +181,7 @@ def test_an_unserialisable_result_fails_at_once(session: Session) -> None:
         session.run(tasks.gives_a_lock).result(PATIENCE)
 
 
-@pytest.mark.parametrize("engine", ["processes"], indirect=True)
+@pytest.mark.parametrize("engine", OWN_PROCESS, indirect=True)
 def test_a_task_that_ends_its_process_ends_nothing_else(session: Session) -> None:
     """Only where it has a process of its own: exit code 0 is "before returning", any other a crash."""
     with pytest.raises(errors.ExitedBeforeReturningError):
@@ -272,21 +277,24 @@ def test_traced_helpers_are_not_called_again(session: Session, tmp_path: Path) -
     assert tasks.marked(str(tmp_path), "helped") == 1
 
 
-def test_two_hundred_attempts_at_once(session: Session) -> None:
+def test_many_attempts_at_once(session: Session, engine: str) -> None:
     """All end, each with its own result."""
-    runs = [session.run(tasks.add if n % 2 else tasks.sub, x=n) for n in range(200)]
-    assert [run.result(PATIENCE) for run in runs] == [n + 1 if n % 2 else n - 1 for n in range(200)]
+    count = 40 if engine == "remote" else 200
+    runs = [session.run(tasks.add if n % 2 else tasks.sub, x=n) for n in range(count)]
+    assert [run.result(PATIENCE) for run in runs] == [n + 1 if n % 2 else n - 1 for n in range(count)]
 
 
 # -- spot ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def spot(opened: Open) -> Open:
+def spot(opened: Open, engine: str) -> Open:
     """Opens a session that has run something: its market's clock must not run out while a first worker starts."""
+    # Where every attempt has a process of its own, each of them has to start first.
+    start = 2.0 if engine == "remote" else 0.0
 
     def make(*reclaims: float, notice_seconds: float) -> Session:
-        session = opened(reclaims=reclaims, notice_seconds=notice_seconds)
+        session = opened(reclaims=[start + seconds for seconds in reclaims], notice_seconds=notice_seconds)
         assert session.run(tasks.add, 1).result(PATIENCE) == 2  # on-demand, by the same engine
         return session
 

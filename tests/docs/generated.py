@@ -19,7 +19,7 @@ from flyteish._authoring.attempt.checkpoint import Checkpoint
 from flyteish._authoring.attempt.context import AttemptContext
 from flyteish._authoring.attempt.interruption import Interruption
 from flyteish._core.billing.cost_summary import CostSummary
-from flyteish._core.model import events, queues, settings
+from flyteish._core.model import events, queues, setting_rules, settings
 from flyteish._core.model.records import Phase
 from flyteish._core.rules import placement, retries
 from flyteish._core.transitions import phases as phase_table
@@ -47,8 +47,8 @@ def settings_matrix() -> str:
         "with_runcontext": settings.Level.RUN,
     }
     rows = [["`name`", "required", "-", "-", "-", "snake_case or kebab-case"]]
-    rows += [[f"`{name}`", "yes", "-", "-", "-", text] for name, text in settings.ENVIRONMENT_ONLY.items()]
-    for field in settings.FIELDS:
+    rows += [[f"`{name}`", "yes", "-", "-", "-", text] for name, text in setting_rules.ENVIRONMENT_ONLY.items()]
+    for field in setting_rules.FIELDS:
         rows.append([f"`{field.name}`", *["yes" if each in field.levels else "-" for each in levels.values()]])
         rows[-1].append(field.meaning)
     return _table(["setting", *levels, "meaning"], rows)
@@ -137,7 +137,7 @@ def run_members() -> str:
 
 
 def context_members() -> str:
-    return _members(AttemptContext, skip=("occurrence", "scratch", "close"))
+    return _members(AttemptContext, skip=("occurrence", "packing", "scratch", "close"))
 
 
 def checkpoint_members() -> str:

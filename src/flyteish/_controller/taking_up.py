@@ -99,7 +99,8 @@ class TakingUp:
             if attempt is not None and engine is not None and engine.outlives:
                 facts = attempt.engine_facts
                 digest = facts.token_digest if facts is not None else b""
-                asked.setdefault(engine, []).append(Unfinished(self._orders.order(action, attempt, ""), digest))
+                order = self._orders.order(action, attempt, "")
+                asked.setdefault(engine, []).append(Unfinished(order, digest, attempt.running_at, attempt.notice))
         return asked
 
     async def _ask(self, record: RunRecord, asked: Mapping[Engine, list[Unfinished]], last_at: float) -> None:

@@ -3,7 +3,8 @@
 ``python -m flyteish._worker FD``: by an engine at the other end of socket ``FD``, for whatever it is given. Its token
 comes by standard input, where nobody else can see it.
 
-``python -m flyteish._worker --connect tcp://HOST:PORT --attempt RUN ACTION GENERATION``: anywhere, for that attempt.
+``python -m flyteish._worker --connect tcp://HOST:PORT --attempt RUN ACTION GENERATION``: anywhere, for that attempt;
+``--connect file:///PATH``, where the address may change: the file says it.
 Its token is in the variable FLYTEISH_WORKER_TOKEN, which is removed at once, or in a file.
 
 Must not know what a worker does.
@@ -37,11 +38,11 @@ def connecting(arguments: list[str]) -> None:
     from pathlib import Path
 
     from flyteish._core.model.ids import AttemptKey
-    from flyteish._worker.reconnect import NetworkConnection, address
+    from flyteish._worker.reconnect import NetworkConnection, address_given
     from flyteish._worker.variables import TOKEN_VARIABLE, taken_out
 
     parser = argparse.ArgumentParser(prog="python -m flyteish._worker", description="Runs one attempt.")
-    parser.add_argument("--connect", required=True, metavar="tcp://HOST:PORT", type=address)
+    parser.add_argument("--connect", required=True, metavar="URL", type=address_given)
     parser.add_argument("--attempt", required=True, nargs=3, metavar=("RUN", "ACTION", "GENERATION"))
     parser.add_argument("--token-file", type=Path, help=f"default: the variable {TOKEN_VARIABLE}")
     parser.add_argument("--patience", type=float, default=300.0, help="seconds that connecting is tried at first")

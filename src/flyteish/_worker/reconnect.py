@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 
@@ -47,19 +49,28 @@ class Address(NamedTuple):
 
 
 def address(url: str) -> Address:
-    """Where ``tcp://HOST:PORT`` is. Raises ValueError."""
+    """Where ``tcp://HOST:PORT`` is, or what the file at ``file:///PATH`` says today. Raises ValueError, OSError."""
+    if url.startswith("file:///"):
+        url = Path(unquote(url.removeprefix("file://"))).read_text(encoding="ascii").strip()
     scheme, _, rest = url.partition("://")
     host, _, port = rest.rpartition(":")
     if scheme != "tcp" or not host or not port.isdecimal():
-        raise ValueError(f"url={url!r} is not accepted: expected tcp://HOST:PORT")
+        raise ValueError(f"url={url!r} is not accepted: expected tcp://HOST:PORT, or a file:///PATH that says one")
     return Address(host, int(port))
+
+
+def address_given(url: str) -> str:
+    """The URL, if ``address`` can read it. Raises ValueError."""
+    if not url.startswith("file:///"):  # what the file says is seen when it is needed
+        address(url)
+    return url
 
 
 class NetworkConnection(Connection):
     """Connects to the engine, again and again.
 
     Args:
-        address: where it listens.
+        url: where it listens, as ``address`` reads it; asked anew at each try.
         token: shown in each hello.
         key: the attempt that this worker is there for.
         limit: seconds that a lost connection is tried again, until the engine says otherwise.
@@ -67,13 +78,13 @@ class NetworkConnection(Connection):
 
     def __init__(
         self,
-        address: Address,
+        url: str,
         token: str,
         key: AttemptKey,
         limit: float,
     ) -> None:
         super().__init__(None, token, resumes=True)
-        self._address = address
+        self._url = url
         self._key = key
         self._limit = limit
         self._ends_at = math.inf
@@ -168,13 +179,13 @@ class NetworkConnection(Connection):
         if self.sock is not None:
             return
         if now - self._lost_at > self._limit or time.time() > self._ends_at:
-            sys.stderr.write(f"flyteish worker: no connection to {self._address.host}:{self._address.port}\n")
+            sys.stderr.write(f"flyteish worker: no connection to {self._url}\n")
             vanish()
         if now < self._next_try:
             return
         try:
-            sock = socket.create_connection(self._address, _DIAL_SECONDS)
-        except OSError:
+            sock = socket.create_connection(address(self._url), _DIAL_SECONDS)
+        except (OSError, ValueError):
             self._wait_longer()
             return
         _watch(sock)

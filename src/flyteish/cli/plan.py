@@ -17,7 +17,8 @@ def plan(args: Namespace) -> int:
     import msgspec
 
     from flyteish._core.model.queues import SPOT
-    from flyteish._core.model.settings import Level, opinions
+    from flyteish._core.model.setting_rules import opinions
+    from flyteish._core.model.settings import Level
     from flyteish._core.story import SHOWN
     from flyteish.cli.forecasts import forecast_of, learned_of
     from flyteish.cli.loading import module_of, task_in

@@ -167,6 +167,10 @@ class Unfinished(NamedTuple):
     """As it would be given today. Its token is not known any more, only that token's digest."""
     token_digest: bytes
     """SHA-256 of its token; empty where none is on record, so that nobody can speak for it."""
+    running_at: float = 0.0
+    """When its user code began, seconds since the epoch; 0: not as far as is on record."""
+    notice: str = ""
+    """Kind of the interruption notice that it got, if any."""
 
 
 class Engine(Protocol):

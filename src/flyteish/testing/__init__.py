@@ -6,7 +6,17 @@ end, and the next attempt. Nothing here decides anything; it only builds what te
 
 from flyteish._controller.clock import HandClock
 from flyteish.markets.market import RandomMarket, ScriptedMarket, TraceMarket
+from flyteish.testing.remote_engine import RemoteEngine
 from flyteish.testing.sessions import spot_session
 from flyteish.testing.single_attempt import Attempt, attempt
 
-__all__ = ["Attempt", "HandClock", "RandomMarket", "ScriptedMarket", "TraceMarket", "attempt", "spot_session"]
+__all__ = [
+    "Attempt",
+    "HandClock",
+    "RandomMarket",
+    "RemoteEngine",
+    "ScriptedMarket",
+    "TraceMarket",
+    "attempt",
+    "spot_session",
+]

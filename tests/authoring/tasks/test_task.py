@@ -22,7 +22,8 @@ import flyteish as flyte
 from flyteish._authoring.attempt.context import CURRENT
 from flyteish._authoring.tasks.calling import CLEANUP_SECONDS
 from flyteish._authoring.values.errors import document
-from flyteish._core.model.settings import Level, Opinions, Scope, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, Opinions, Scope
 from flyteish._core.model.values import ErrorDocument
 from flyteish.errors import (
     ActionAbortedError,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 import flyteish
 from flyteish import (
     Backoff,
@@ -32,6 +34,7 @@ from flyteish import (
     run,
     trace,
 )
+from flyteish._core.model.settings import Settings
 from flyteish.simulation import Scenario, Workload, WorkModel
 from flyteish.testing import HandClock, RandomMarket, ScriptedMarket
 from tests.durability.golden.values import Layer, Opaque
@@ -153,12 +156,18 @@ def told(things: dict[str, Any]) -> dict[str, Any]:
         "module": things["over the module"]().__name__,
         "scenario": things["over a scenario"]().__name__,
         "names": [repr(things["over names"]()[0]), *things["over names"]()[1:]],
-        "resolved": things["over resolved settings"](),
+        "resolved": _without_image(*things["over resolved settings"]()),
         "models": (things["work model"], things["image"]),
         "workload": things["workload"].task.name,
         "opaque": things["opaque"].text,
         "over ctx": things["over ctx"](),
     }  # fmt: skip
+
+
+def _without_image(settings: Settings, attempts: Any) -> tuple[Settings, Any]:
+    """What was resolved when the home was written has none: images were no settings then."""
+    sources = {name: source for name, source in settings.sources.items() if name != "image"}
+    return msgspec.structs.replace(settings, image=None, sources=sources), attempts
 
 
 CALLS: dict[str, tuple[tuple[Any, ...], Any]] = {

@@ -25,7 +25,8 @@ import pytest
 from flyteish._authoring.values.errors import rebuild
 from flyteish._core.model.events import AttemptEnded
 from flyteish._core.model.queues import Pool
-from flyteish._core.model.settings import Level, merge, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, merge
 from flyteish._core.model.values import TaskReference
 from flyteish.blobs import open_blobs
 from flyteish.engines.processes.engine import ProcessesEngine

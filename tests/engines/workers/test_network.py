@@ -19,7 +19,8 @@ import pytest
 
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.settings import Level, merge, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, merge
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import FrameReader, NonsenseError, greeting
@@ -31,7 +32,7 @@ from flyteish.engines.workers.stream import SocketStream
 from flyteish.interfaces import Order
 from tests.engines.processes import jobs
 from tests.engines.processes.recording import Orders, success
-from tests.engines.workers.conversation import Asked, Told
+from tests.engines.workers.conversation import Asked, Told, Wire
 
 TOKEN = "a token"
 
@@ -70,15 +71,23 @@ class Engine:
         )
         self.peer = NetworkPeer(order, welcome)
         self.hellos: list[m.Hello] = []
+        self.loses_welcome = False
+        self.expects = True
         self.listener = WorkerListener(self._digest, self._admit, port=port)
         self.listener.open()
         self.port = int(self.listener.url.rpartition(":")[2])
 
     def _digest(self, key: AttemptKey) -> bytes | None:
-        return sha256(TOKEN.encode()).digest() if key == self.peer.order.key else None
+        return sha256(TOKEN.encode()).digest() if self.expects and key == self.peer.order.key else None
 
     def _admit(self, key: AttemptKey, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
         self.hellos.append(hello)
+        if self.loses_welcome:
+            self.loses_welcome = False
+            stream.close()
+            rejected = self.peer.attach(Wire(), hello)  # type: ignore[arg-type] # nobody reads what it is sent
+            self.peer.detach()
+            return rejected
         stream.ended = self.peer.detach
         return self.peer.attach(stream, hello)
 
@@ -113,17 +122,20 @@ class Bench:
         self.engines.append(made)
         return made
 
-    def again(self, engine: Engine) -> Engine:
+    def again(self, engine: Engine, port: int | None = None) -> Engine:
         """The engine died; another one takes its place, and knows what is on record."""
         engine.close()
-        made = Engine(self.folder, engine.peer.order, epoch="2", port=engine.port)
+        made = Engine(self.folder, engine.peer.order, epoch="2", port=engine.port if port is None else port)
         made.peer.expect(made.peer.attempt(engine.peer.order.key))
         self.engines.append(made)
         return made
 
-    async def worker(self, engine: Engine, token: str = TOKEN, patience: float = 20.0) -> asyncio.subprocess.Process:
+    async def worker(
+        self, engine: Engine, token: str = TOKEN, patience: float = 20.0, url: str = ""
+    ) -> asyncio.subprocess.Process:
         run, action, generation = engine.peer.order.key
-        command = ["-P", "-m", "flyteish._worker", "--connect", engine.listener.url, "--patience", str(patience)]
+        where = url or engine.listener.url
+        command = ["-P", "-m", "flyteish._worker", "--connect", where, "--patience", str(patience)]
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, "--attempt", run, action, str(generation),
             env={**os.environ, TOKEN_VARIABLE: token}, stdout=-1, stderr=-1,
@@ -223,6 +235,65 @@ async def test_a_new_engine_is_asked_what_the_old_one_did_not_answer(bench: Benc
     assert second.peer.nonsense == []
 
 
+async def test_an_engine_that_listens_elsewhere_is_found_by_its_file(bench: Bench) -> None:
+    """The file is read at every try; one that is not there is another try that failed."""
+    file = bench.folder / "where it is"
+    first = bench.engine(jobs.many_calls, 1)
+    first.peer.link.patient = True
+    worker = await bench.worker(first, url=file.as_uri())
+    file.write_text(first.listener.url)
+    await first.until(lambda: len(first.peer.link.open))
+    second = bench.again(first, port=0)
+    second.peer.link.patient = True
+    assert second.listener.url != file.read_text()
+    file.write_text(second.listener.url)
+    await second.until(lambda: len(second.peer.link.open))
+    second.peer.link.open.pop(1)(success(jobs.double, 1))
+    await second.until(lambda: second.peer.did("ended"))
+    assert (await ended(worker))[0] == 0
+
+
+async def test_an_attempt_that_may_be_expected_later_is_told_to_come_again(bench: Bench) -> None:
+    """It is not turned away by an engine that has not taken up its run yet."""
+    engine = bench.engine(jobs.mute)
+    key, engine.expects = engine.peer.order.key, False
+    engine.listener.close()
+    asked: list[AttemptKey] = []
+
+    def later(key: AttemptKey) -> bool:
+        asked.append(key)
+        return True
+
+    engine.listener = WorkerListener(engine._digest, engine._admit, later)
+    engine.listener.open()
+    worker = await bench.worker(engine)
+    async with asyncio.timeout(20):
+        while not asked:
+            await asyncio.sleep(0.002)
+    engine.expects = True
+    await engine.until(lambda: engine.peer.did("ended"))
+    assert (await ended(worker))[0] == 0
+    assert set(asked) == {key}
+
+
+async def test_a_welcome_that_is_lost_is_given_again(bench: Bench) -> None:
+    """A worker that has not heard the new engine's says once more how far it has come, and is believed once more."""
+    first = bench.engine(jobs.many_calls, 2)
+    first.peer.link.patient = True
+    worker = await bench.worker(first)
+    await first.until(lambda: len(first.peer.link.open))
+    second = bench.again(first)
+    second.peer.link.patient = True
+    second.loses_welcome = True
+    for number in (1, 2):
+        await second.until(lambda: len(second.peer.link.open))
+        second.peer.link.open.pop(number)(success(jobs.double, number))
+    await second.until(lambda: second.peer.did("ended"))
+    assert (await ended(worker))[0] == 0
+    assert [(hello.epoch, hello.stage) for hello in second.hellos] == [("1", "began")] * 2
+    assert second.peer.nonsense == []
+
+
 async def test_a_new_engine_gives_the_order_where_none_has_come(bench: Bench) -> None:
     """A worker that was ready and had nothing to do is given it by whoever comes next."""
     first = bench.engine(jobs.mute)
@@ -259,7 +330,7 @@ async def test_a_worker_that_nobody_wants_any_more_ends(bench: Bench) -> None:
     engine.close()
     code, said = await ended(worker)
     assert code == 1
-    assert "no connection to 127.0.0.1" in said
+    assert "no connection to tcp://127.0.0.1" in said
 
 
 async def test_the_deadline_ends_the_waiting_too(bench: Bench) -> None:
@@ -272,7 +343,7 @@ async def test_the_deadline_ends_the_waiting_too(bench: Bench) -> None:
     engine.close()
     code, said = await ended(worker)
     assert code == 1
-    assert "no connection to 127.0.0.1" in said
+    assert "no connection to tcp://127.0.0.1" in said
 
 
 async def test_a_stranger_at_the_engines_port_is_none(bench: Bench) -> None:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
+import msgspec
 from msgspec import UNSET
 
-from flyteish._authoring.tasks.image import Image
 from flyteish._authoring.tasks.options import SharedOptions, TaskOptions, check_function, refuse_strangers, takes
 from flyteish._authoring.tasks.task import AsyncTask, SyncTask, Task
-from flyteish._core.model.settings import Level, Opinions, opinions
+from flyteish._core.model.images import Image
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import Level, Opinions
 from flyteish.errors import ConfigurationError
 
 P = ParamSpec("P")
@@ -68,9 +70,9 @@ class TaskEnvironment:
     ---------------  ---------------  ---------  --------  ---  ----------------------------------------------------------------
     name             required         -          -         -    snake_case or kebab-case
     description      yes              -          -         -    for people
-    image            yes              -          -         -    container image of the tasks
     depends_on       yes              -          -         -    environments deployed together with this one
     include          yes              -          -         -    extra files that travel with the code
+    image            yes              -          -         -    container image of the tasks
     resources        yes              yes        yes       -    what one attempt needs; replaced, not merged
     env_vars         yes              yes        yes       yes  environment variables of the attempt
     secrets          yes              yes        yes       -    names of secrets the attempt sees as environment variables
@@ -98,7 +100,6 @@ class TaskEnvironment:
         refuse_strangers("TaskEnvironment", TaskEnvironment.__init__, options)
         self.name: Final = _checked_name(name)
         self.description: Final = self._checked_description(options.pop("description", None))
-        self.image: Final = self._checked_image(options.pop("image", None))
         self._depends_on = self._checked_dependencies(options.pop("depends_on", ()))
         self.include: Final = self._checked_include(options.pop("include", ()))
         self.opinions: Final[Opinions] = opinions(Level.ENVIRONMENT, repr(self), options)
@@ -113,6 +114,11 @@ class TaskEnvironment:
     def depends_on(self) -> tuple[TaskEnvironment, ...]:
         """The environments that are deployed together with this one."""
         return self._depends_on
+
+    @property
+    def image(self) -> Image | None:
+        """What its tasks run in where that is a container, if it says so."""
+        return self.opinions.image or None
 
     def add_dependency(self, *environments: TaskEnvironment) -> None:
         """Name more environments that are deployed together with this one; each is kept once."""
@@ -135,7 +141,6 @@ class TaskEnvironment:
             own["interruptible"] = False  # how "no spot" is said; None is how it is kept
         return {
             "description": self.description,
-            "image": self.image,
             "depends_on": self._depends_on,
             "include": self.include,
             **own,
@@ -188,6 +193,13 @@ class TaskEnvironment:
         # A task that travels by value takes its environment along, but not its siblings.
         return {**self.__dict__, "_tasks": {}}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        image = state.pop("image", None)  # of one that was pickled before images were settings
+        self.__dict__.update(state)
+        if image is not None:
+            said = opinions(Level.ENVIRONMENT, repr(self), {"image": image})
+            self.__dict__["opinions"] = msgspec.structs.replace(self.opinions, image=said.image)
+
     def __repr__(self) -> str:
         return f"TaskEnvironment({self.name!r})"
 
@@ -200,11 +212,6 @@ class TaskEnvironment:
         if value is None or (isinstance(value, str) and len(value) <= _DESCRIPTION_LIMIT):
             return value
         raise self._refuse("description", value, f"a str of at most {_DESCRIPTION_LIMIT} characters, or None")
-
-    def _checked_image(self, value: object) -> Image | str | None:
-        if value is None or isinstance(value, Image) or (isinstance(value, str) and value.strip()):
-            return value
-        raise self._refuse("image", value, "Image(...), the reference of an image, or None")
 
     def _checked_dependencies(self, value: object) -> tuple[TaskEnvironment, ...]:
         if not isinstance(value, list | tuple) or not all(isinstance(item, TaskEnvironment) for item in value):

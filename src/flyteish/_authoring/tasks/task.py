@@ -14,7 +14,6 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from hashlib import blake2b
 from types import CodeType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Self, TypeVar, Unpack
 
@@ -22,7 +21,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from flyteish._authoring.tasks.options import Environment, OverrideOptions, refuse_strangers, takes
-from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, Scope, Settings, opinions, resolve
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, Scope, Settings, resolve
 from flyteish.errors import ConfigurationError, SerializationError
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class Task(Generic[P, R]):
             is_async=self.is_async,
             cache_version=self.cache_version(settings.cache),
         )
-        key = blake2b(msgspec.msgpack.encode(profile), digest_size=8).hexdigest()
+        key = _digest(msgspec.msgpack.encode(profile))
         return msgspec.structs.replace(profile, key=key)
 
     def cache_version(self, cache: Cache) -> str | None:
@@ -228,7 +228,7 @@ class Task(Generic[P, R]):
             text = inspect.getsource(self.function)
         except (OSError, TypeError):  # typed at a prompt, or its file is gone
             text = repr(_code_facts(self.function.__code__))
-        return blake2b(text.encode(), digest_size=8).hexdigest()
+        return _digest(text.encode())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """By name where it can be imported, else by value, as functions travel."""
@@ -326,6 +326,12 @@ def mentions(function: Callable[..., Any], name: str) -> bool:
             return True
         codes += [item for item in code.co_consts if isinstance(item, CodeType)]
     return False
+
+
+def _digest(data: bytes) -> str:
+    from hashlib import blake2b  # loads OpenSSL, a twentieth of what `import flyteish` takes
+
+    return blake2b(data, digest_size=8).hexdigest()
 
 
 def _code_facts(code: CodeType) -> tuple[object, ...]:

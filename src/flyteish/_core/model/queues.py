@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from flyteish._core.model.resources import NO_AMOUNTS, Amounts, Resources
-from flyteish._core.model.settings import PRIORITIES
+from flyteish._core.model.setting_rules import PRIORITIES
 from flyteish._core.wording import not_accepted
 from flyteish.errors import ConfigurationError
 

@@ -19,12 +19,13 @@ from msgspec import UNSET, UnsetType
 
 from flyteish._authoring.attempt.context import current_attempt
 from flyteish._authoring.tasks.environment import TaskEnvironment
-from flyteish._authoring.tasks.image import Image
 from flyteish._authoring.tasks.options import check_function
 from flyteish._authoring.tasks.task import SyncTask
 from flyteish._authoring.values.task_reference import SCRIPT_MODULE
+from flyteish._core.model.images import Image
 from flyteish._core.model.policies import RetryStrategy, SpotPolicy, Timeout
-from flyteish._core.model.settings import SILENT, Cache, Level, Opinions, opinions
+from flyteish._core.model.setting_rules import opinions
+from flyteish._core.model.settings import SILENT, Cache, Level, Opinions
 from flyteish.compat.flytekit.policies import SINGLE_BUDGET
 from flyteish.compat.flytekit.resources import Resources, needed
 from flyteish.errors import ConfigurationError, TaskDefinitionError
@@ -179,7 +180,8 @@ def workflow(function: Callable[..., Any] | None = None, /) -> Any:
 
 def _declared(function: Any, declared: Opinions, image: Image | str | None) -> FlyteTask[..., Any]:
     # An environment for each task, since Flyte 1 has images per task; its name is what they share.
-    environment = TaskEnvironment(environment_name(function), image=image)
+    name = environment_name(function)
+    environment = TaskEnvironment(name) if image is None else TaskEnvironment(name, image=image)
     if check_function(function, environment.name) == "async":
         raise TaskDefinitionError(
             f"{function.__qualname__} cannot become a task of Flyte 1's kind: it is an async def; "

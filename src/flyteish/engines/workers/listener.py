@@ -30,18 +30,32 @@ Digest = Callable[[AttemptKey], bytes | None]
 Admit = Callable[[AttemptKey, m.Hello, SocketStream], m.Rejected | None]
 
 
+def never(key: AttemptKey) -> bool:
+    """No attempt will be expected that is not now."""
+    return False
+
+
 class WorkerListener:
     """Listens from ``open`` to ``close``.
 
     Args:
         digest: of the token of an attempt that is expected (sha256); None: it is not.
         admit: takes over the stream of a worker that has shown its token, or says why not.
+        later: whether an attempt that is not expected may still be: it is told to come again.
         host: the address to listen at.
         port: 0: any that is free.
     """
 
-    def __init__(self, digest: Digest, admit: Admit, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self,
+        digest: Digest,
+        admit: Admit,
+        later: Callable[[AttemptKey], bool] = never,
+        host: str = "127.0.0.1",
+        port: int = 0,
+    ) -> None:
         self._digest = digest
+        self._later = later
         self._admit = admit
         self._host = host
         self._port = port
@@ -114,6 +128,8 @@ class WorkerListener:
         key = hello.key
         expected = None if key is None else self._digest(key)
         shown = sha256(hello.token.encode()).digest()
+        if key is not None and expected is None and self._later(key):
+            return m.Rejected(_WRONG, again=True)
         if key is None or expected is None or not compare_digest(shown, expected):
             return m.Rejected(_WRONG)
         return self._admit(key, hello, stream)

@@ -128,15 +128,16 @@ class Peer(ABC, Generic[A]):
         return None
 
     def _catch_up(self, hello: m.Hello) -> None:
-        """A worker that has spoken with an earlier engine says how far it has come."""
+        """A worker that has spoken with an earlier engine says how far it has come; again, if our welcome was lost."""
         if hello.stage not in _STAGES or (hello.key not in self.attempts and hello.stage != _STAGES[0]):
             raise NonsenseError(f"it says that {hello.key} is {hello.stage!r:.80}")
-        if not self.ready:  # it may say so again, where it has not heard our welcome
-            self.ready = True
-            if hello.stage == "ready":
-                self.on_ready()
-        if hello.key is not None and hello.stage in ("taken", "began") and self.current is None:
-            self._begins(hello.key, user_code=hello.stage == "began")
+        first, self.ready = not self.ready, True
+        if hello.stage == "ready" and first:
+            self.on_ready()
+        elif hello.key is not None and hello.stage in ("taken", "began"):
+            attempt, user_code = self.attempts[hello.key], hello.stage == "began"
+            if self.current is not attempt or attempt.user_code != user_code:
+                self._begins(hello.key, user_code=user_code)
 
     def detach(self) -> None:
         """The connection is lost."""

@@ -49,11 +49,6 @@ class SocketStream:
         """Whether ``close`` was called."""
         return self._socket.fileno() < 0
 
-    @property
-    def unsent(self) -> int:
-        """Bytes that the other end does not take."""
-        return len(self._outgoing)
-
     def send(self, data: bytes) -> None:
         """Send soon, in order. To nobody, where the connection is broken: ``ended`` tells."""
         if self._socket.fileno() < 0:

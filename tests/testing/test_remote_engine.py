@@ -1,0 +1,287 @@
+"""Attempts that outlive their session: left alone when it closes, found by the next one, ended when they have to be.
+
+That the session is killed is the subject of tests/adoption; here it closes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from flyteish import Pool, Queue, Session, errors
+from flyteish._core.model.records import End
+from flyteish.testing import RemoteEngine, ScriptedMarket
+from flyteish.testing.lasting_processes import LastingProcesses
+from tests.testing import far_tasks as tasks
+
+PATIENCE = 30.0
+
+Open = Callable[..., Session]
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Opens sessions over one home; whatever lives at the end is ended."""
+    monkeypatch.setenv("FLYTEISH_STOP_GRACE", "0.5")
+    sessions: list[Session] = []
+
+    def make(
+        *,
+        on_close: Literal["stop", "detach"] = "detach",
+        recover: Literal["none", "all"] = "all",
+        market: ScriptedMarket | None = None,
+        **options: Any,
+    ) -> Session:
+        pools = [
+            Pool("spot", medium="spot", engine="remote", on_close=on_close, grace=2.0, market=market),
+            Pool("on-demand", engine="remote", on_close=on_close, grace=2.0),
+        ]
+        session = Session(
+            [Queue("default")],
+            pools,
+            home=tmp_path / "home",
+            engines={"remote": lambda: RemoteEngine(tmp_path / "far", **options)},
+            secrets={"far-secret": "hunter2"},
+            recover=recover,
+        ).open()
+        sessions.append(session)
+        return session
+
+    yield make
+    for session in sessions:
+        session.close()
+    processes = LastingProcesses(tmp_path / "far" / "attempts")
+    for name in list(processes.names()):
+        process = processes.find(name)
+        if process is not None:
+            process.kill()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    made = tmp_path / "files"
+    made.mkdir()
+    return str(made)
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen within {PATIENCE:g} s"
+        time.sleep(0.003)
+
+
+def ends(run: Any) -> list[End | None]:
+    return [attempt.end for attempt in run.record().root_action.attempts]
+
+
+def alive(pid: str) -> bool:
+    """A process that only waits to be reaped is dead."""
+    try:
+        os.kill(int(pid), 0)
+        stat = Path(f"/proc/{pid}/stat")
+        return not stat.parent.parent.joinpath("self").exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+# -- closing and adopting --------------------------------------------------------------------------------------------
+
+
+def test_an_attempt_that_is_left_alone_goes_on_and_is_taken_over(opened: Open, folder: str) -> None:
+    """Same process, same generation; its result is that of the run."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    with pytest.raises(errors.SessionClosedError):
+        run.result(PATIENCE)
+    (pid,) = tasks.marks(folder, "began")
+    assert alive(pid)
+    again: Any = opened().resume(run.name)
+    tasks.mark(folder, "gate")
+    assert again.result(PATIENCE) == 7
+    assert tasks.marks(folder, "began") == [pid]
+    assert ends(again) == [End.SUCCEEDED]
+    wait_for(lambda: not alive(pid), "the end of its process")
+
+
+def test_an_end_while_nobody_listened_is_found(opened: Open, folder: str, tmp_path: Path) -> None:
+    """It was claimed in the blob store, and counts once; then nothing is left of it."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    tasks.mark(folder, "gate")
+    wait_for(lambda: not alive(pid), "its end")
+    session = opened()
+    again: Any = session.resume(run.name)
+    assert again.result(PATIENCE) == 7
+    assert tasks.marks(folder, "began") == [pid]
+    assert ends(again) == [End.SUCCEEDED]
+    wait_for(lambda: not list((tmp_path / "far" / "attempts").iterdir()), "the end of its record")
+
+
+def test_parents_and_children_go_on_together(opened: Open, folder: str) -> None:
+    """A parent that waits hears of children that ended under another controller."""
+    session = opened()
+    run = session.run(tasks.parent, folder=folder)
+    wait_for(lambda: len(tasks.marks(folder, "began")) == 2, "the beginning of the children")
+    session.close()
+    tasks.mark(folder, "gate")
+    again: Any = opened().resume(run.name)
+    assert again.result(PATIENCE) == 3
+    assert (len(tasks.marks(folder, "parent")), len(tasks.marks(folder, "began"))) == (1, 2)
+
+
+def test_closing_ends_what_is_not_to_be_left_alone(opened: Open, folder: str) -> None:
+    """``on_close="stop"``: given up, uncharged, and run again by whoever resumes the run."""
+    session = opened(on_close="stop")
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    began = time.monotonic()
+    session.close()
+    assert time.monotonic() - began < 8
+    (pid,) = tasks.marks(folder, "began")
+    wait_for(lambda: not alive(pid), "its end")
+    tasks.mark(folder, "gate")
+    again: Any = opened(on_close="stop").resume(run.name)
+    assert again.result(PATIENCE) == 7
+    assert ends(again) == [End.ABANDONED, End.SUCCEEDED]
+    assert again.record().root_action.system_used == 0
+
+
+def test_one_that_was_lost_meanwhile_is_a_failure_of_the_infrastructure(opened: Open, folder: str) -> None:
+    """It had begun, and its process died without a word: the system's budget pays, and it is run again."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    os.killpg(int(pid), signal.SIGKILL)
+    wait_for(lambda: not alive(pid), "its end")
+    tasks.mark(folder, "gate")
+    again: Any = opened().resume(run.name)
+    assert again.result(PATIENCE) == 7
+    assert ends(again) == [End.INFRASTRUCTURE, End.SUCCEEDED]
+
+
+def test_a_session_that_recovers_nothing_leaves_them_alone(opened: Open, folder: str) -> None:
+    """They wait for one that does."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    between = opened(recover="none")
+    assert between.run(tasks.add, 1).result(PATIENCE) == 2
+    between.close()
+    (pid,) = tasks.marks(folder, "began")
+    assert alive(pid)
+    tasks.mark(folder, "gate")
+    assert opened(recover="none").resume(run.name).result(PATIENCE) == 7
+    assert tasks.marks(folder, "began") == [pid]
+
+
+# -- ending ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_that_hears_nothing_is_killed(opened: Open, folder: str) -> None:
+    """After the grace, by its process id."""
+    run = opened().run(tasks.hears_nothing, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    run.abort("had enough")
+    with pytest.raises(errors.ActionAbortedError):
+        run.result(PATIENCE)
+    (pid,) = tasks.marks(folder, "began")
+    wait_for(lambda: not alive(pid), "its end")
+
+
+def test_one_that_cannot_be_reached_is_killed(opened: Open, folder: str) -> None:
+    """It was adopted, but its process is stopped and never connects."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    (pid,) = tasks.marks(folder, "began")
+    os.kill(int(pid), signal.SIGSTOP)
+    session.close()
+    again: Any = opened().resume(run.name)
+    again.abort("had enough")
+    with pytest.raises(errors.ActionAbortedError):
+        again.result(PATIENCE)
+    wait_for(lambda: not alive(pid), "its end")
+
+
+def test_one_that_reaches_nobody_gives_up(opened: Open, folder: str) -> None:
+    """No process is left for ever."""
+    session = opened(reconnect_seconds=0.3)
+    session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    wait_for(lambda: not alive(pid), "its end")
+
+
+def test_a_notice_outlives_the_session_that_gave_it(opened: Open, folder: str) -> None:
+    """Whoever leaves after it has been preempted, also where nobody listened; nobody pays."""
+    market = ScriptedMarket(reclaims=[1.5], notice_seconds=60.0)
+    session = opened(market=market)
+    run = session.run(tasks.leaves, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "noticed"), "the notice")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    tasks.mark(folder, "gate")
+    wait_for(lambda: not alive(pid), "its end")
+    again: Any = opened().resume(run.name)
+    assert again.result(PATIENCE) == (1, 2)
+    assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
+
+
+# -- what it keeps to itself -----------------------------------------------------------------------------------------
+
+
+def test_secrets_and_tokens_are_in_no_command_line(opened: Open, folder: str) -> None:
+    """A secret is asked for when the attempt begins, and is seen in its variables only."""
+    assert opened().run(tasks.whispers, folder=folder).result(PATIENCE) == (7, False)
+
+
+def test_output_goes_to_the_log_under_every_controller(opened: Open, folder: str, tmp_path: Path) -> None:
+    """What was printed before and after the change is in one file."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    again: Any = opened().resume(run.name)
+    tasks.mark(folder, "gate")
+    again.result(PATIENCE)
+    (log,) = (tmp_path / "home" / "logs" / run.name).glob("*.log")
+    wait_for(lambda: "behind" in log.read_text(), "its output")
+    assert log.read_text() == "before the gate\nbehind the gate\n"
+
+
+def test_a_folder_is_one_engines_at_a_time(opened: Open, tmp_path: Path) -> None:
+    """A second session with the same folder is refused while the first one lives, and named."""
+    opened()
+    pools = [Pool("far", engine="remote")]
+    engines = {"remote": lambda: RemoteEngine(tmp_path / "far")}
+    with (
+        pytest.raises(errors.ConfigurationError, match="another engine"),
+        Session([Queue("default")], pools, home=tmp_path / "other", engines=engines),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"via": "nowhere"}, {"via": "host:port"}, {"reconnect_seconds": -1}, {"reconnect_seconds": float("nan")}]
+)
+def test_what_is_not_accepted_is_named(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """The parameter, the value, and what is accepted."""
+    ((name, value),) = wrong.items()
+    with pytest.raises(errors.ConfigurationError, match=name):
+        RemoteEngine(tmp_path, **{name: value})
