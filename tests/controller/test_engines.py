@@ -98,6 +98,18 @@ def test_configuration_from_files_may_name_the_programs_engines(tmp_path: Path) 
         Session(config=config).open()
 
 
+def test_the_command_line_reads_homes_of_programs_that_bring_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has none of them, and needs none to look; to run something there it says which name it does not know."""
+    from flyteish.cli.app import carry_out
+
+    (tmp_path / "flyteish.toml").write_text("[pools.p]\nengine = 'puppet'")
+    monkeypatch.chdir(tmp_path)
+    assert carry_out(["get", "pools"]) == 0
+    assert "puppet" in capsys.readouterr().out
+
+
 # -- reports ---------------------------------------------------------------------------------------------------------
 
 
@@ -365,3 +377,21 @@ def test_a_session_that_closes_waits_for_its_engines() -> None:
         assert machines.heard("close") == [None]
 
     asyncio.run(main())
+
+
+def test_a_run_that_was_sent_ahead_is_queued_until_it_has_its_machine(tmp_path: Path) -> None:
+    """Also in the list of runs, which other processes see."""
+    machines = Machines()
+    engine = PuppetEngine(machines)
+    with session(lambda: engine, home=tmp_path, capacity=1, ahead=3) as opened:
+        run = opened.run(seven)
+        (order,) = machines.started()
+        assert run.phase == "queued"
+        placed = threading.Event()
+        engine.report(AttemptPlaced(*order.key), lambda why: placed.set())
+        assert placed.wait(PATIENCE)
+        assert run.phase == "running"
+        assert opened._machinery is not None
+        assert [row.phase for row in opened._machinery.store.runs()] == ["running"]
+        engine.end(order.key, returns(seven, 7))
+        assert run.result(PATIENCE) == 7

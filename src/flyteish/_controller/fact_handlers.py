@@ -37,6 +37,8 @@ from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
     AttemptOrdered,
+    AttemptPlaced,
+    AttemptRunning,
     CancelRequested,
     Evidence,
     TaskDeclared,
@@ -214,10 +216,19 @@ class FactHandlers:
         event = fact.event
         if type(event) is AttemptEnded:
             self._ended(event)
+        elif type(event) is AttemptPlaced or type(event) is AttemptRunning:
+            self._begins(event)
         else:
             self._core.apply(event)
         if fact.done is not None:
             self._when_durable(fact.done)
+
+    def _begins(self, event: AttemptPlaced | AttemptRunning) -> None:
+        action = self._core.state.action(ActionKey(event.run, event.action))
+        waited = action is not None and action.parent is None and action.waits_for_machine
+        self._core.apply(event)
+        if waited and action is not None and not action.waits_for_machine:
+            self._core.glance(event.run)  # it was sent ahead, and is not queued any more
 
     def _ended(self, event: AttemptEnded) -> None:
         key = AttemptKey(event.run, event.action, event.generation)

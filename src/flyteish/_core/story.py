@@ -155,6 +155,8 @@ def _times_of(attempt: Attempt) -> list[str]:
 
 
 def _waits(action: Action, now: float, reason: tuple[str, int] | None) -> str:
+    if reason is None and action.waits_for_machine:
+        reason = ("SENT_AHEAD", 0)  # which the journal says, too
     if reason is None or action.phase in TERMINAL or action.shown_phase is Phase.RUNNING:
         return "" if action.phase is not Phase.DORMANT else "waits for its resumed parent to call it again"
     name, place = reason

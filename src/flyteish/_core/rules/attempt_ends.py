@@ -55,8 +55,8 @@ def from_worker(said: WorkerEvidence, notice: str) -> Evidence:
             one has not been preempted.
     """
     if said.left is not None and not notice:
-        name = "flyteish._authoring.attempt.context.AttemptLeft"
-        return Evidence(error=ErrorDocument(name, said.left, (name, "builtins.BaseException")))
+        name = "flyteish.errors.ExitedBeforeReturningError"
+        return Evidence(error=ErrorDocument(name, said.left, (name,)))
     failed = None if said.store_failed is None else f"the blob store failed: {said.store_failed}"
     return Evidence(said.result, said.error, reclaimed=said.left, vanished=failed, stopped=said.stopped)
 
