@@ -157,7 +157,8 @@ class Opening(NamedTuple):
     logs: LogStore
     """Where the output of attempts goes."""
     scratch: Path | None = None
-    """Below it attempts have their private files; None: wherever the system has a place for such."""
+    """Below it attempts have their private files, as long as the session is open; None, as for all engines whose
+    attempts outlive it: wherever the system has a place for such."""
 
 
 class Unfinished(NamedTuple):
