@@ -208,7 +208,8 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End the attempts of pools with ``on_close="stop"``, let those of the others go on without us, and free
-        everything that is ours; bounded in time. Nothing is reported of what goes on.
+        everything that is ours; bounded in time. Nothing is reported of what goes on, and nothing that comes for it
+        from here on is passed on: its calls are answered by the controller that adopts it.
         """
 
 
