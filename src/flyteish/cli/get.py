@@ -16,7 +16,7 @@ from flyteish.cli.formatting import Column, dash, print_json, print_table, stamp
 from flyteish.cli.records import Records
 
 if TYPE_CHECKING:
-    from flyteish._core.model.records import Action, Attempt
+    from flyteish._core.model.records import Action, Attempt, EngineFacts
 
 Row = dict[str, Any]
 
@@ -120,6 +120,7 @@ def attempts(args: Namespace) -> int:
 
 
 def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
+    facts = attempt.engine_facts or EngineFacts()
     return {
         "action": action.id,
         "task": action.profile.task,
@@ -139,6 +140,10 @@ def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
         "charged": attempt.charged,
         "notice": attempt.notice,
         "price_per_hour": attempt.price_per_hour,
+        "node": facts.node or None,
+        "zone": facts.zone or None,
+        "instance_type": facts.instance_type or None,
+        "pending": facts.pending or None,
     }
 
 
