@@ -16,6 +16,8 @@ from flyteish.errors import ConfigurationError
 LOCAL: Final = ("inline", "processes")
 """On this machine, and at an end with this process."""
 BUILT_IN: Final = (*LOCAL, "kubernetes")
+ANY: Final = "*"
+"""Stands for every other name, for those who only read the configuration."""
 STARTUPS: Final = {"kubernetes": 180.0}
 """Seconds from an attempt's admission until its code begins, where that is far from the core's assumption."""
 
@@ -40,7 +42,7 @@ def checked(pool: Pool, others: Collection[str] = ()) -> Pool:
         ConfigurationError: there is no such engine, or it cannot do what the pool wants of it.
     """
     known = (*BUILT_IN, *others)
-    if pool.engine not in known:
+    if pool.engine not in known and ANY not in others:
         names = " or ".join(map(repr, known))
         raise ConfigurationError(
             f"Pool({pool.name!r}): engine={pool.engine!r} is not accepted: expected {names} "

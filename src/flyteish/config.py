@@ -317,7 +317,7 @@ def load_config(
         file: one more configuration file; takes the place of ``FLYTEISH_CONFIG``.
         home, ..., recover: as the fields of ``Config``; what is given here wins over every other source.
         defaults: settings for tasks, by name (``{"retries": 2}``); each wins by itself.
-        queues, pools: all of them; those of files are not used. engines: more names of engines, for pools to use.
+        queues, pools: all of them; those of files are not used. engines: more names of engines (``"*"``: any).
 
     Raises:
         ConfigurationError: names file or variable, key, value and what is accepted, or the nearest known key.

@@ -15,6 +15,15 @@ spot_termination_notice: str
 """Path of a file that exists once this attempt's machine is known to go away (see ``ctx().interruption``)."""
 
 
+class _Current:
+    """What functions that were pickled by the first version hold in place of this module."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        return __getattr__(name)
+
+
 def __getattr__(name: str) -> Any:
     if name != "spot_termination_notice":
         raise AttributeError(f"flyteish.current has no {name!r}, only 'spot_termination_notice'; the rest is on ctx()")

@@ -175,7 +175,7 @@ def test_parameters_become_settings() -> None:
     assert settings.timeout.max_runtime == 300
     assert settings.env_vars == {"A": "1"}
     assert settings.resources == Resources(cpu="500m", memory="1Gi", gpu=2)
-    assert everything.environment.image == flyteish.Image("ghcr.io/me/it:1")
+    assert everything.settings().image == flyteish.Image("ghcr.io/me/it:1")
 
 
 def test_what_is_not_said_is_left_to_the_session(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flyteish import Backoff, Pool, Queue, RetryStrategy, Session, TaskEnvironment, errors
+from flyteish import Backoff, Image, Pool, Queue, Resources, RetryStrategy, Session, TaskEnvironment, errors
 from flyteish._controller.facts import Asked
 from flyteish._controller.tokens import digest_of
 from flyteish._core.model.events import (
@@ -96,6 +96,18 @@ def test_configuration_from_files_may_name_the_programs_engines(tmp_path: Path) 
     config = load_config(cwd=tmp_path, environ={}, home=tmp_path / "home", engines=["puppet"])
     with pytest.raises(errors.ConfigurationError, match="engine='puppet' of a Pool is not among"):
         Session(config=config).open()
+
+
+def test_the_command_line_reads_homes_of_programs_that_bring_engines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has none of them, and needs none to look; to run something there it says which name it does not know."""
+    from flyteish.cli.app import carry_out
+
+    (tmp_path / "flyteish.toml").write_text("[pools.p]\nengine = 'puppet'")
+    monkeypatch.chdir(tmp_path)
+    assert carry_out(["get", "pools"]) == 0
+    assert "puppet" in capsys.readouterr().out
 
 
 # -- reports ---------------------------------------------------------------------------------------------------------
@@ -298,6 +310,28 @@ def test_a_secret_that_is_missing_when_it_is_asked_for_is_an_error_with_its_cure
 
         with pytest.raises(errors.SecretMissingError, match=r"'g/none' is missing.*secrets=.*NONE"):
             engine.opening.reports.secrets([Secret("none", group="g")])
+
+
+def test_orders_say_what_an_attempt_has_to_find_where_it_runs() -> None:
+    """Image, code, variables and resources; shown without the variables' values."""
+    image = Image.from_base("python:3.12-slim").with_pip_packages("numpy")
+    elsewhere = TaskEnvironment(name="elsewhere", image=image, resources=Resources(cpu=2), env_vars={"KEY": "hush"})
+
+    @elsewhere.task
+    async def far_away() -> int:
+        return 1
+
+    machines = Machines()
+    engine = PuppetEngine(machines)
+    with session(lambda: engine) as opened:
+        run = opened.run(far_away)
+        (order,) = machines.started()
+        engine.end(order.key, returns(far_away, 1))
+        run.wait(PATIENCE)
+    runtime = order.runtime
+    assert (runtime.image, runtime.code, runtime.env_vars) == (image, None, {"KEY": "hush"})
+    assert runtime.resources == Resources(cpu=2)
+    assert "hush" not in repr(runtime) + repr(order)
 
 
 # -- links -----------------------------------------------------------------------------------------------------------

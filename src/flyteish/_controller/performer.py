@@ -26,8 +26,6 @@ from flyteish.errors import SecretMissingError
 from flyteish.interfaces import Clock, Engine, Notice, Order
 from flyteish.markets.followed import Markets
 
-_Starts = dict[Engine, list[Order]]
-
 
 class Performer:
     """The hands of one controller; lives on its loop.
@@ -69,7 +67,7 @@ class Performer:
 
     def carry_out(self, burst: Burst) -> None:
         """All orders of a durable burst."""
-        starts: _Starts = {}
+        starts = _Starts()
         for order in burst.orders:
             kind = type(order)
             if kind is StartAttempt:
@@ -79,10 +77,10 @@ class Performer:
             elif kind is Order:
                 self._begin(order, starts)
             elif kind is StopAttempt:
-                if not self._withdrawn(order.key, order.pool, starts):
+                if not self._withdrawn(order.key, starts):
                     self._engines.of(order.pool).stop(order.key, order.reason, self._stop_grace)
             elif kind is RelocateAttempt:
-                self._start(starts)
+                starts.hand_over()
                 notice = Notice(kind="relocate", seconds=order.seconds, source="placement")
                 self.reclaim(order.pool, order.key, notice)
             elif kind is RunEnded:
@@ -91,26 +89,16 @@ class Performer:
                 self._on_drained(order.queue)
             else:
                 order()
-        self._start(starts)
+        starts.hand_over()
         for run in burst.runs():
             self._on_change(run)
 
-    def _start(self, starts: _Starts) -> None:
-        """Hand over what was gathered: many at once, for engines send them on in one go."""
-        for engine, orders in starts.items():
-            if orders:
-                engine.start(orders)
-        starts.clear()
-
-    def _withdrawn(self, key: AttemptKey, pool: str, starts: _Starts) -> bool:
+    def _withdrawn(self, key: AttemptKey, starts: _Starts) -> bool:
         """An attempt that is stopped before it was handed over never begins: an engine can't stop what it lacks, and
         a quick task would be over before a stop that follows its start.
         """
-        waiting = starts.get(self._engines.of(pool), [])
-        found = next((order for order in waiting if order.key == key), None)
-        if found is None:
+        if not starts.withdraw(key):
             return False
-        waiting.remove(found)
         self._post(Reported(AttemptEnded(*key, Evidence(stopped=True)), None))
         return True
 
@@ -139,7 +127,7 @@ class Performer:
 
     def _begin(self, order: Order, starts: _Starts) -> None:
         self._markets.started(order.pool, order.key, self._clock.now())
-        starts.setdefault(self._engines.of(order.pool), []).append(order)
+        starts.add(self._engines.of(order.pool), order)
 
     def deliver(self, action: Action) -> None:
         """The action is over: who waits for it hears of it, and a cached result is kept."""
@@ -162,3 +150,41 @@ class Performer:
     def reclaim(self, pool: str, key: AttemptKey, notice: Notice) -> None:
         """The pool's market takes the machine under an attempt away."""
         self._engines.of(pool).reclaim(key, notice)
+
+
+class _Starts:
+    """Attempts to be handed over, gathered: many at once, for engines send them on in one go."""
+
+    __slots__ = ("_by_key", "_orders", "_withdrawn")
+
+    def __init__(self) -> None:
+        self._orders: dict[Engine, list[Order]] = {}
+        self._by_key: set[AttemptKey] | None = None
+        """Of all of them, from the first time that one was to be withdrawn."""
+        self._withdrawn: set[AttemptKey] = set()
+
+    def add(self, engine: Engine, order: Order) -> None:
+        """One more."""
+        self._orders.setdefault(engine, []).append(order)
+        if self._by_key is not None:
+            self._by_key.add(order.key)
+
+    def withdraw(self, key: AttemptKey) -> bool:
+        """Whether it was among them; then it is not any more."""
+        if not self._orders:
+            return False
+        if self._by_key is None:
+            self._by_key = {order.key for orders in self._orders.values() for order in orders}
+        if key not in self._by_key:
+            return False
+        self._by_key.remove(key)
+        self._withdrawn.add(key)
+        return True
+
+    def hand_over(self) -> None:
+        """To their engines, those that were not withdrawn."""
+        for engine, orders in self._orders.items():
+            left = [each for each in orders if each.key not in self._withdrawn] if self._withdrawn else orders
+            if left:
+                engine.start(left)
+        self._orders, self._by_key = {}, None

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from flyteish._core.wording import did_you_mean
+from flyteish._engine_kinds import ANY
 from flyteish.config import Config, load_config
 from flyteish.errors import ConfigurationError, RunNotFoundError
 from flyteish.interfaces import RunRow
@@ -35,7 +36,9 @@ class Records:
 
     def __init__(self, args: Namespace) -> None:
         self.config: Config = load_config(
-            home=UNSET if args.home is None else args.home, file=None if args.config is None else args.config
+            home=UNSET if args.home is None else args.home,
+            file=None if args.config is None else args.config,
+            engines=[ANY],  # a program brings them, not this one
         )
         self.store = SqliteStore(self.config.paths.store)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Final
-from xml.sax.saxutils import escape, quoteattr
 
 from flyteish._core.wording import span
 from flyteish.simulation.figures import PolicyReport
@@ -58,12 +57,12 @@ class _Page:
 
     def text(self, x: float, y: float, words: str, kind: str = "") -> None:
         named = f' class="{kind}"' if kind else ""
-        self._shapes.append(f'<text x="{_n(x)}" y="{_n(y)}"{named}>{escape(words)}</text>')
+        self._shapes.append(f'<text x="{_n(x)}" y="{_n(y)}"{named}>{_escaped(words)}</text>')
 
     def bar(self, x: float, y: float, width: float, height: float, colour: str, said: str) -> None:
         self._shapes.append(
             f'<rect x="{_n(x)}" y="{_n(y)}" width="{_n(width)}" height="{_n(height)}" fill="{colour}">'
-            f"<title>{escape(said)}</title></rect>"
+            f"<title>{_escaped(said)}</title></rect>"
         )
 
     def line(self, x: float, y: float, x2: float, y2: float, kind: str) -> None:
@@ -85,10 +84,17 @@ class _Page:
         height = math.ceil(self.y + 24)
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
-            f'height="{height}" role="img" aria-label={quoteattr(title)}>'
+            f'height="{height}" role="img" aria-label="{_escaped(title)}">'
         )
         page = f'<rect class="page" width="{WIDTH}" height="{height}"/>'
         return "\n".join([head, f"<style>{_STYLE}</style>", page, *self._shapes, "</svg>", ""])
+
+
+def _escaped(words: str) -> str:
+    """As text and within double quotes. Not by `xml.sax.saxutils`, which loads all of `urllib` and `http`."""
+    for mark, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        words = words.replace(mark, entity)
+    return words
 
 
 def _n(value: float) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import flyteish
-from flyteish import Resources
+from flyteish import Resources, testing
 from flyteish._authoring.values.codec import Codec
 from flyteish._authoring.values.errors import find_class
 from flyteish._authoring.values.names import Names
@@ -63,6 +64,17 @@ def test_what_the_first_version_offered_is_found_by_its_first_name(public: str, 
     pickled = f"c{module}\n{name}\n.".encode()
     assert unpickle(pickled) is thing
     assert recorded(thing.__module__, thing.__qualname__) == (module, name)
+
+
+def test_a_pickled_function_keeps_its_way_to_the_notice() -> None:
+    """`flyteish.current` was an object, which functions that were pickled by value took along."""
+    old = unpickle(b"\x80\x04cflyteish._authoring.context\n_Current\n)\x81.")
+    with pytest.raises(AttributeError, match=r"current.spot_termination_notice is only available inside a running"):
+        _ = old.spot_termination_notice
+    with testing.attempt() as attempt:
+        assert old.spot_termination_notice == flyteish.current.spot_termination_notice
+        attempt.notice()
+        assert Path(old.spot_termination_notice).exists()
 
 
 @pytest.mark.parametrize("name", FIRST_ERRORS)

@@ -103,7 +103,6 @@ class TaskEnvironment:
         self._depends_on = self._checked_dependencies(options.pop("depends_on", ()))
         self.include: Final = self._checked_include(options.pop("include", ()))
         self.opinions: Final[Opinions] = opinions(Level.ENVIRONMENT, repr(self), options)
-        self.image: Final[Image | None] = self.opinions.image or None
         self._tasks: dict[str, Task[..., Any]] = {}
 
     @property
@@ -115,6 +114,11 @@ class TaskEnvironment:
     def depends_on(self) -> tuple[TaskEnvironment, ...]:
         """The environments that are deployed together with this one."""
         return self._depends_on
+
+    @property
+    def image(self) -> Image | None:
+        """What its tasks run in where that is a container, if it says so."""
+        return self.opinions.image or None
 
     def add_dependency(self, *environments: TaskEnvironment) -> None:
         """Name more environments that are deployed together with this one; each is kept once."""
@@ -190,10 +194,11 @@ class TaskEnvironment:
         return {**self.__dict__, "_tasks": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        image = state.pop("image", None)  # of one that was pickled before images were settings
         self.__dict__.update(state)
-        if self.image is not None and self.opinions.image is UNSET:  # pickled before images were settings
-            image = opinions(Level.ENVIRONMENT, repr(self), {"image": self.image}).image
-            self.__dict__.update(opinions=msgspec.structs.replace(self.opinions, image=image), image=image)
+        if image is not None:
+            said = opinions(Level.ENVIRONMENT, repr(self), {"image": image})
+            self.__dict__["opinions"] = msgspec.structs.replace(self.opinions, image=said.image)
 
     def __repr__(self) -> str:
         return f"TaskEnvironment({self.name!r})"

@@ -1,7 +1,7 @@
 """The vocabulary of declarations: which settings each level takes and what they may be, and what can be a task.
 
 Each setting stands here once, with its type for people and type checkers; what a value means, and which are accepted,
-is the core's (``settings``). Shared by environments, tasks and runs. Must not know how a task is called.
+is the core's (``setting_rules``). Shared by environments, tasks and runs. Must not know how a task is called.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 from msgspec import UNSET
 
@@ -20,9 +20,6 @@ from flyteish._core.model.settings import Cache, Opinions, Secret
 from flyteish._core.wording import did_you_mean
 from flyteish.errors import TaskDefinitionError
 
-if TYPE_CHECKING:
-    from flyteish._core.model.images import Image
-
 CacheRequest: TypeAlias = Cache | Literal["auto", "override", "disable"]
 Interruptible: TypeAlias = bool | SpotPolicy
 PodTemplate: TypeAlias = Mapping[str, Any] | str | None
@@ -30,7 +27,6 @@ Priority: TypeAlias = int | Literal["min", "medium", "max"]
 Retries: TypeAlias = int | RetryStrategy
 SecretRequest: TypeAlias = str | Secret | Sequence[str | Secret] | None
 TimeoutType: TypeAlias = float | timedelta | Timeout | None
-
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -118,10 +114,6 @@ class Environment(Protocol):
     @property
     def name(self) -> str:
         """The first part of its tasks' names."""
-
-    @property
-    def image(self) -> Image | None:
-        """What its tasks run in, where that is a container."""
 
     @property
     def opinions(self) -> Opinions:

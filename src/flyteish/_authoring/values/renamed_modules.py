@@ -96,6 +96,7 @@ NAMES: Final[dict[str, str]] = {
     "flyteish._authoring.context:AttemptLeft": "flyteish._authoring.attempt.signals:AttemptLeft",
     "flyteish._authoring.context:OutsideTaskError": "flyteish._authoring.attempt.signals:OutsideTaskError",
     "flyteish._authoring.values:Unserialisable": "flyteish._authoring.values.unserialisable:Unserialisable",
+    "flyteish._authoring.context:_Current": "flyteish.current:_Current",
     "flyteish.interfaces:Notice": "flyteish.interfaces.orders:Notice",
     "flyteish.simulation.report:PolicyReport": "flyteish.simulation.figures:PolicyReport",
     "flyteish.simulation.report:Spread": "flyteish.simulation.figures:Spread",
