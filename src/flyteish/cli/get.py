@@ -16,7 +16,7 @@ from flyteish.cli.formatting import Column, dash, print_json, print_table, stamp
 from flyteish.cli.records import Records
 
 if TYPE_CHECKING:
-    from flyteish._core.model.records import Action, Attempt, EngineFacts
+    from flyteish._core.model.records import Action, Attempt
 
 Row = dict[str, Any]
 
@@ -120,7 +120,7 @@ def attempts(args: Namespace) -> int:
 
 
 def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
-    facts = attempt.engine_facts or EngineFacts()
+    facts = attempt.engine_facts
     return {
         "action": action.id,
         "task": action.profile.task,
@@ -140,11 +140,11 @@ def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
         "charged": attempt.charged,
         "notice": attempt.notice,
         "price_per_hour": attempt.price_per_hour,
-        "node": facts.node or None,
-        "zone": facts.zone or None,
-        "instance_type": facts.instance_type or None,
-        "pending": facts.pending or None,
+        **{name: facts and (getattr(facts, name) or None) for name in _OF_THE_ENGINE},
     }
+
+
+_OF_THE_ENGINE = ("node", "zone", "instance_type", "pending")
 
 
 def _took(attempt: Attempt, live: bool) -> float | None:
