@@ -25,7 +25,7 @@ This module only names failures and formats them; it decides nothing about retri
     │   ├── WorkerCrashedError              the worker died on a signal or a non-zero exit
     │   ├── PreemptedError                  reclaimed with no budget left to go on
     │   └── SystemRetriesExhaustedError     infrastructure failed more often than ``system_retries``
-    ├── RemoteTaskError                     a task's exception whose type is not importable here
+    ├── RemoteTaskError                     a task's exception whose type is not imported here
     ├── CheckpointError                     a checkpoint could not be saved or read
     │   └── StaleAttemptError               the attempt was given up; it may not commit anything
     ├── BlobError                           a stored value cannot be written or read
@@ -166,7 +166,7 @@ class SystemRetriesExhaustedError(AttemptError):
 
 
 class RemoteTaskError(FlyteishError):
-    """Stands in for an exception raised in a worker whose type cannot be imported here.
+    """Stands in for an exception raised in a worker whose type this process has not imported.
 
     ``remote_type`` is the original's qualified name; ``args`` are the original's where they could be carried.
     """

@@ -16,7 +16,7 @@ from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
 from flyteish._authoring.values.errors import document
-from flyteish._authoring.values.payloads import is_light, may_stay, packed
+from flyteish._authoring.values.payloads import SURELY_LIGHT, check_size, is_light, may_stay, packed
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
 from flyteish.errors import BlobError, SerializationError
@@ -105,7 +105,7 @@ async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping)
     try:
         inputs = order.inputs
         data = inputs.data if inputs.data is not None else await blobs.get(_address(inputs))
-        if is_light(data):
+        if len(data) < SURELY_LIGHT or is_light(data):
             args, kwargs = task.signature.decode_inputs(data)
         else:
             args, kwargs = await done_on(
@@ -118,7 +118,8 @@ async def perform_async(attempt: AttemptContext, task: Loadable, stop: Stopping)
         draft, limits = task.signature.draft_result(value), attempt.limits
         del value
         if may_stay(draft, limits.inline):  # most: not even an await
-            return WorkerEvidence(result=packed(draft, task.name, "result", limits, blobs.blocking)), None
+            check_size(task.name, "result", draft, limits)
+            return WorkerEvidence(result=Payload(draft, None, len(draft))), None
         size = len(draft) if isinstance(draft, bytes) else draft.size
         pack = partial(packed, draft, task.name, "result", limits, blobs.blocking)
         return WorkerEvidence(result=await done_on(attempt.feeds.values, pack, attempt.feeds, size)), None

@@ -84,7 +84,6 @@ class AttemptState:
             self._logger = logging.LoggerAdapter(logging.getLogger(f"flyteish.task.{self.order.task}"), extra)
         return self._logger
 
-    @property
     def packing(self) -> WorkLine:
         """Where the large inputs of its calls are packed, in the order of the calls."""
         with self._lock:

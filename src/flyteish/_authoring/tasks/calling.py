@@ -23,7 +23,16 @@ from flyteish._authoring.tasks.groups import label_in
 from flyteish._authoring.tasks.trace import refuse_inside_trace
 from flyteish._authoring.values.drafts import Draft
 from flyteish._authoring.values.errors import rebuild
-from flyteish._authoring.values.payloads import ON_LOOP, check_size, decoded, decoded_beside, is_light, may_stay, pack
+from flyteish._authoring.values.payloads import (
+    ON_LOOP,
+    SURELY_LIGHT,
+    check_size,
+    decoded,
+    decoded_beside,
+    is_light,
+    may_stay,
+    pack,
+)
 from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.settings import Scope
 from flyteish._core.model.values import Payload, Profile
@@ -184,8 +193,9 @@ async def _submitted(task: Callee, context: AttemptContext, call: Call | Future[
     try:
         if outcome.phase == "succeeded":
             payload = outcome.result or _NOTHING
-            if payload.data is not None and is_light(payload.data):
-                value = task.signature.decode_result(payload.data)  # most are: no coroutine for them
+            data = payload.data
+            if data is not None and (len(data) < SURELY_LIGHT or is_light(data)):
+                value = task.signature.decode_result(data)  # most are: no coroutine for them
             else:
                 value = await decoded_beside(task.signature, payload, context.blobs, context.feeds)
         return conclude(task, outcome, live, value) if conclusive else (outcome, live, value)
@@ -217,7 +227,7 @@ def prepare(
     if profile is None or isinstance(data, Draft) or not may_stay(data, context.limits.inline):
         size = data.size if isinstance(data, Draft) else len(data)
         work = partial(_packed, task, context, data, function, label_in(context))
-        return context.packing.put(work, size + len(function or b""))
+        return context.packing().put(work, size + len(function or b""))
     check_size(task.name, "arguments", data, context.limits)
     return _call(task, context, profile, data, Payload(data, None, len(data)), label_in(context))
 

@@ -18,7 +18,7 @@ from flyteish._authoring.tasks.binder import POSITIONAL, STARS, binder
 from flyteish._authoring.values import annotations as hints
 from flyteish._authoring.values.annotations import UnusableAnnotationError
 from flyteish._authoring.values.codec import Codec
-from flyteish._authoring.values.drafts import SCALARS, Draft, are_small, drafting
+from flyteish._authoring.values.drafts import NUMBERS, SCALARS, Draft, are_small, drafting
 from flyteish._authoring.values.names import Names
 from flyteish._authoring.values.typecheck import ANYTHING, Check, Mismatch, conform_each, describe, label
 from flyteish._authoring.values.unserialisable import Unserialisable, serialization_error
@@ -270,7 +270,7 @@ class TaskSignature:
 
     def draft_result(self, value: object) -> bytes | Draft:
         """``encode_result`` on an event loop, as ``draft_inputs``."""
-        if are_small((value,)):
+        if type(value) in NUMBERS or are_small((value,)):
             return self.encode_result(value)
         form = self._form()
         draft = Draft(self._refuse_to_pack)

@@ -152,7 +152,7 @@ class _Helper:
         if isinstance(inputs, bytes) and len(inputs) <= ON_LOOP:
             key = find_key()
         else:
-            found = context.packing.put(find_key, inputs.size if isinstance(inputs, Draft) else len(inputs))
+            found = context.packing().put(find_key, inputs.size if isinstance(inputs, Draft) else len(inputs))
             key = yield _wait(found.result, partial(result_of, found, feeds))
         known = context.order.traced.get(key)
         if known is not None:

@@ -23,7 +23,8 @@ from flyteish._authoring.values.unserialisable import Unserialisable
 MANY: Final = 8192
 #: Exactly these types (not their subclasses) are written as they are, as items and as dict keys.
 SCALARS: Final[frozenset[type]] = frozenset({type(None), bool, int, float, str, bytes})
-_NUMBERS: Final[frozenset[type]] = frozenset({type(None), bool, int, float})
+#: Of which no number is large.
+NUMBERS: Final[frozenset[type]] = frozenset({type(None), bool, int, float})
 _TEXT: Final[frozenset[type]] = frozenset({str, bytes})
 _SHORT: Final = 1024  # characters, or half as many numbers
 _FEW: Final = 8  # lists in a list, or texts
@@ -190,7 +191,7 @@ def are_small(values: Any, depth: int = 1) -> bool:
     """Whether these are small at a glance, so that there is nothing to put off; the arguments of most calls are."""
     for value in values:
         kind = type(value)
-        if kind in _NUMBERS:
+        if kind in NUMBERS:
             continue
         if kind in _TEXT:
             if len(value) > _SHORT:
@@ -201,7 +202,7 @@ def are_small(values: Any, depth: int = 1) -> bool:
         elif kind is not list and kind is not tuple:
             return False
         if len(value) > _SHORT // 2 or not (
-            _NUMBERS.issuperset(map(type, value)) or (len(value) < _FEW and depth and are_small(value, depth - 1))
+            NUMBERS.issuperset(map(type, value)) or (len(value) < _FEW and depth and are_small(value, depth - 1))
         ):
             return False
     return True
@@ -212,7 +213,7 @@ def weight(items: Any) -> int:
     count = len(items)
     if count > MANY:
         return max(9 * count, INLINE_LIMIT + 1)
-    if _NUMBERS.issuperset(map(type, items)):
+    if NUMBERS.issuperset(map(type, items)):
         return 0
     size = sum(len(item) for item in items if type(item) in _TEXT)
     return size if size > INLINE_LIMIT else 0

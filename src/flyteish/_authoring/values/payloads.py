@@ -7,7 +7,7 @@ Must not know what the bytes mean, nor whose they are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeGuard
 
 from flyteish._core.model.values import Payload
 from flyteish._core.wording import size
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: Bytes. More are hashed, packed, stored, read and decoded on a thread beside the event loop.
 ON_LOOP: Final = 64 * 1024
 _ADDRESS: Final = b"sha256:"
-_SHORTEST_WITH_BLOB: Final = len(_ADDRESS) + 64
+#: Bytes. Shorter values are light: no address of a blob has room in them.
+SURELY_LIGHT: Final = len(_ADDRESS) + 64
 
 
 class Decodes(Protocol):
@@ -38,7 +39,7 @@ def pack(data: bytes, inline_limit: int, blobs: BlockingContent) -> Payload:
     return Payload(None, blobs.put(data), len(data))
 
 
-def may_stay(value: bytes | Draft, inline_limit: int) -> bool:
+def may_stay(value: bytes | Draft, inline_limit: int) -> TypeGuard[bytes]:
     """Whether what was taken down is packed already, and travels as it is: nothing is left to do on a thread."""
     return isinstance(value, bytes) and len(value) <= ON_LOOP and len(value) <= inline_limit
 
@@ -65,7 +66,7 @@ def is_light(data: bytes | memoryview | None) -> bool:
     if data is None:
         return False
     length = len(data)
-    return length < _SHORTEST_WITH_BLOB or (length <= ON_LOOP and _ADDRESS not in bytes(data))
+    return length < SURELY_LIGHT or (length <= ON_LOOP and _ADDRESS not in bytes(data))
 
 
 def decoded(how: Decodes, payload: Payload, blobs: BlockingContent) -> Any:

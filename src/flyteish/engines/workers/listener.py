@@ -1,7 +1,8 @@
 """Where workers connect over a network: TCP, on this machine only unless told otherwise.
 
 Lets in whoever shows the token of an attempt that is expected, and hands the connection on. Must not know what an
-attempt is beyond its key, nor what becomes of it. Lives on one event loop.
+attempt is beyond its key, nor what becomes of it. Nothing is encrypted: beyond this machine somebody else has to see
+to that. Lives on one event loop.
 """
 
 from __future__ import annotations
