@@ -45,6 +45,10 @@ class Story:
         self.store = self.home / "flyteish.db"
         self.proxy = Proxy(self._controller_address, random.Random(self.chance.random()))
         self.kills = 0
+        self.lived = 0
+        """Attempts that a controller found alive, or whose end it found, over all its lives."""
+        self.unheard = 0
+        """Attempts that left while there was no controller."""
         self.told: list[str] = []
         """What was done, for whoever reads a failure."""
 
@@ -91,9 +95,11 @@ class Story:
         self.kills += 1
         if cut:
             self.proxy.cut_all()
+        before = len(self._lines("leaves"))
         self._open_gates(leg, begins == "between", ends == "between")
         if begins == "between" or ends == "between":
             self._moment(None, "notes", self.chance.randint(1, 6))
+        self.unheard += len(self._lines("leaves")) - before
         self.to_open_after = (leg, ends == "after")
 
     def _open_gates(self, leg: int, start: bool, leave: bool) -> None:
@@ -202,7 +208,9 @@ class Story:
             for attempt in action.attempts:
                 expected = 0 if attempt.end is End.ABANDONED else 1
                 assert told[action.id, attempt.generation] == expected, f"{action!r} {attempt}"
-        assert sum(isinstance(e, RunRecovered) for e in events) <= self.kills
+        recovered = [e for e in events if isinstance(e, RunRecovered)]
+        assert len(recovered) <= self.kills
+        self.lived = sum(len(e.living) for e in recovered)
 
     def _judge_executions(self, record: RunRecord) -> None:
         """What had begun went on: nothing ran twice, and nothing was given up that ran."""
