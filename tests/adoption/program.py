@@ -196,7 +196,7 @@ def main(home: str, run: str, address: str | None) -> int:
     from flyteish import Session  # here, for the attempts import this file too, and need neither
     from flyteish.testing import RemoteEngine
 
-    engine = lambda: RemoteEngine(Path(home, "remote"), via=address)  # noqa: E731
+    engine = lambda: RemoteEngine(Path(home, "remote"), via=address, reconnect_seconds=PATIENCE)  # noqa: E731
     pools = [Pool("only", engine="remote", on_close="detach")]
     queues = [Queue("default", action_concurrency=4)]
     with Session(queues, pools, engines={"remote": engine}, home=home, recover="all") as session:
