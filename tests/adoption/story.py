@@ -49,6 +49,8 @@ class Story:
         """Attempts that a controller found alive, or whose end it found, over all its lives."""
         self.unheard = 0
         """Attempts that left while there was no controller."""
+        self.to_leave: list[int] = []
+        """Legs whose leaves may end when there is a controller again."""
         self.told: list[str] = []
         """What was done, for whoever reads a failure."""
 
@@ -86,6 +88,8 @@ class Story:
             if catches_up and leg:
                 self._until(controller, lambda: ("leg", str(leg - 1)) in self._delivered(), f"the end of leg {leg - 1}")
             self._open_gates(leg, begins == "before", ends == "before")
+            if begins == "before" and ends == "between":
+                self._until(controller, lambda: len(self._leaves(leg)) == 2, f"the leaves of leg {leg}")
             self._moment(controller, by, after)
             if cut and self.chance.random() < 0.5:
                 self.proxy.cut_all()
@@ -100,7 +104,8 @@ class Story:
         if begins == "between" or ends == "between":
             self._moment(None, "notes", self.chance.randint(1, 6))
         self.unheard += len(self._lines("leaves")) - before
-        self.to_open_after = (leg, ends == "after")
+        if ends == "after":
+            self.to_leave.append(leg)
 
     def _open_gates(self, leg: int, start: bool, leave: bool) -> None:
         if start:
@@ -118,8 +123,9 @@ class Story:
         ]  # fmt: skip
         controller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
         self._until(controller, address.exists, "its address")
-        leg, open_now = getattr(self, "to_open_after", (0, False))
-        self._open_gates(leg, False, open_now)
+        for leg in self.to_leave:
+            self._open_gates(leg, start=False, leave=True)
+        self.to_leave.clear()
         return controller
 
     def _controller_address(self) -> tuple[str, int] | None:
@@ -150,6 +156,10 @@ class Story:
             assert controller.poll() is None, f"the controller ended before {what}"
             assert time.monotonic() < deadline, f"{what} did not come"
             time.sleep(0.005)
+
+    def _leaves(self, leg: int) -> set[str]:
+        """The actions below that leg which have begun."""
+        return {action for action, _, _, _, *of in self._lines("executed") if of == [str(leg)]}
 
     def _delivered(self) -> set[tuple[str, str]]:
         return {(line[3], line[4]) for line in self._lines("delivered")}
