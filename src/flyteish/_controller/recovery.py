@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterable
-from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flyteish._authoring.values import names
 from flyteish._authoring.values.task_reference import needs_value, reference_for
 from flyteish._controller.outcomes import outcome_of
 from flyteish._core.model.events import RunSubmitted
@@ -130,7 +130,7 @@ def root_task(record: RunRecord, blobs: BlobStore) -> Any:
     main = sys.modules.get("__main__")
     if reference.file is not None and _same_file(reference.file, getattr(main, "__file__", None)):
         # The script that is running: to load it a second time would give the program two of everything.
-        found = reduce(lambda thing, name: getattr(thing, name, None), reference.name.split("."), main)
+        found = names.look_up(vars(main), reference.name)
         if getattr(type(found), "__flyteish_task__", False):
             return found
     return Loader(lambda: blobs.blocking).load(reference, profile.task)
