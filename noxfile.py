@@ -96,6 +96,13 @@ def histories(session: nox.Session) -> None:
     session.run("python", "-m", "tests.histories", *session.posargs)
 
 
+@nox.session
+def adoption(session: nox.Session) -> None:
+    """Attempts go on while their controller is killed at fifty seeded moments. Arguments after `--` go to pytest."""
+    install(session, "test")
+    session.run("pytest", "tests/adoption", "-s", *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
     """Write requirements.lock anew (needs uv). With `-- --upgrade`, to the newest versions."""

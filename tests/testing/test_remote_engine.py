@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +15,11 @@ from typing import Any, Literal
 
 import pytest
 
-from flyteish import Pool, Queue, Session, errors
+from flyteish import Pool, Queue, Session, __version__, errors
+from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import End
+from flyteish._worker import messages as m
+from flyteish._worker.channel import LONGEST, FrameReader, greeting
 from flyteish.testing import RemoteEngine, ScriptedMarket
 from flyteish.testing.lasting_processes import LastingProcesses
 from tests.testing import far_tasks as tasks
@@ -263,6 +267,21 @@ def test_output_goes_to_the_log_under_every_controller(opened: Open, folder: str
     (log,) = (tmp_path / "home" / "logs" / run.name).glob("*.log")
     wait_for(lambda: "behind" in log.read_text(), "its output")
     assert log.read_text() == "before the gate\nbehind the gate\n"
+
+
+def test_whoever_names_an_attempt_that_is_none_is_turned_away(opened: Open, tmp_path: Path) -> None:
+    """Whatever the name: it is not taken for a path."""
+    opened()
+    (tmp_path / "far" / "attempts" / "x.a0.1").touch()
+    host, _, port = (tmp_path / "far" / "address").read_text().removeprefix("tcp://").rpartition(":")
+    for run in ("../attempts/x", "x", "n\0ul", "x" * 5000, ""):
+        hello = m.Hello(m.PROTOCOL, __version__, "guessed", AttemptKey(run, "a0", 1))
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as sock:
+            sock.sendall(greeting(m.encode(hello)))
+            (frame,) = FrameReader(LONGEST).feed(sock.recv(1 << 16), 1)
+        answer = m.reply.decode(frame[2])
+        assert isinstance(answer, m.Rejected), run
+        assert not answer.again, run
 
 
 def test_a_folder_is_one_engines_at_a_time(opened: Open, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class RemoteEngine:
         found = await asyncio.to_thread(self._find, [each.order.key for each in unfinished])
         for each in unfinished:
             process = found.get(each.order.key)
-            if process is not None:
+            if process is not None and each.order.key not in self._attempts:
                 attempt = self._take(each.order, process, each.token_digest)
                 attempt.notice, attempt.running_at = each.notice, each.running_at
         return frozenset(found)

@@ -97,8 +97,9 @@ class RemoteFolder:
         )
 
     def lives(self, key: AttemptKey) -> bool:
-        """Whether the attempt has a process."""
-        return is_locked(self._attempts / _name(key))
+        """Whether the attempt, which anybody may have named, has a process."""
+        name = _name(key)
+        return name in self._processes.names() and is_locked(self._attempts / name)
 
     def close(self) -> None:
         """Somebody else may have it."""
