@@ -154,7 +154,9 @@ class SessionRuns:
         with self._lock:
             if run in self._handles:
                 return self._handles[run]
-        found = recovery.look_up(run, task, machinery.store, machinery.blobs, self._handles)
+        found = recovery.look_up(
+            run, task, machinery.store, machinery.blobs, self._handles, allow_pickle=self.scope.allow_pickle
+        )
         handle: Run[R] = Run(run, found.task, self._inside(machinery), here=here)
         if found.outcome is not None:
             controller.post(RunFoundEnded(found.state.runs[run]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flyteish import Backoff, Pool, Queue, RetryStrategy, Session, TaskEnvironment, errors
+from flyteish import Backoff, Image, Pool, Queue, Resources, RetryStrategy, Session, TaskEnvironment, errors
 from flyteish._controller.facts import Asked
 from flyteish._controller.tokens import digest_of
 from flyteish._core.model.events import (
@@ -310,6 +310,28 @@ def test_a_secret_that_is_missing_when_it_is_asked_for_is_an_error_with_its_cure
 
         with pytest.raises(errors.SecretMissingError, match=r"'g/none' is missing.*secrets=.*NONE"):
             engine.opening.reports.secrets([Secret("none", group="g")])
+
+
+def test_orders_say_what_an_attempt_has_to_find_where_it_runs() -> None:
+    """Image, code, variables and resources; shown without the variables' values."""
+    image = Image.from_base("python:3.12-slim").with_pip_packages("numpy")
+    elsewhere = TaskEnvironment(name="elsewhere", image=image, resources=Resources(cpu=2), env_vars={"KEY": "hush"})
+
+    @elsewhere.task
+    async def far_away() -> int:
+        return 1
+
+    machines = Machines()
+    engine = PuppetEngine(machines)
+    with session(lambda: engine) as opened:
+        run = opened.run(far_away)
+        (order,) = machines.started()
+        engine.end(order.key, returns(far_away, 1))
+        run.wait(PATIENCE)
+    runtime = order.runtime
+    assert (runtime.image, runtime.code, runtime.env_vars) == (image, None, {"KEY": "hush"})
+    assert runtime.resources == Resources(cpu=2)
+    assert "hush" not in repr(runtime) + repr(order)
 
 
 # -- links -----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import flyteish
 from flyteish import Pool, Session, TaskEnvironment, errors
 from tests.durability.program import note
 
-DRAWS = 5
+DRAWS = 3
 RUN = "traced"
 
 env = TaskEnvironment(name="traced_program")

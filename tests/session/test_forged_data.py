@@ -170,6 +170,24 @@ def test_a_blob_that_was_exchanged_is_not_unpickled(tmp_path: Path) -> None:
         session.resume(run.name, returns_much).result(30)
 
 
+def test_a_run_whose_task_was_exchanged_for_a_pickle_is_not_taken_up(tmp_path: Path) -> None:
+    """The journal says now that the task travels by value; ``resume`` is to find it itself."""
+    home = tmp_path / "home"
+    with _session(home) as session:
+        run = session.run(takes, MARK)
+        assert run.result(30) == "taken"
+    store = next(path for path in home.rglob("blobs") if path.is_dir())
+    address = open_blobs(f"file://{store}").blocking.put(pickle.dumps(Bomb()))
+
+    def exchange(piece: Any) -> Any:
+        is_reference = isinstance(piece, dict) and piece.keys() == {"module", "name"}
+        return {**piece, "by_value": address} if is_reference else piece
+
+    assert _edit(home, exchange, to_be_taken_up=True)
+    with _session(home) as session, pytest.raises(errors.TaskNotImportableError, match="pickling is refused"):
+        session.resume(run.name)
+
+
 @env.task
 async def returns_much() -> str:
     return "x" * 400_000

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterable
-from functools import reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from flyteish._authoring.values import names
+from flyteish._authoring.values.kind_checks import declared
 from flyteish._authoring.values.task_reference import needs_value, reference_for
 from flyteish._controller.outcomes import outcome_of
 from flyteish._core.model.events import RunSubmitted
@@ -48,7 +49,9 @@ class Found(NamedTuple):
     """The last moment on record of it, though the clock may have gone back."""
 
 
-def look_up(run: str, task: Any, store: RunStore, blobs: BlobStore, active: Iterable[str]) -> Found:
+def look_up(
+    run: str, task: Any, store: RunStore, blobs: BlobStore, active: Iterable[str], *, allow_pickle: bool
+) -> Found:
     """The run, ready to be taken up; ``task`` is the root task, or None to have it loaded.
 
     Raises:
@@ -63,7 +66,7 @@ def look_up(run: str, task: Any, store: RunStore, blobs: BlobStore, active: Iter
     said = next((entry.event.opinions for entry in entries if isinstance(entry.event, RunSubmitted)), SILENT)
     outcome = outcome_of(record.root_action) if record.root_action.phase in TERMINAL else None
     last_at = max(entry.at for entry in entries)
-    return Found(state, task or root_task(record, blobs), said, outcome, last_at)
+    return Found(state, task or root_task(record, blobs, allow_pickle=allow_pickle), said, outcome, last_at)
 
 
 def unknown_run(run: str, store: RunStore, active: Iterable[str]) -> RunNotFoundError:
@@ -114,8 +117,11 @@ def entry_of(task: Any) -> str:
     return f"{Path(file).resolve() if file else reference.module}:{reference.name}"
 
 
-def root_task(record: RunRecord, blobs: BlobStore) -> Any:
+def root_task(record: RunRecord, blobs: BlobStore, *, allow_pickle: bool) -> Any:
     """The root task, loaded from where the run recorded that it is.
+
+    Args:
+        allow_pickle: whether it may be unpickled, where the record says that it travels by value.
 
     Raises:
         TaskNotImportableError: it was defined in a notebook, or is no longer where it was.
@@ -130,10 +136,10 @@ def root_task(record: RunRecord, blobs: BlobStore) -> Any:
     main = sys.modules.get("__main__")
     if reference.file is not None and _same_file(reference.file, getattr(main, "__file__", None)):
         # The script that is running: to load it a second time would give the program two of everything.
-        found = reduce(lambda thing, name: getattr(thing, name, None), reference.name.split("."), main)
-        if getattr(type(found), "__flyteish_task__", False):
+        found = names.look_up(vars(main), reference.name)
+        if declared(type(found), "__flyteish_task__") is True:
             return found
-    return Loader(lambda: blobs.blocking).load(reference, profile.task)
+    return Loader(lambda: blobs.blocking).load(reference, profile.task, may_unpickle=allow_pickle)
 
 
 def _same_file(one: str, other: str | None) -> bool:

@@ -107,8 +107,8 @@ class NetworkConnection(Connection):
     # -- from any thread -----------------------------------------------------------------------------------
 
     def hold(self, message: m.FromWorker) -> None:
-        """Send it: there is nothing that it could wait for."""
-        self.send(message)
+        """Send it, where somebody listens now; else with the next connection, if this process lives until then."""
+        self.send(message, wait=False)
 
     def send(self, message: m.FromWorker, *, wait: bool = True) -> None:
         """Send now, or as soon as there is a connection. Waits while too much is kept already."""

@@ -44,7 +44,7 @@ from flyteish.interfaces.engines import (
     Unfinished,
 )
 from flyteish.interfaces.logs import LogStore, LogWriter
-from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
+from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome, Runtime
 from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
 from flyteish.interfaces.world import Clock, Market, PriceSource
 
@@ -81,6 +81,7 @@ __all__ = [
     "Reports",
     "RunRow",
     "RunStore",
+    "Runtime",
     "Stored",
     "SweepableStore",
     "Unfinished",

@@ -10,8 +10,25 @@ from collections.abc import Callable
 import msgspec
 
 from flyteish._core.model.ids import AttemptKey
+from flyteish._core.model.images import Image
+from flyteish._core.model.resources import Resources
 from flyteish._core.model.settings import Scope, Secret, Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile, TaskReference
+
+
+class Runtime(msgspec.Struct, frozen=True, gc=False):
+    """What an attempt has to find where it runs, for engines that make that place."""
+
+    image: Image | None
+    """None: whatever runs the engine's workers."""
+    code: str | None
+    """Address of the bundle with the program's code; None: it is there already."""
+    env_vars: dict[str, str]
+    resources: Resources
+
+    def __repr__(self) -> str:
+        # Names only: values of environment variables may be secrets.
+        return f"Runtime({self.image!r}, code={self.code!r}, env_vars={sorted(self.env_vars)}, {self.resources!r})"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -45,6 +62,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     group: str | None = None
     token: str = ""
     """Good for this action and generation only."""
+    code: str | None = None
+    """Address of the bundle with the program's code; None: it is where the attempt runs."""
+
+    @property
+    def runtime(self) -> Runtime:
+        """What it has to find where it runs."""
+        settings = self.settings
+        return Runtime(settings.image, self.code, settings.env_vars, settings.resources)
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

@@ -322,6 +322,26 @@ async def test_who_has_committed_its_end_waits_for_nobody(bench: Bench) -> None:
     assert await claims.claimed(engine.blobs, engine.peer.order.key, 1 << 18) is None
 
 
+async def test_who_has_committed_its_end_does_not_wait_for_an_answer_either(bench: Bench) -> None:
+    """It has said hello again, and nobody has answered: its end is claimed, so it goes."""
+    engine = bench.engine(jobs.wait_for, str(bench.folder / "gate"))
+    worker = await bench.worker(engine)
+    await engine.until(lambda: engine.peer.did("began"))
+    engine.close()
+    met = asyncio.Event()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        met.set()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hear, "127.0.0.1", engine.port), asyncio.timeout(5):
+        await met.wait()
+        (bench.folder / "gate").touch()
+        assert (await ended(worker))[0] == 0
+
+
 async def test_a_worker_that_nobody_wants_any_more_ends(bench: Bench) -> None:
     """After the limit that the engine set it gives up, with what it started."""
     engine = bench.engine(jobs.asleep, str(bench.folder / "asleep"), str(bench.folder / "tidied"), patience=0.3)

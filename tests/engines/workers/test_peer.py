@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from flyteish._core.model.events import WorkerEvidence
+from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import connection
 from flyteish._worker import messages as m
-from flyteish._worker.channel import FrameReader
+from flyteish._worker.channel import FrameReader, NonsenseError
 from flyteish.engines.workers.peer_attempt import PeerAttempt
 from flyteish.errors import SecretMissingError, SerializationError
 from tests.engines.workers.conversation import Mouth, Told, key_of, payload
@@ -51,6 +52,17 @@ def test_what_was_said_without_a_connection_is_told_with_the_next_one() -> None:
     assert said_to(peer) == [m.Stop(MINE, "one"), m.Stop(MINE, "two")]
     assert peer.connect(msgspec.structs.replace(known, received=2)) is None
     assert said_to(peer) == [m.Stop(MINE, "two")]
+
+
+@pytest.mark.parametrize("stage, key", [("began", key_of("b1")), ("ordered", None), ("finished", MINE)])
+def test_a_hello_is_checked_like_every_other_message(stage: str, key: AttemptKey | None) -> None:
+    """It says how far an attempt is that this engine knows, in a word that there is; nothing is answered before."""
+    peer = Told("a1", resumes=True)
+    peer.expect(peer.attempt(MINE))
+    with pytest.raises(NonsenseError, match="it says that"):
+        peer.connect(msgspec.structs.replace(TAKEN_OVER, stage=stage, key=key))
+    assert peer.stream is None
+    assert peer.wire.sent == b""
 
 
 def test_a_missing_secret_ends_the_attempt_in_the_words_that_name_the_cure() -> None:

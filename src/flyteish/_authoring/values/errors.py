@@ -37,6 +37,7 @@ from flyteish.errors import (
     NonRecoverableError,
     OutputTypeError,
     RemoteTaskError,
+    SecretMissingError,
     SerializationError,
     TaskNotImportableError,
 )
@@ -48,6 +49,7 @@ FINAL: Final[tuple[type[BaseException], ...]] = (
     OutputTypeError,
     SerializationError,
     ConfigurationError,
+    SecretMissingError,
     TaskNotImportableError,
 )
 #: How the note begins that carries the traceback from where the exception was raised.

@@ -118,6 +118,8 @@ class Peer(ABC, Generic[A]):
         knows_us = hello.epoch == self.welcome.epoch
         if not knows_us and channel.received:
             return m.Rejected("another process is at this already")
+        if not knows_us and hello.stage:
+            self._check_stage(hello)
         again, received = (channel.resume(hello.received), channel.received) if knows_us else (channel.restart(), 0)
         self.detach()  # the old connection is dead, though nobody has told us yet
         self.stream = stream
@@ -127,10 +129,12 @@ class Peer(ABC, Generic[A]):
             self._catch_up(hello)
         return None
 
+    def _check_stage(self, hello: m.Hello) -> None:
+        if hello.stage not in _STAGES or (hello.key not in self.attempts and hello.stage != "ready"):
+            raise NonsenseError(f"it says that {hello.key} is {hello.stage!r:.80}")
+
     def _catch_up(self, hello: m.Hello) -> None:
         """A worker that has spoken with an earlier engine says how far it has come; again, if our welcome was lost."""
-        if hello.stage not in _STAGES or (hello.key not in self.attempts and hello.stage != _STAGES[0]):
-            raise NonsenseError(f"it says that {hello.key} is {hello.stage!r:.80}")
         first, self.ready = not self.ready, True
         if hello.stage == "ready" and first:
             self.on_ready()
