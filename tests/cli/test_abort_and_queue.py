@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from flyteish import Cache, Queue, Run, Session, TaskEnvironment, ctx, io
+from flyteish import Cache, Pool, Queue, Run, Session, TaskEnvironment, ctx, io
 from flyteish.blobs import open_blobs
 from flyteish.blobs.addresses import content_address
 from flyteish.errors import BlobMissingError, RunNotFoundError
 from tests.cli.conftest import Cli
+from tests.controller.puppet import Machines, PuppetEngine
 
 env = TaskEnvironment(name="worked")
 
@@ -125,6 +126,27 @@ def test_abort_of_an_interrupted_run_is_journalled(cli: Cli, flyteish_home: Path
     assert f"{run}  aborted" in cli("get", "runs").out
     with Session() as session:
         assert session.resume(run, parent).wait(20).phase == "aborted"
+
+
+def test_abort_of_a_run_whose_attempts_outlived_their_session_is_left_to_the_next(cli: Cli) -> None:
+    """It cannot stop them itself, nor say that they are over: the session that takes the run up stops them."""
+    machines = Machines()
+
+    def session() -> Session:
+        engine = PuppetEngine(machines, outlives=True)
+        pools = [Pool("far", engine="puppet", on_close="detach")]
+        return Session([Queue("default")], pools, engines={"puppet": lambda: engine})
+
+    with session() as opened:
+        run = opened.run(forever).name
+        (order,) = machines.started(1)
+    said = cli("abort", run)
+    assert said.code == 5
+    assert "are stopped, and it is over, once a session takes it up" in said.out
+    assert f"{run}  interrupted" in cli("get", "runs").out
+    with session() as opened:
+        assert opened.resume(run, forever).wait(20).phase == "aborted"
+    assert machines.heard("stop") == [order.key]
 
 
 def test_one_action_of_an_interrupted_run_cannot_be_aborted(cli: Cli) -> None:

@@ -1,8 +1,8 @@
 """Python values as bytes and back: self-describing, exact, the same bytes for equal values.
 
 The wire is msgpack. What msgpack keeps exactly (None, bool, int, float, str, bytes, lists, dicts with such
-keys) is written as it is; everything else is an extension whose number says which kind of ``value_kinds`` or
-``foreign`` put it there, and what no kind fits goes by cloudpickle, if the policy lets it. Decoding needs no
+keys) is written as it is; everything else is an extension whose number says which kind of ``kinds`` or
+``third_party`` put it there, and what no kind fits goes by cloudpickle, if the policy lets it. Decoding needs no
 annotation.
 
 Two limits, by design: an object that appears twice in a value arrives as two objects; and pickles of equal
