@@ -175,6 +175,15 @@ def test_an_engine_that_cannot_say_what_lives_is_asked_again(
     assert caplog.text.count("the cluster does not answer") == 3
 
 
+def test_attempts_that_go_on_have_no_files_that_a_session_clears(tmp_path: Path) -> None:
+    """Its scratch folder is emptied when it opens and closes; engines whose attempts outlive it get none."""
+    lasting, local = Machines(), Machines()
+    for machines, outlives in ((lasting, True), (local, False)):
+        with session(tmp_path, PuppetEngine(machines, outlives=outlives)) as opened:
+            opened.open()
+    assert [opening.scratch is None for opening in lasting.heard("open") + local.heard("open")] == [True, False]
+
+
 def test_local_engines_are_not_asked(tmp_path: Path) -> None:
     """What ran in a process that is gone is gone; such a run is taken up at once."""
     machines = Machines()

@@ -55,7 +55,9 @@ class Engines:
     async def open(self, reports: Reports) -> None:
         """Open them all; where one refuses, those that are open are closed by ``close``."""
         for engine, pools in self._all:
-            await engine.open(Opening(pools, reports, self._blobs, self._limits, self._logs, self._scratch))
+            # It is cleared when a session opens or closes: not from under attempts that go on.
+            scratch = None if engine.outlives else self._scratch
+            await engine.open(Opening(pools, reports, self._blobs, self._limits, self._logs, scratch))
 
     def close(self) -> list[asyncio.Future[None]]:
         """Begin to close them all at once."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from flyteish._core.model.ids import ActionKey
 from flyteish._core.model.queues import Pool, Queue
 from flyteish._core.model.records import TERMINAL, Action, RunRecord
-from flyteish._core.rules.experience import Experience
+from flyteish._core.rules.experience import Experience, NoExperience
 from flyteish._core.scheduling.admission import Admission
 from flyteish._core.scheduling.capacity import Capacity
 from flyteish._core.scheduling.replayed import ReplayAdmission, ReplayCapacity
@@ -142,6 +142,7 @@ class ReplayState(State):
     def __init__(self) -> None:
         capacity = ReplayCapacity()
         super().__init__(capacity, ReplayAdmission(capacity))
+        self.experience = NoExperience()
 
     def remind(self, at: float, kind: str, action: Action | None, guard: int = 0, pool: str = "") -> None:
         """Nothing is due in replay."""

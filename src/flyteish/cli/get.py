@@ -120,6 +120,7 @@ def attempts(args: Namespace) -> int:
 
 
 def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
+    facts = attempt.engine_facts
     return {
         "action": action.id,
         "task": action.profile.task,
@@ -139,7 +140,11 @@ def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
         "charged": attempt.charged,
         "notice": attempt.notice,
         "price_per_hour": attempt.price_per_hour,
+        **{name: facts and (getattr(facts, name) or None) for name in _OF_THE_ENGINE},
     }
+
+
+_OF_THE_ENGINE = ("node", "zone", "instance_type", "pending")
 
 
 def _took(attempt: Attempt, live: bool) -> float | None:

@@ -157,7 +157,8 @@ class Opening(NamedTuple):
     logs: LogStore
     """Where the output of attempts goes."""
     scratch: Path | None = None
-    """Below it attempts have their private files; None: wherever the system has a place for such."""
+    """Below it attempts have their private files, as long as the session is open; None, as for all engines whose
+    attempts outlive it: wherever the system has a place for such."""
 
 
 class Unfinished(NamedTuple):
@@ -207,7 +208,8 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """End the attempts of pools with ``on_close="stop"``, let those of the others go on without us, and free
-        everything that is ours; bounded in time. Nothing is reported of what goes on.
+        everything that is ours; bounded in time. Nothing is reported of what goes on, and nothing that comes for it
+        from here on is passed on: its calls are answered by the controller that adopts it.
         """
 
 

@@ -124,6 +124,25 @@ class Experience(msgspec.Struct):
         return f"<Experience of {len(self.tasks)} tasks>"
 
 
+class NoExperience(Experience):
+    """Nothing is learned from what is read again: who lived through it has learned it."""
+
+    def started(self, task: str, pool: str, seconds: float) -> None:
+        pass
+
+    def restored(self, task: str, seconds: float) -> None:
+        pass
+
+    def finished(self, task: str, seconds: float) -> None:
+        pass
+
+    def saved(self, task: str, gap: float, seconds: float) -> None:
+        pass
+
+    def failed(self, task: str) -> None:
+        pass
+
+
 def _keep(latest: list[float], seconds: float) -> None:
     latest.append(seconds)
     if len(latest) > KEPT:

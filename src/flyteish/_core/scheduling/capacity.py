@@ -57,9 +57,8 @@ class Capacity:
 
     def strike_off(self, action: Action) -> None:
         """The action is over."""
-        if action.enlisted:
-            action.enlisted = False
-            self.queues[action.profile.settings.queue].enlisted -= 1
+        action.enlisted = False
+        self.queues[action.profile.settings.queue].enlisted -= 1
 
     def count(self, action: Action, counts: bool) -> None:
         """Whether the action counts to its queue's ``depth``."""

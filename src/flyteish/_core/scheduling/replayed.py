@@ -34,15 +34,16 @@ class _Whatever(dict[str, T], Generic[T]):
 class ReplayCapacity(Capacity):
     """One queue and one pool stand for all: without limits, without anybody in them."""
 
-    __slots__ = ()
+    __slots__ = ("_any_queue",)
 
     def __init__(self) -> None:
         super().__init__()
-        self.queues = _Whatever(QueueState(Queue("of the journal")))
+        self._any_queue = QueueState(Queue("of the journal"))
+        self.queues = _Whatever(self._any_queue)
         self.pools = _Whatever(PoolState(Pool("of the journal", half_life=0.0)))
 
     def enlist(self, action: Action) -> QueueState:
-        return self.queues[""]
+        return self._any_queue
 
     def count(self, action: Action, counts: bool) -> None:
         pass

@@ -160,7 +160,8 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
     effects.append(Record(now, event))
     if action.ticket:
         capacity.withdraw(action)
-    capacity.vacate(action)
+    if action.occupies:
+        capacity.vacate(action)
     attempt.ended_at = now if attempt.engine_facts is None else attempt.not_before(now)
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at

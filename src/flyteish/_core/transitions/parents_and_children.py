@@ -120,7 +120,8 @@ def _leave(state: State, run: RunRecord, action: Action, phase: Phase, now: floa
 
 def _leave_queue(state: State, run: RunRecord, action: Action, now: float, effects: Effects) -> None:
     capacity = state.capacity
-    capacity.strike_off(action)
+    if action.enlisted:
+        capacity.strike_off(action)
     queue = capacity.queues.get(action.profile.settings.queue)
     if queue is None:
         return  # a cached result in a queue that is gone
