@@ -156,7 +156,7 @@ def _spaces(records: Records, active: set[str]) -> set[str]:
 
 
 def _wanted(records: Records, kept: list[str], blobs: BlockingBlobs, claimed: set[str]) -> set[str]:
-    """Every address that a kept run's journal mentions, and those that values at these or at ``claimed`` addresses mention."""
+    """Every address that a kept run's journal mentions, and those that values there, or the ``claimed``, mention."""
     wanted: set[str] = set()
     encode = msgspec.msgpack.Encoder().encode
     values = claimed
