@@ -14,10 +14,11 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from flyteish._async.feeds import done_on
 from flyteish._authoring.tasks.calling import conclude
 from flyteish._authoring.values.codec import pickling
 from flyteish._authoring.values.current_blobs import at_hand
-from flyteish._authoring.values.payloads import decoded, decoded_beside
+from flyteish._authoring.values.payloads import decoded, is_light
 from flyteish._controller.facts import Happened, Recipient
 from flyteish._controller.state_queries import ask
 from flyteish._core.billing.bills import BY, Billed, CostRow, billed, rows, total, with_descendants
@@ -117,11 +118,9 @@ class Run(Generic[R]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         assert self._outcome is not None
-        value = None
-        if self._outcome.phase == "succeeded":
-            payload = self._outcome.result or Payload()
-            with at_hand(self._inside.blobs.blocking), pickling(self._inside.allow_pickle):
-                value = await decoded_beside(self._task.signature, payload, self._inside.blobs, feeds)
+        payload = self._outcome.result or Payload()
+        light = self._outcome.phase != "succeeded" or is_light(payload.data)
+        value = self._value() if light else await done_on(feeds.values, self._value, feeds)
         return self._conclude(value)
 
     def wait(self, timeout: float | None = None) -> Run[R]:
@@ -144,12 +143,7 @@ class Run(Generic[R]):
         """Block until the run is over; its result, or its error raised with the story of its attempts."""
         self.wait(timeout)
         assert self._outcome is not None
-        value = None
-        if self._outcome.phase == "succeeded":
-            blobs = self._inside.blobs.blocking
-            with at_hand(blobs), pickling(self._inside.allow_pickle):
-                value = decoded(self._task.signature, self._outcome.result or Payload(), blobs)
-        return self._conclude(value)
+        return self._conclude(self._value())
 
     def outputs(self) -> tuple[Any, ...]:
         """Block until the run is over; its result in Flyte's shape: a tuple, also of one."""
@@ -307,6 +301,15 @@ class Run(Generic[R]):
             listeners = list(self._listeners)
         for listener in listeners:
             listener()
+
+    def _value(self) -> Any:
+        """What it returned; None where it did not. Blocks while a large one is read."""
+        assert self._outcome is not None
+        if self._outcome.phase != "succeeded":
+            return None
+        blobs = self._inside.blobs.blocking
+        with at_hand(blobs), pickling(self._inside.allow_pickle):
+            return decoded(self._task.signature, self._outcome.result or Payload(), blobs)
 
     def _conclude(self, value: Any) -> R:
         assert self._outcome is not None

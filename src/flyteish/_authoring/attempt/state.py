@@ -93,6 +93,10 @@ class AttemptState:
                 self._packing = WorkLine("flyteish: packing values")
             return self._packing
 
+    def is_packing(self) -> bool:
+        """Whether large inputs may be on that line."""
+        return self._packing is not None
+
     def occurrence(self, task: str, digest: bytes) -> int:
         """How many equal calls this attempt made before: 0, 1, 2, ..."""
         key = (task, digest)

@@ -236,6 +236,10 @@ def prepare_here(task: Callee, args: tuple[Any, ...], kwargs: Mapping[str, Any],
     """``prepare`` for a thread that may block: nothing is copied, all is packed here."""
     _check(task, context)
     data = task.signature.encode_inputs(args, kwargs)
+    if context.is_packing():  # equal calls from elsewhere in this attempt come first
+        return (
+            context.packing().put(partial(_packed, task, context, data, UNSET, label_in(context)), len(data)).result()
+        )
     return _packed(task, context, data, UNSET, label_in(context))
 
 
@@ -321,6 +325,7 @@ def _our_class(name: str) -> Callable[[str], BaseException]:
 def _with_story(error: BaseException, outcome: Outcome, name: str) -> BaseException:
     if outcome.story:
         note = "\n  ".join((f"attempts of {name} ({outcome.run}/{outcome.action}):", *outcome.story))
-        if note not in getattr(error, "__notes__", ()):  # awaited twice, or carried along by a parent
-            error.add_note(note)
+        # Past the class's own code; it may be there already: awaited twice, or carried along by a parent.
+        if note not in BaseException.__getattribute__(error, "__dict__").get("__notes__", ()):
+            BaseException.add_note(error, note)
     return error

@@ -1,9 +1,9 @@
 """Python values as bytes and back: self-describing, exact, the same bytes for equal values.
 
 The wire is msgpack. What msgpack keeps exactly (None, bool, int, float, str, bytes, lists, dicts with such
-keys) is written as it is; everything else is an extension whose number says which kind of ``value_kinds`` or
-``foreign`` put it there, and what no kind fits goes by cloudpickle, if the policy lets it. Decoding needs no
-annotation.
+keys) is written as it is; everything else is an extension whose number says which kind of ``kinds`` or
+``third_party`` put it there, and what no kind fits goes by cloudpickle, if the policy lets it. Decoding needs no
+annotation, and trusts nothing that it reads: see ``kind_checks``.
 
 Two limits, by design: an object that appears twice in a value arrives as two objects; and pickles of equal
 objects may differ, so a pickled argument identifies its call only as far as its pickle agrees.
@@ -114,7 +114,8 @@ class Codec:
     def encode(self, value: object, where: str = "the value") -> bytes:
         """The value's bytes. Raises SerializationError; errors of the blob store pass through."""
         try:
-            return self.seal(self.lower(value))
+            with at_once():
+                return self.seal(self.lower(value))
         except (Unserialisable, RecursionError) as trouble:
             raise serialization_error(trouble, f"{self.owner}: {where}", "value") from trouble
 
