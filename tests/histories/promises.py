@@ -334,9 +334,8 @@ def check_stock_out(world: Watched, event: LimitReached) -> None:
     assert policy.max_spot_wait is not None
     for pool in capacity.queues[action.profile.settings.queue].spot:
         had = world.had_capacity.get(pool.config.name, 0.0)
-        assert world.now - had >= float(policy.max_spot_wait) - world.behind - _HAIR, (
-            "it gave up on spot, which had capacity"
-        )  # type: ignore[arg-type]
+        least = float(policy.max_spot_wait) - world.behind - _HAIR  # type: ignore[arg-type]
+        assert world.now - had >= least, "it gave up on spot, which had capacity"
 
 
 def check_lines(world: Watched) -> None:
