@@ -90,7 +90,7 @@ class Machinery:
             lifetimes = Lifetimes(config.pools)
             self.keeper = Keeper(self._mailbox, lifetimes, clock)
             orders = OrderFactory(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
-            pools = _sized(config)
+            pools = sized(config)
             made = _made(config, pools, {**engines, "inline": lambda: self._inline})
             self.limits = Limits(config.inline_limit, config.max_value_size)
             self.controller = Controller(
@@ -220,7 +220,7 @@ def _made(
         yield known[kind](), those
 
 
-def _sized(config: Config) -> tuple[Pool, ...]:
+def sized(config: Config) -> tuple[Pool, ...]:
     """Pools of worker processes run as many attempts as there are workers; some more are sent ahead of time.
 
     So the workers stay busy, and the order is kept. A pool that holds no more than there are workers sends none ahead.

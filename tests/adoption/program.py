@@ -62,7 +62,7 @@ async def at_gate_too(gate: str) -> None:
 
 @env.task
 async def plain(leg: int, value: int) -> int:
-    says("executed", os.getpid())
+    says("executed", os.getpid(), leg)
     await at_gate_too(f"leave-{leg}")
     says("leaves")
     return value
@@ -70,7 +70,7 @@ async def plain(leg: int, value: int) -> int:
 
 @env.task
 def threaded(leg: int, value: int) -> int:
-    says("executed", os.getpid())
+    says("executed", os.getpid(), leg)
     at_gate(f"leave-{leg}")
     says("leaves")
     return value
@@ -79,7 +79,7 @@ def threaded(leg: int, value: int) -> int:
 @env.task(retries=1)
 async def flaky(leg: int, value: int) -> int:
     """Its first user attempt fails; that its controller was killed is no failure."""
-    says("executed", os.getpid())
+    says("executed", os.getpid(), leg)
     await at_gate_too(f"leave-{leg}")
     says("leaves")
     if ctx().attempt == 1:
@@ -95,7 +95,7 @@ async def helper(step: int) -> int:
 
 @env.task
 async def with_helpers(leg: int, value: int) -> int:
-    says("executed", os.getpid())
+    says("executed", os.getpid(), leg)
     for step in range(STEPS):
         assert await helper(step) == step
     await at_gate_too(f"leave-{leg}")
@@ -108,7 +108,7 @@ async def with_helpers(leg: int, value: int) -> int:
 @env.task(retries=1)
 async def with_checkpoints(leg: int, value: int) -> int:
     """Saves, fails once behind its second checkpoint, and goes on from there."""
-    says("executed", os.getpid())
+    says("executed", os.getpid(), leg)
     saved = await ctx().checkpoint.load_bytes()
     begin = int(saved) if saved else 0
     says("restored", begin)
@@ -196,7 +196,7 @@ def main(home: str, run: str, address: str | None) -> int:
     from flyteish import Session  # here, for the attempts import this file too, and need neither
     from flyteish.testing import RemoteEngine
 
-    engine = lambda: RemoteEngine(Path(home, "remote"), via=address)  # noqa: E731
+    engine = lambda: RemoteEngine(Path(home, "remote"), via=address, reconnect_seconds=PATIENCE)  # noqa: E731
     pools = [Pool("only", engine="remote", on_close="detach")]
     queues = [Queue("default", action_concurrency=4)]
     with Session(queues, pools, engines={"remote": engine}, home=home, recover="all") as session:

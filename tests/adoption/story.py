@@ -45,6 +45,12 @@ class Story:
         self.store = self.home / "flyteish.db"
         self.proxy = Proxy(self._controller_address, random.Random(self.chance.random()))
         self.kills = 0
+        self.lived = 0
+        """Attempts that a controller found alive, or whose end it found, over all its lives."""
+        self.unheard = 0
+        """Attempts that left while there was no controller."""
+        self.to_leave: list[int] = []
+        """Legs whose leaves may end when there is a controller again."""
         self.told: list[str] = []
         """What was done, for whoever reads a failure."""
 
@@ -82,6 +88,8 @@ class Story:
             if catches_up and leg:
                 self._until(controller, lambda: ("leg", str(leg - 1)) in self._delivered(), f"the end of leg {leg - 1}")
             self._open_gates(leg, begins == "before", ends == "before")
+            if begins == "before" and ends == "between":
+                self._until(controller, lambda: len(self._leaves(leg)) == 2, f"the leaves of leg {leg}")
             self._moment(controller, by, after)
             if cut and self.chance.random() < 0.5:
                 self.proxy.cut_all()
@@ -91,10 +99,13 @@ class Story:
         self.kills += 1
         if cut:
             self.proxy.cut_all()
+        before = len(self._lines("leaves"))
         self._open_gates(leg, begins == "between", ends == "between")
         if begins == "between" or ends == "between":
             self._moment(None, "notes", self.chance.randint(1, 6))
-        self.to_open_after = (leg, ends == "after")
+        self.unheard += len(self._lines("leaves")) - before
+        if ends == "after":
+            self.to_leave.append(leg)
 
     def _open_gates(self, leg: int, start: bool, leave: bool) -> None:
         if start:
@@ -112,8 +123,9 @@ class Story:
         ]  # fmt: skip
         controller = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ)
         self._until(controller, address.exists, "its address")
-        leg, open_now = getattr(self, "to_open_after", (0, False))
-        self._open_gates(leg, False, open_now)
+        for leg in self.to_leave:
+            self._open_gates(leg, start=False, leave=True)
+        self.to_leave.clear()
         return controller
 
     def _controller_address(self) -> tuple[str, int] | None:
@@ -144,6 +156,10 @@ class Story:
             assert controller.poll() is None, f"the controller ended before {what}"
             assert time.monotonic() < deadline, f"{what} did not come"
             time.sleep(0.005)
+
+    def _leaves(self, leg: int) -> set[str]:
+        """The actions below that leg which have begun."""
+        return {action for action, _, _, _, *of in self._lines("executed") if of == [str(leg)]}
 
     def _delivered(self) -> set[tuple[str, str]]:
         return {(line[3], line[4]) for line in self._lines("delivered")}
@@ -202,7 +218,9 @@ class Story:
             for attempt in action.attempts:
                 expected = 0 if attempt.end is End.ABANDONED else 1
                 assert told[action.id, attempt.generation] == expected, f"{action!r} {attempt}"
-        assert sum(isinstance(e, RunRecovered) for e in events) <= self.kills
+        recovered = [e for e in events if isinstance(e, RunRecovered)]
+        assert len(recovered) <= self.kills
+        self.lived = sum(len(e.living) for e in recovered)
 
     def _judge_executions(self, record: RunRecord) -> None:
         """What had begun went on: nothing ran twice, and nothing was given up that ran."""

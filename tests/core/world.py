@@ -39,7 +39,7 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.ids import ActionKey, AttemptKey
 from flyteish._core.model.queues import SPOT, Pool, Queue
-from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, Attempt, End, Phase, RunRecord
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, AttemptRecord, End, Phase, RunRecord
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import Payload, Profile, TaskReference
 from flyteish._core.state import ReplayState, State
@@ -292,7 +292,7 @@ class World:
                 continue
             if (name, attempt.generation) in living:
                 assert name not in again, f"{name} lives, and is started again"
-                kept = [n for n, field in enumerate(Attempt.__struct_fields__) if field not in _MAY_FOLLOW]
+                kept = [n for n, field in enumerate(AttemptRecord.__struct_fields__) if field not in _MAY_FOLLOW]
                 assert [facts[n] for n in kept] == [fields(attempt)[n] for n in kept], "it lives, and was changed"
             else:
                 assert (attempt.end, attempt.charged) == (End.ABANDONED, ""), "somebody pays for a dead controller"
@@ -393,5 +393,5 @@ def facts_of(action: Action) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def fields(attempt: Attempt) -> tuple[object, ...]:
+def fields(attempt: AttemptRecord) -> tuple[object, ...]:
     return tuple(getattr(attempt, name) for name in attempt.__struct_fields__)

@@ -24,7 +24,7 @@ from flyteish._core.model.events import (
 from flyteish._core.model.ids import ActionKey
 from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import SPOT
-from flyteish._core.model.records import TERMINAL, Action, Attempt, End, Phase
+from flyteish._core.model.records import TERMINAL, Action, AttemptRecord, End, Phase
 from flyteish._core.state import State
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _is_in(action: Action, queue: str) -> bool:
 # -- who pays, and what follows --------------------------------------------------------------------------------------
 
 
-def check_payment(action: Action, attempt: Attempt, end: End, types: tuple[str, ...], before: Before) -> str:
+def check_payment(action: Action, attempt: AttemptRecord, end: End, types: tuple[str, ...], before: Before) -> str:
     """The table of the specification, for one attempt that has just ended as ``end``; returns what follows."""
     settings = action.profile.settings
     user_attempt, used = before.budgets
@@ -188,7 +188,7 @@ def delay_of(action: Action, end: End, before: Before, chance: float) -> float:
 # -- the medium ------------------------------------------------------------------------------------------------------
 
 
-def in_row(action: Action, attempts: list[Attempt], limit: int) -> int:
+def in_row(action: Action, attempts: list[AttemptRecord], limit: int) -> int:
     """Preemptions in a row without a checkpoint in the newest user attempt; stays at ``limit`` once there."""
     row = 0
     for attempt in attempts:

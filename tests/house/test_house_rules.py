@@ -23,8 +23,6 @@ ENVIRONMENT_READERS = {
 
 # Classes there are named as in the program that they stand in for.
 SPEAKS_FOR_OTHERS = "src/flyteish/compat/"
-# Still to be renamed; nothing may join them.
-TO_RENAME = {"Attempt", "CallCancelled", "Output", "Run"}
 
 EVERYWHERE = (
     "src",
@@ -73,8 +71,7 @@ def test_no_two_public_classes_have_one_name() -> None:
             for node in ast.walk(source.tree):
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     homes.setdefault(node.name, []).append(source.name)
-    twice = {name: places for name, places in homes.items() if len(places) > 1 and name not in TO_RENAME}
-    assert twice == {}
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
 
 
 def test_nothing_is_left_undone() -> None:

@@ -65,7 +65,7 @@ def test_who_is_not_heard_waits_once_too_much_is_kept(listening: socket.socket) 
 
     def say() -> None:
         for number in range(50):
-            connection.send(m.CallCancelled(KEY, number, "x" * 20))
+            connection.send(m.CallWithdrawn(KEY, number, "x" * 20))
             sent.append(number)
 
     task = threading.Thread(target=say, name="task", daemon=True)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from flyteish._core.model.ids import AttemptKey
-from flyteish._core.model.records import Action, Attempt
+from flyteish._core.model.records import Action, AttemptRecord
 from flyteish._core.model.settings import Scope, Secret
 from flyteish._learning.machine_lifetimes import Lifetimes
 from flyteish.blobs import sweeping
@@ -39,7 +39,7 @@ class OrderFactory:
         self._lifetimes = lifetimes
         self._lookup = lookup
 
-    def order(self, action: Action, attempt: Attempt, token: str) -> Order:
+    def order(self, action: Action, attempt: AttemptRecord, token: str) -> Order:
         """What the attempt's engine is given. ``token``: by which it will be known; empty where it needs none."""
         profile, settings = action.profile, action.profile.settings
         strategy = settings.retries

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from flyteish._core.model.records import TERMINAL, Action, Attempt, End, Phase
+from flyteish._core.model.records import TERMINAL, Action, AttemptRecord, End, Phase
 from flyteish._core.model.settings import Level, show
 from flyteish._core.wording import counted, span
 
@@ -90,7 +90,7 @@ def _settings(action: Action) -> list[str]:
     return [", ".join(shown)]
 
 
-def _attempt(number: int, attempt: Attempt) -> str:
+def _attempt(number: int, attempt: AttemptRecord) -> str:
     name = f"attempt {number}"
     if number != attempt.generation:
         name += f" (generation {attempt.generation})"
@@ -108,7 +108,7 @@ def _attempt(number: int, attempt: Attempt) -> str:
     return f"{told} [{', '.join([*facts, *_times_of(attempt)])}]"
 
 
-def _machine(attempt: Attempt) -> list[str]:
+def _machine(attempt: AttemptRecord) -> list[str]:
     """Which machine it has, as far as its engine has said."""
     facts = attempt.engine_facts
     if facts is None:
@@ -117,7 +117,7 @@ def _machine(attempt: Attempt) -> list[str]:
     return [f"{what} {name}".strip() for what, name in named if name]
 
 
-def _ending(attempt: Attempt) -> str:
+def _ending(attempt: AttemptRecord) -> str:
     if attempt.end is None:
         told = f" (told to stop: {attempt.stop.replace('_', ' ')})" if attempt.stop else ""
         noticed = f" (got a {attempt.notice} notice)" if attempt.notice else ""
@@ -140,7 +140,7 @@ _PAID: Final = {
 }
 
 
-def _times_of(attempt: Attempt) -> list[str]:
+def _times_of(attempt: AttemptRecord) -> list[str]:
     parts = []
     waited_until = attempt.placed_at or attempt.ended_at
     if attempt.queued_at and waited_until:

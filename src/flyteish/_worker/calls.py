@@ -15,8 +15,8 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._worker.messages import (
     Answer,
-    CallCancelled,
     Called,
+    CallWithdrawn,
     Checkpointed,
     FromWorker,
     Recorded,
@@ -81,7 +81,7 @@ class WorkerLink:
         return number
 
     def cancel(self, number: int, reason: str) -> None:
-        self._send(CallCancelled(self._key, number, reason))
+        self._send(CallWithdrawn(self._key, number, reason))
 
     def commit_checkpoint(self, record: CheckpointRecord, done: Callable[[str | None], None]) -> None:
         number = self._callbacks.add(done)

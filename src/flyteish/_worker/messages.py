@@ -113,7 +113,7 @@ class Rejected(_Message, frozen=True):
 # -- to the worker -----------------------------------------------------------------------------------------
 
 
-class Run(_Message, frozen=True):
+class RunOrders(_Message, frozen=True):
     """Do these attempts, one after the other. ``logs`` has a path (or None) for each order."""
 
     orders: list[Order]
@@ -170,7 +170,7 @@ class Exit(_Message, frozen=True):
     """Finish: there is no more work."""
 
 
-ToWorker = Run | Notify | Stop | Recall | Answer | Recorded | SecretValues | Exit
+ToWorker = RunOrders | Notify | Stop | Recall | Answer | Recorded | SecretValues | Exit
 
 
 # -- from the worker ---------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class Called(_Message, frozen=True):
     call: Call
 
 
-class CallCancelled(_Message, frozen=True):
+class CallWithdrawn(_Message, frozen=True):
     """User code no longer waits for its call."""
 
     key: AttemptKey
@@ -267,7 +267,7 @@ FromWorker = (
     | Ended
     | Recalled
     | Called
-    | CallCancelled
+    | CallWithdrawn
     | Checkpointed
     | Skipped
     | Traced

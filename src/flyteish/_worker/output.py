@@ -35,7 +35,7 @@ def salvage(log: str, pid: int) -> None:
         pass  # it never said anything, or ended in good order
 
 
-class Output:
+class WorkerOutput:
     """The output of one worker process, attempt by attempt. Between attempts it goes nowhere.
 
     Most attempts of a fan-out print nothing, and a file for each would cost more than the attempt. So it goes to a
@@ -59,7 +59,7 @@ class Output:
         self._install()
 
     def __repr__(self) -> str:
-        return f"Output({self._path or 'nowhere'})"
+        return f"WorkerOutput({self._path or 'nowhere'})"
 
     def begin(self, path: str | None) -> None:
         """From here on output belongs to this file; nowhere if it is None or cannot be opened."""

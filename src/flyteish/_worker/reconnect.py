@@ -91,7 +91,7 @@ class NetworkConnection(Connection):
         """Seconds since the epoch: from then on nobody wants the attempt any more."""
         self._open: dict[int, _Request] = {}
         """What was asked and not answered, for an engine that does not know of it."""
-        self._cancelled: dict[int, m.CallCancelled] = {}
+        self._cancelled: dict[int, m.CallWithdrawn] = {}
         self._changed = threading.Condition(self._lock)
         """The engine listens again, or has acknowledged something."""
         self._greeting: FrameReader | None = None
@@ -125,7 +125,7 @@ class NetworkConnection(Connection):
         match message:
             case m.Called() | m.Checkpointed() | m.Traced() | m.Wanted():
                 self._open[message.number] = message
-            case m.CallCancelled():
+            case m.CallWithdrawn():
                 self._cancelled[message.number] = message
             case m.Ended():
                 self._open.clear()

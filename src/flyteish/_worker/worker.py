@@ -36,7 +36,7 @@ from flyteish._worker.calls import Callbacks, WorkerLink
 from flyteish._worker.claims import ClaimedEnd, claim
 from flyteish._worker.connection import Connection, vanish
 from flyteish._worker.loader import Loadable, Loader
-from flyteish._worker.output import Output
+from flyteish._worker.output import WorkerOutput
 from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, perform_sync
 from flyteish._worker.variables import Variables
 from flyteish.blobs import open_blobs
@@ -111,7 +111,7 @@ class Worker:
         self._variables = Variables()
         # Whoever started a process for one attempt looks for its output where it sent that itself, unless an order says
         # otherwise.
-        self._output = Output() if self._only is None else None
+        self._output = WorkerOutput() if self._only is None else None
         faulthandler.enable()
         signal.signal(signal.SIGINT, _ignore)  # a handler, not SIG_IGN, which children would inherit
         signal.signal(signal.SIGTERM, self._handler)
@@ -145,7 +145,7 @@ class Worker:
         current = Current(order, context)
         self._current = current
         if self._output is None and log is not None:
-            self._output = Output()
+            self._output = WorkerOutput()
         if self._output is not None:
             self._output.begin(log)
         try:
@@ -313,7 +313,7 @@ class Worker:
 
     def _handle(self, message: m.ToWorker) -> None:
         match message:
-            case m.Run(orders, logs):
+            case m.RunOrders(orders, logs):
                 self._connection.ordered()
                 with self._arrived:
                     self._orders.extend(zip(orders, logs, strict=True))

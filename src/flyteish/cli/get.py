@@ -16,7 +16,7 @@ from flyteish.cli.formatting import Column, dash, print_json, print_table, stamp
 from flyteish.cli.records import Records
 
 if TYPE_CHECKING:
-    from flyteish._core.model.records import Action, Attempt
+    from flyteish._core.model.records import Action, AttemptRecord
 
 Row = dict[str, Any]
 
@@ -119,7 +119,7 @@ def attempts(args: Namespace) -> int:
     return _out(args, columns, sorted(rows, key=lambda row: row["started_at"] or row["queued_at"]), "no attempts yet")
 
 
-def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
+def _attempt(action: Action, attempt: AttemptRecord, live: bool) -> Row:
     facts = attempt.engine_facts
     return {
         "action": action.id,
@@ -147,7 +147,7 @@ def _attempt(action: Action, attempt: Attempt, live: bool) -> Row:
 _OF_THE_ENGINE = ("node", "zone", "instance_type", "pending")
 
 
-def _took(attempt: Attempt, live: bool) -> float | None:
+def _took(attempt: AttemptRecord, live: bool) -> float | None:
     if not attempt.placed_at:
         return 0.0 if attempt.ended_at else None
     if attempt.ended_at:
@@ -155,7 +155,7 @@ def _took(attempt: Attempt, live: bool) -> float | None:
     return time.time() - attempt.placed_at if live else None
 
 
-def _under_way(attempt: Attempt) -> str:
+def _under_way(attempt: AttemptRecord) -> str:
     return "running" if attempt.placed_at else "queued"
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from flyteish._core.model.records import CHAIN_KEPT, Action, Attempt, End, Phase, RunRecord
+from flyteish._core.model.records import CHAIN_KEPT, Action, AttemptRecord, End, Phase, RunRecord
 from flyteish.errors import ConfigurationError
 from flyteish.simulation.workload import Calls, Workload, WorkModel
 
@@ -235,5 +235,5 @@ def _startup(action: Action) -> float | None:
     return statistics.median(seen) if seen else None
 
 
-def _waited(attempt: Attempt) -> float:
+def _waited(attempt: AttemptRecord) -> float:
     return max(0.0, attempt.running_at - attempt.placed_at)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from flyteish._core.model.queues import SPOT
-from flyteish._core.model.records import SUCCEEDED, Attempt, End, Phase, RunRecord
+from flyteish._core.model.records import SUCCEEDED, AttemptRecord, End, Phase, RunRecord
 
 if TYPE_CHECKING:
     from flyteish.simulation.world import VirtualWorld
@@ -74,7 +74,7 @@ class Tally:
                     dollars += self._attempt(attempt, now)
         self.dollars.append(dollars)
 
-    def _attempt(self, attempt: Attempt, now: float) -> float:
+    def _attempt(self, attempt: AttemptRecord, now: float) -> float:
         self.attempts += 1
         # One that has not ended met the horizon first: it is paid for, and its work is nowhere lost yet.
         seconds = (attempt.ended_at or now) - attempt.placed_at

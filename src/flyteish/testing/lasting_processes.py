@@ -18,6 +18,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,11 +41,11 @@ class LastingProcess:
         self._over = False
 
     def __repr__(self) -> str:
-        return f"LastingProcess({self.pid}, {'alive' if self.alive else 'gone'})"
+        return f"LastingProcess({self.pid}{', gone' if self._over else ''})"
 
     @property
     def alive(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it has not ended yet. Whoever finds that it has ends what it left behind, and reaps it."""
         if not self._over and not self._lives():
             self._over = True
             self._end_the_rest()
@@ -66,16 +67,15 @@ class LastingProcess:
     def kill(self) -> None:
         """Send SIGKILL to the process and to what it started."""
         if self.alive:
-            with contextlib.suppress(
-                ProcessLookupError, PermissionError
-            ):  # macOS says the latter of a group of the dead
+            # macOS says PermissionError of a group of the dead.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
     def let_go(self) -> None:
-        """It goes on without us."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # not ours to wait for any more: Popen would warn of it
-            self._child = None
+        """It goes on without us; all that we still do is to reap it, should we be there at its end."""
+        child, self._child = self._child, None
+        if child is not None and child.poll() is None:
+            threading.Thread(target=child.wait, name=f"flyteish wait for {self.pid}", daemon=True).start()
 
     def last_words(self) -> str:
         """The last line that it wrote to its standard output or error; empty where there is none."""
@@ -94,8 +94,12 @@ class LastingProcess:
 
     def _lives(self) -> bool:
         if self._child is not None:
+            if not hasattr(os, "waitid"):  # not everywhere before Python 3.13
+                return self._child.poll() is None
             # Left unreaped, so that its number is not given to another process while we may still signal its group.
-            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            with contextlib.suppress(ChildProcessError):  # the program lets nobody wait for its children
+                return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            return False
         try:
             # It is locked, too, while a process lives that was forked from it.
             return is_locked(self._path) and os.getsid(self.pid) == self.pid

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flyteish._core.billing.bills import billed, total
 from flyteish._core.billing.cost_summary import CostSummary, on_demand_price
 from flyteish._core.model.queues import ON_DEMAND, SPOT, Medium, Pool
-from flyteish._core.model.records import Action, Attempt, End
+from flyteish._core.model.records import Action, AttemptRecord, End
 from flyteish._core.model.values import Payload
 from tests.core.world import profile
 
@@ -28,20 +28,20 @@ def tried(
     ended_at: float,
     last_checkpoint_at: float | None = None,
     kept: bool = False,
-) -> Attempt:
+) -> AttemptRecord:
     end = End.SUCCEEDED if kept else End.PREEMPTED
     started_at, ended_at = EPOCH + started_at, EPOCH + ended_at
-    return Attempt(
+    return AttemptRecord(
         1, 1, "p", medium, "", "", price, started_at, started_at, started_at, ended_at=ended_at, end=end,
         last_checkpoint_at=EPOCH + last_checkpoint_at if last_checkpoint_at else 0.0,
     )  # fmt: skip
 
 
-def of(*attempts: Attempt) -> Action:
+def of(*attempts: AttemptRecord) -> Action:
     return Action("r", "a", None, profile(), Payload(), 0.0, attempts=list(attempts))
 
 
-def summarize(attempts: list[Attempt], on_demand_price: float | None) -> CostSummary:
+def summarize(attempts: list[AttemptRecord], on_demand_price: float | None) -> CostSummary:
     return total(billed([of(*attempts)], 0.0, on_demand_price))
 
 
@@ -110,7 +110,7 @@ times = st.floats(1, 1e6)
 
 
 @st.composite
-def attempts(draw: st.DrawFn) -> Attempt:
+def attempts(draw: st.DrawFn) -> AttemptRecord:
     start, end = sorted((draw(times), draw(times)))
     checkpoint = draw(st.none() | times)
     return tried(
@@ -124,7 +124,7 @@ def attempts(draw: st.DrawFn) -> Attempt:
 
 
 @given(st.lists(attempts()), st.floats(0, 50))
-def test_no_more_is_lost_than_was_billed(found: list[Attempt], price: float) -> None:
+def test_no_more_is_lost_than_was_billed(found: list[AttemptRecord], price: float) -> None:
     """Lost time lies within billed time, costs are never negative, and savings are what the two costs differ by."""
     summary = summarize(found, price)
     assert 0 <= summary.lost_seconds <= summary.seconds * (1 + 1e-12)
@@ -137,7 +137,7 @@ def test_no_more_is_lost_than_was_billed(found: list[Attempt], price: float) -> 
 
 
 @given(st.lists(attempts()), st.randoms())
-def test_the_order_of_attempts_does_not_matter(found: list[Attempt], chance: Random) -> None:
+def test_the_order_of_attempts_does_not_matter(found: list[AttemptRecord], chance: Random) -> None:
     """Attempts added up in another order cost the same."""
     shuffled = list(found)
     chance.shuffle(shuffled)
@@ -147,7 +147,7 @@ def test_the_order_of_attempts_does_not_matter(found: list[Attempt], chance: Ran
 
 
 @given(st.lists(attempts(), min_size=1))
-def test_work_that_is_all_kept_on_demand_saves_nothing(found: list[Attempt]) -> None:
+def test_work_that_is_all_kept_on_demand_saves_nothing(found: list[AttemptRecord]) -> None:
     """On-demand at the on-demand price with nothing lost is the alternative itself."""
     kept = [tried(ON_DEMAND, 2.0, a.admitted_at, a.ended_at, kept=True) for a in found]
     assert summarize(kept, 2.0).saved == pytest.approx(0, abs=1e-6)

@@ -10,7 +10,7 @@ from flyteish._core.model.events import AttemptRunning, CheckpointCommitted, Con
 from flyteish._core.model.ids import ActionKey, AttemptKey
 from flyteish._core.model.policies import RetryStrategy, SpotPolicy
 from flyteish._core.model.queues import Pool, Queue
-from flyteish._core.model.records import Attempt
+from flyteish._core.model.records import AttemptRecord
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._core.scheduling.pool_health import LEAVE, MOST_COUNTED, RETURN, PoolMemory, passed_over
@@ -33,7 +33,7 @@ def memory(world: World, pool: str) -> PoolMemory:
     return world.state.capacity.pools[pool].memory
 
 
-def attempt(world: World, run: str) -> Attempt:
+def attempt(world: World, run: str) -> AttemptRecord:
     action = world.state.action(ActionKey(run, "a0"))
     assert action is not None
     return action.attempts[-1]

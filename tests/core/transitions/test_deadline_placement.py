@@ -12,7 +12,7 @@ from flyteish._core.model.events import (
 from flyteish._core.model.ids import ActionKey, AttemptKey
 from flyteish._core.model.policies import RetryStrategy, SpotPolicy, Timeout
 from flyteish._core.model.queues import ON_DEMAND, SPOT, Pool, Queue
-from flyteish._core.model.records import Action, Attempt, End, Phase
+from flyteish._core.model.records import Action, AttemptRecord, End, Phase
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, Payload
 from tests.core.world import ROOT, World, profile
@@ -48,7 +48,7 @@ class Paced(World):
         return action
 
     @property
-    def attempt(self) -> Attempt:
+    def attempt(self) -> AttemptRecord:
         return self.action.attempts[-1]
 
     @property

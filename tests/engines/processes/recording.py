@@ -16,6 +16,7 @@ import msgspec
 from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
+    AttemptPlaced,
     AttemptRunning,
     CheckpointSkipped,
     Evidence,
@@ -26,7 +27,7 @@ from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish._worker.loader import Loadable
 from flyteish.interfaces import Call, Link, OnJournalled, Order, Outcome, Report
 
-Event = AttemptRunning | AttemptNoticed | AttemptEnded
+Event = AttemptPlaced | AttemptRunning | AttemptNoticed | AttemptEnded
 
 
 class RecordingLink:
@@ -92,7 +93,7 @@ class Recorder:
     # -- interfaces.Reports
 
     def report(self, event: Report, done: OnJournalled | None = None) -> None:
-        assert isinstance(event, AttemptRunning | AttemptNoticed | AttemptEnded)
+        assert isinstance(event, AttemptPlaced | AttemptRunning | AttemptNoticed | AttemptEnded)
         with self._lock:
             self.events.append(event)
         if done is not None:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from flyteish._authoring.values.errors import rebuild
-from flyteish._core.model.events import AttemptEnded
+from flyteish._core.model.events import AttemptEnded, AttemptPlaced
 from flyteish._core.model.queues import Pool
 from flyteish._core.model.setting_rules import opinions
 from flyteish._core.model.settings import Level, merge
@@ -144,6 +144,25 @@ async def test_a_short_attempt_says_at_its_end_when_it_got_its_place(tmp_path: P
         (ended,) = bench.recorder.ends(order.key)
         assert before <= ended.placed_at <= ended.running_at if ahead else ended.placed_at == 0
         await bench.engine.close()
+
+
+async def test_an_attempt_whose_import_takes_long_has_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said while the module is still being imported: user code runs later, the worker is taken now."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.3)\ndef f():\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    bench = Bench(tmp_path, ProcessesEngine(max_workers=1))
+    pools = {"local": Pool("local", capacity=1, ahead=8)}
+    await bench.engine.open(bench.opening._replace(pools=pools))
+    order = bench.orders(jobs.mute, order={"reference": TaskReference("slow_to_import", "f")})
+    bench.engine.start([order])
+    assert (await bench.recorder.end(order)).result
+    placed, ended = bench.recorder.events
+    assert isinstance(placed, AttemptPlaced)
+    assert isinstance(ended, AttemptEnded)
+    assert (ended.placed_at, ended.running_at > 0) == (0, True)
+    await bench.engine.close()
 
 
 async def test_a_large_result_goes_through_the_blob_store(bench: Bench) -> None:

@@ -181,7 +181,7 @@ def course(*names: str) -> list[m.FromWorker]:
             m.Checkpointed(key, 10 * number + 2, record_of(key)),
             m.Traced(key, 10 * number + 3, "seed", payload(b"7")),
             m.Skipped(key, CheckpointSkipped(*key, 1, "torn")),
-            m.CallCancelled(key, 10 * number + 1, "no longer awaited"),
+            m.CallWithdrawn(key, 10 * number + 1, "no longer awaited"),
             m.Signalled(key, Notice("shutdown", 30.0, "sigterm")),
             m.Ended(key, WorkerEvidence(payload(b"r")) if number % 2 else WorkerEvidence(error=error), 0.1),
         ]
@@ -223,7 +223,7 @@ def forgeries(mine: AttemptKey, other: AttemptKey) -> list[m.FromWorker]:
         m.Traced(other, 93, "seed", payload(b"7")), m.Traced(mine, 93, huge, payload(b"7")),
         m.Traced(mine, 93, "seed", Payload()),
         m.Skipped(mine, CheckpointSkipped(*other, 1, "torn")), m.Skipped(mine, CheckpointSkipped(*mine, -1, "torn")),
-        m.CallCancelled(mine, 10**6, "never made"), m.Wanted(other, 94), m.Wanted(mine, 94),
+        m.CallWithdrawn(mine, 10**6, "never made"), m.Wanted(other, 94), m.Wanted(mine, 94),
         m.Signalled(mine, Notice("shutdown", math.nan, "sigterm")),
         m.Signalled(mine, Notice("shutdown", 1.0, "market")), m.Signalled(mine, Notice("earthquake", 1.0, "sigterm")),
         m.Signalled(other, Notice("drain", 1.0, "sigterm")),

@@ -93,6 +93,7 @@ MODULES: Final[dict[str, str]] = {
 
 #: ``old module:name``: ``new module:name``, where ``MODULES`` alone does not lead there.
 NAMES: Final[dict[str, str]] = {
+    "flyteish._core.actions:Attempt": "flyteish._core.model.records:AttemptRecord",
     "flyteish._authoring.context:AttemptLeft": "flyteish._authoring.attempt.signals:AttemptLeft",
     "flyteish._authoring.context:OutsideTaskError": "flyteish._authoring.attempt.signals:OutsideTaskError",
     "flyteish._authoring.values:Unserialisable": "flyteish._authoring.values.unserialisable:Unserialisable",

@@ -14,7 +14,7 @@ import msgspec
 
 from flyteish._core.billing.cost_summary import CostSummary, lost_seconds
 from flyteish._core.model.queues import SPOT
-from flyteish._core.model.records import Action, Attempt, End, RunRecord
+from flyteish._core.model.records import Action, AttemptRecord, End, RunRecord
 
 
 class CostLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -70,7 +70,7 @@ def billed(actions: Iterable[Action], now: float, on_demand_price: float | None 
                 yield Billed(action.run, action.id, attempt.generation, line)
 
 
-def _line(queue: str, task: str, attempt: Attempt, now: float, fallback: float | None) -> CostLine:
+def _line(queue: str, task: str, attempt: AttemptRecord, now: float, fallback: float | None) -> CostLine:
     seconds, lost = _measure(attempt, now)
     price = attempt.on_demand_price or fallback
     alternative = None if price is None else (seconds - lost) * price / 3600.0
@@ -78,7 +78,7 @@ def _line(queue: str, task: str, attempt: Attempt, now: float, fallback: float |
     return CostLine(queue, task, attempt.pool, attempt.medium, 1, seconds, lost, dollars, alternative)
 
 
-def _measure(attempt: Attempt, now: float) -> tuple[float, float]:
+def _measure(attempt: AttemptRecord, now: float) -> tuple[float, float]:
     """Billed and lost seconds."""
     started, ended = attempt.placed_at, attempt.ended_at
     if not ended:
@@ -115,7 +115,7 @@ class _Sum:
         self.seconds = self.lost = self.dollars = 0.0
         self.on_demand_dollars: float | None = 0.0
 
-    def bill(self, attempt: Attempt, now: float) -> None:
+    def bill(self, attempt: AttemptRecord, now: float) -> None:
         seconds, lost = _measure(attempt, now)
         self.attempts += 1
         self.seconds += seconds

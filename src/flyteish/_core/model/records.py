@@ -85,7 +85,7 @@ class EngineFacts(msgspec.Struct, gc=False):
     """SHA-256 of the token that the attempt proves itself with."""
 
 
-class Attempt(msgspec.Struct, gc=False):
+class AttemptRecord(msgspec.Struct, gc=False):
     """One execution of an action; times are seconds since the epoch."""
 
     generation: int
@@ -137,7 +137,7 @@ class Action(msgspec.Struct, gc=False):
     group: str | None = None
 
     phase: Phase = Phase.ENTERING
-    attempts: list[Attempt] = []
+    attempts: list[AttemptRecord] = []
     generation: int = 0
     user_attempt: int = 1
     system_used: int = 0
@@ -211,7 +211,7 @@ class Action(msgspec.Struct, gc=False):
         return ActionKey(self.run, self.id)
 
     @property
-    def current(self) -> Attempt | None:
+    def current(self) -> AttemptRecord | None:
         """The attempt that is not over yet, if there is one."""
         return self.attempts[-1] if self.attempts and not self.attempts[-1].ended_at else None
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from flyteish._core.model.events import Evidence, WorkerEvidence
-from flyteish._core.model.records import Attempt, End
+from flyteish._core.model.records import AttemptRecord, End
 from flyteish._core.model.values import ErrorDocument
 
 NOTICE_RANK: Final = {"rebalance": 0, "relocate": 1, "drain": 2, "shutdown": 3, "terminate": 4}
@@ -71,7 +71,7 @@ class Ending(NamedTuple):
 _SUCCEEDED: Final = Ending(End.SUCCEEDED, "")
 
 
-def classify(evidence: Evidence, attempt: Attempt, rejections: int = 0) -> Ending:
+def classify(evidence: Evidence, attempt: AttemptRecord, rejections: int = 0) -> Ending:
     """Judge one end. A result committed in time counts, whatever else happened.
 
     Args:
@@ -101,7 +101,7 @@ def classify(evidence: Evidence, attempt: Attempt, rejections: int = 0) -> Endin
     return _exited(evidence)
 
 
-def _stop_is_void(evidence: Evidence, attempt: Attempt) -> bool:
+def _stop_is_void(evidence: Evidence, attempt: AttemptRecord) -> bool:
     """Whether it ended by itself before the stop could matter."""
     if attempt.stop == "max_runtime":
         return evidence.error is not None and evidence.error.final
@@ -109,7 +109,7 @@ def _stop_is_void(evidence: Evidence, attempt: Attempt) -> bool:
     return attempt.stop == "max_queued_time" and bool(attempt.placed_at) and not evidence.stopped
 
 
-def _rejected(why: str, attempt: Attempt, rejections: int) -> Ending:
+def _rejected(why: str, attempt: AttemptRecord, rejections: int) -> Ending:
     if attempt.running_at:
         return Ending(End.INFRASTRUCTURE, f"rejected by its machine, though it ran there: {why}")
     if rejections >= MOST_REJECTIONS:
@@ -117,7 +117,7 @@ def _rejected(why: str, attempt: Attempt, rejections: int) -> Ending:
     return Ending(End.REJECTED, why)
 
 
-def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
+def _raised(error: ErrorDocument, attempt: AttemptRecord) -> Ending:
     said = f"{error.type.rpartition('.')[2]}: {error.message}" if error.message else error.type.rpartition(".")[2]
     if attempt.moving and attempt.notice == "relocate":
         return _moved(attempt)
@@ -130,7 +130,7 @@ def _raised(error: ErrorDocument, attempt: Attempt) -> Ending:
     return Ending(End.USER_ERROR, said)
 
 
-def _moved(attempt: Attempt) -> Ending:
+def _moved(attempt: AttemptRecord) -> Ending:
     return Ending(End.RELOCATED, f"to {attempt.moving}: {attempt.moving_why}")
 
 

@@ -30,7 +30,7 @@ from flyteish._core.model.records import (
     SUCCEEDED,
     WITH_ATTEMPT,
     Action,
-    Attempt,
+    AttemptRecord,
     End,
     Phase,
 )
@@ -81,7 +81,7 @@ def start(state: State, order: Start, now: float, effects: Effects) -> None:
 def admitted(state: State, event: AttemptAdmitted, now: float, effects: Effects) -> None:
     """An attempt has its place."""
     action = state.runs[event.run].actions[event.action]
-    attempt = Attempt(
+    attempt = AttemptRecord(
         event.generation, event.user_attempt, event.pool, event.medium, event.rule, event.why,
         event.price_per_hour, now, event.queued_at, 0.0 if event.ahead else now, on_demand_price=event.on_demand_price,
     )  # fmt: skip
@@ -117,7 +117,7 @@ def running(state: State, event: AttemptRunning, now: float, effects: Effects) -
         relocations.review(state, action, now, effects)
 
 
-def _got_machine(pool: PoolState, attempt: Attempt, now: float) -> None:
+def _got_machine(pool: PoolState, attempt: AttemptRecord, now: float) -> None:
     """There was one to be had in this pool when the attempt got it."""
     since = pool.no_capacity_since
     if pool.available == 0 or (since is not None and attempt.placed_at < since):
@@ -127,7 +127,7 @@ def _got_machine(pool: PoolState, attempt: Attempt, now: float) -> None:
         pool.memory.got(now)
 
 
-def _remember(pool: PoolState, attempt: Attempt, now: float) -> None:
+def _remember(pool: PoolState, attempt: AttemptRecord, now: float) -> None:
     """What the end of a spot attempt says of its pool."""
     if not attempt.placed_at:
         return
@@ -194,7 +194,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         failed(state, action, attempt, event.evidence.error, event.chance, now, effects)
 
 
-def _place_late(state: State, action: Action, attempt: Attempt, event: AttemptEnded, now: float) -> None:
+def _place_late(state: State, action: Action, attempt: AttemptRecord, event: AttemptEnded, now: float) -> None:
     """A short one, which was over before its engine said that it had its machine."""
     seen = event.evidence
     ran = seen.result is not None or seen.error is not None or seen.exit_code is not None
@@ -213,7 +213,7 @@ def _work_is_known(state: State, task: str, now: float, effects: Effects) -> Non
             review(state, action, now)
 
 
-def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
+def priced(state: State, event: Any, attempt: AttemptRecord, now: float) -> Any:
     """The event that ends an attempt, with the mean price of its life where that is not the price it began with."""
     if event.price_per_hour is None:
         prices, since = state.capacity.pools[attempt.pool].prices, attempt.placed_at or now
@@ -227,7 +227,7 @@ def priced(state: State, event: Any, attempt: Attempt, now: float) -> Any:
     return event
 
 
-def _mean_price(prices: Prices, since: float, attempt: Attempt, now: float) -> float | None:
+def _mean_price(prices: Prices, since: float, attempt: AttemptRecord, now: float) -> float | None:
     """None: the price that is on record of it already."""
     facts = attempt.engine_facts
     if facts is not None:
@@ -258,7 +258,7 @@ def _let_go(state: State, event: AttemptEnded, effects: Effects) -> None:
 def failed(
     state: State,
     action: Action,
-    attempt: Attempt,
+    attempt: AttemptRecord,
     error: ErrorDocument | None,
     chance: float,
     now: float,
@@ -304,7 +304,7 @@ def _wait_again(state: State, action: Action, verdict: retries.Verdict, now: flo
         begin(state, state.runs[action.run], action, now, verdict.at_head)
 
 
-def _denied(state: State, action: Action, attempt: Attempt, now: float) -> None:
+def _denied(state: State, action: Action, attempt: AttemptRecord, now: float) -> None:
     """The pool had no capacity: the attempt never was; the pool is left alone for its cooldown."""
     action.attempts.pop()
     action.denials += 1

@@ -36,7 +36,7 @@ from typing import Final
 
 from flyteish._core.model.policies import SpotPolicy
 from flyteish._core.model.queues import ON_DEMAND, SPOT
-from flyteish._core.model.records import Action, Attempt, Phase
+from flyteish._core.model.records import Action, AttemptRecord, Phase
 from flyteish._core.rules import placement
 from flyteish._core.rules.deadline_policies import DEADLINE_SAFETY, POLICIES, Decision, Situation
 from flyteish._core.scheduling.pool_health import Stretches
@@ -160,7 +160,7 @@ def _saved(action: Action) -> tuple[float, float]:
     return work, progress * work
 
 
-def _unsaved(attempt: Attempt | None, now: float) -> float:
+def _unsaved(attempt: AttemptRecord | None, now: float) -> float:
     if attempt is None or not attempt.running_at:
         return 0.0
     return max(0.0, now - max(attempt.running_at, attempt.last_checkpoint_at))
@@ -235,7 +235,7 @@ def _waiting_for(queue: QueueState, medium: str, most: int) -> int:
     return sum(1 for _ in islice((action for line in lines for action in line), max(0, most)))
 
 
-def may_leave_on_demand(state: State, action: Action, attempt: Attempt) -> bool:
+def may_leave_on_demand(state: State, action: Action, attempt: AttemptRecord) -> bool:
     """Whether moving it to spot can gain anything: it saves its progress, and nothing else keeps it on-demand.
 
     A planned move loses what was not saved, so only work that has saved in this very attempt is moved; that also
@@ -258,6 +258,6 @@ def patience(state: State, action: Action) -> float:
     return max(1.0, budget / MOST_LOOKS, state.experience.changeover(action.profile.task, known))
 
 
-def stays(attempt: Attempt) -> bool:
+def stays(attempt: AttemptRecord) -> bool:
     """Whether nothing will move it any more."""
     return attempt.medium == ON_DEMAND and attempt.rule == DEADLINE_SAFETY

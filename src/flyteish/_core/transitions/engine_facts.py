@@ -16,14 +16,14 @@ from flyteish._core.model.events import (
     AttemptPlaced,
     NoticeWithdrawn,
 )
-from flyteish._core.model.records import WITH_ATTEMPT, Action, Attempt, EngineFacts
+from flyteish._core.model.records import WITH_ATTEMPT, Action, AttemptRecord, EngineFacts
 from flyteish._core.rules import attempt_ends
 from flyteish._core.state import State
 
 Effects = list[Effect]
 
 
-def live_attempt(state: State, event: Any) -> tuple[Action, Attempt] | None:
+def live_attempt(state: State, event: Any) -> tuple[Action, AttemptRecord] | None:
     """The action and its attempt, if the event is about the one that counts; else a zombie speaks."""
     run = state.runs.get(event.run)
     action = run.actions.get(event.action) if run is not None else None
@@ -55,7 +55,7 @@ def notice_withdrawn(state: State, event: NoticeWithdrawn, now: float, effects: 
     effects.append(Record(now, event))
 
 
-def engine_facts(attempt: Attempt) -> EngineFacts:
+def engine_facts(attempt: AttemptRecord) -> EngineFacts:
     """Where to write what its engine says of it."""
     if attempt.engine_facts is None:
         attempt.engine_facts = EngineFacts()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from flyteish._core.model.effects import Effect, Record, RelocateAttempt
 from flyteish._core.model.events import RelocationOrdered
 from flyteish._core.model.queues import ON_DEMAND, SPOT
-from flyteish._core.model.records import Action, Attempt, Phase
+from flyteish._core.model.records import Action, AttemptRecord, Phase
 from flyteish._core.rules import attempt_ends
 from flyteish._core.rules.deadline_policies import Decision
 from flyteish._core.state import State
@@ -52,7 +52,7 @@ def review(state: State, action: Action, now: float, effects: Effects) -> None:
         _look_again(state, action, attempt, now, decision.review)
 
 
-def _look_again(state: State, action: Action, attempt: Attempt, now: float, at: float) -> None:
+def _look_again(state: State, action: Action, attempt: AttemptRecord, now: float, at: float) -> None:
     """At most one timer is under way for an attempt, unless an earlier one is needed."""
     if at < float("inf") and not now < action.review_at <= at:
         # A review that comes out at this very moment again and again would be one for ever.
@@ -60,7 +60,9 @@ def _look_again(state: State, action: Action, attempt: Attempt, now: float, at: 
         state.remind(action.review_at, "pace", action, attempt.generation)
 
 
-def _order(state: State, action: Action, attempt: Attempt, decision: Decision, now: float, effects: Effects) -> None:
+def _order(
+    state: State, action: Action, attempt: AttemptRecord, decision: Decision, now: float, effects: Effects
+) -> None:
     event = RelocationOrdered(
         action.run, action.id, attempt.generation, decision.go, decision.rule, decision.why
     )  # fmt: skip
@@ -69,7 +71,7 @@ def _order(state: State, action: Action, attempt: Attempt, decision: Decision, n
     order_again(state, action, attempt, effects)
 
 
-def order_again(state: State, action: Action, attempt: Attempt, effects: Effects) -> None:
+def order_again(state: State, action: Action, attempt: AttemptRecord, effects: Effects) -> None:
     """The order to move, as it stands: the first time, and to a controller that cannot know whether it arrived."""
     state.moves(action, attempt.moving)
     grace = state.capacity.pools[attempt.pool].config.grace

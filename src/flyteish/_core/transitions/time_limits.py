@@ -12,7 +12,7 @@ from typing import Final
 from flyteish._core.model.effects import Effect, Record, StopAttempt
 from flyteish._core.model.events import LimitReached
 from flyteish._core.model.ids import ActionKey
-from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, Attempt, End, Phase
+from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, AttemptRecord, End, Phase
 from flyteish._core.rules import placement
 from flyteish._core.state import State, Timer
 from flyteish._core.transitions import relocations
@@ -116,7 +116,9 @@ def limit_reached(state: State, event: LimitReached, now: float, effects: Effect
         _change_medium(state, action, now)
 
 
-def _attempt_too_long(action: Action, attempt: Attempt, event: LimitReached, now: float, effects: Effects) -> None:
+def _attempt_too_long(
+    action: Action, attempt: AttemptRecord, event: LimitReached, now: float, effects: Effects
+) -> None:
     """It has run too long, or waited too long for a machine where it was sent ahead to: it is told to end."""
     waits = event.limit == "max_queued_time" and not attempt.placed_at
     if (event.limit == "max_runtime" or waits) and not attempt.stop:
@@ -125,7 +127,7 @@ def _attempt_too_long(action: Action, attempt: Attempt, event: LimitReached, now
         effects.append(StopAttempt(action.attempt_key(), attempt.pool, event.limit))
 
 
-def _deadline_passed(state: State, action: Action, attempt: Attempt | None, now: float, effects: Effects) -> None:
+def _deadline_passed(state: State, action: Action, attempt: AttemptRecord | None, now: float, effects: Effects) -> None:
     state.settled(action)
     if attempt is not None:
         attempt.end, attempt.cause, attempt.ended_at = End.DEADLINE, "deadline exceeded", attempt.not_before(now)
@@ -141,7 +143,7 @@ def _queue_timed_out(state: State, action: Action, event: LimitReached, now: flo
     if action.phase not in _AT_THE_DOOR_OR_IN_LINE:  # in replay: how it came back into the line is not recorded
         move(state, action, Phase.QUEUED)
     action.generation += 1
-    attempt = Attempt(
+    attempt = AttemptRecord(
         action.generation, action.user_attempt, "", event.medium, "never-started", "waited too long", 0.0, now,
         event.queued_at, ended_at=now, end=End.QUEUE_TIMEOUT, cause=f"waited longer than max_queued_time={span(limit)}",
     )  # fmt: skip

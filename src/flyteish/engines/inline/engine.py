@@ -21,7 +21,7 @@ from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._core.wording import span
 from flyteish._worker.loader import Loader
 from flyteish._worker.runner import Stopping, perform_async, perform_sync
-from flyteish.engines.inline.output import SPEAKER, Output, Speaker
+from flyteish.engines.inline.output import SPEAKER, InlineOutput, Speaker
 from flyteish.engines.inline.scoped_environ import scoped
 from flyteish.engines.inline.task_loops import TaskLoops
 from flyteish.engines.inline.thread_link import ThreadLink
@@ -68,7 +68,7 @@ class InlineEngine:
         max_threads: int,
         print_to_log: bool = False,
     ) -> None:
-        self._output = Output(prints=print_to_log)
+        self._output = InlineOutput(prints=print_to_log)
         self._feeds = feeds
         self._clock = clock
         self._find_inline = inline

@@ -52,7 +52,7 @@ class Speaker:
 SPEAKER: ContextVar[Speaker | None] = ContextVar("flyteish_speaker", default=None)
 
 
-class Output:
+class InlineOutput:
     """Installed while an engine is open; leaves everything as it was."""
 
     def __init__(self, prints: bool) -> None:

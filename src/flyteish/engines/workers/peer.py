@@ -172,7 +172,7 @@ class Peer(ABC, Generic[A]):
         """Hand it attempts, to do one after the other."""
         for attempt in attempts:
             self.expect(attempt)
-        self.send(m.Run([attempt.order for attempt in attempts], logs))
+        self.send(m.RunOrders([attempt.order for attempt in attempts], logs))
 
     def expect(self, attempt: A) -> None:
         """It has this attempt, or is about to be given it."""
@@ -323,7 +323,7 @@ class Peer(ABC, Generic[A]):
                 asking.link.traced(name, result, partial(self._feed.put, self._recorded, number))
             case m.Wanted(key, number):
                 self._tell_secrets(self._at(key), number)
-            case m.CallCancelled(key, number, reason):
+            case m.CallWithdrawn(key, number, reason):
                 checks.words("why a call was cancelled", reason)
                 asking = self._asking(key)
                 if asking is not None and number > asking.asked:
