@@ -122,6 +122,11 @@ class Controller:
         """Everything that its core knows; to be read on its own thread."""
         return self._core.state
 
+    @property
+    def attempts_outlive_it(self) -> bool:
+        """Whether attempts of an earlier controller may still live. Any thread."""
+        return self._engines.any_outlives
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
