@@ -159,7 +159,9 @@ class SessionRuns:
         )
         handle: Run[R] = Run(run, found.task, self._inside(machinery), here=here)
         if found.outcome is not None:
-            controller.post(RunFoundEnded(found.state.runs[run]))
+            record = found.state.runs[run]
+            # What its root had called may not have let go yet when the controller died.
+            controller.post(RunFoundEnded(record) if record.ended_at else RunTakenUp(record, found.last_at))
             handle.finish(found.outcome, None)
             return handle
         recovery.check_queues(found.state.runs[run], [queue.name for queue in self._config.queues])
@@ -176,8 +178,11 @@ class SessionRuns:
 
     def take_up_all(self) -> None:
         """The unfinished runs of earlier sessions go on here, the oldest first; one that cannot is left as it is."""
-        unfinished = self._machinery().store.runs(MOST_TAKEN_UP, active_only=True)
+        machinery = self._machinery()
+        unfinished = machinery.store.runs(MOST_TAKEN_UP, active_only=not machinery.controller.attempts_outlive_it)
         for row in reversed(unfinished):
+            if row.ended_at is not None and row.costs:
+                continue  # with all that its root had called
             try:
                 self.resume(row.run, here=False)
             except FlyteishError as error:

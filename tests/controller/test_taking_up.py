@@ -13,11 +13,21 @@ import pytest
 from flyteish import Pool, Queue, Run, Session, TaskEnvironment, errors
 from flyteish._controller.tokens import digest_of
 from flyteish._core.model.events import CheckpointCommitted, RunRecovered
+from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.records import End
-from flyteish._core.model.values import CheckpointRecord
+from flyteish._core.model.values import CheckpointRecord, Payload
+from flyteish.interfaces import Call
+from flyteish.markets import ScriptedMarket
 from tests.controller.puppet import PATIENCE, Machines, PuppetEngine, returns
 
 env = TaskEnvironment(name="taking_up")
+
+
+def call_of(task: Any, opened: Session) -> Call:
+    assert opened._machinery is not None
+    data = task.signature.encode_inputs((), {})
+    profile = task.profile(opened.config.scope, opened._machinery.blobs.blocking)
+    return Call(profile, Payload(data, None, len(data)), inputs_digest(data))
 
 
 @env.task
@@ -30,8 +40,8 @@ async def eight() -> int:
     return 8
 
 
-def session(home: Path, engine: PuppetEngine, **more: Any) -> Session:
-    pools = [Pool("p", engine="puppet", on_close="detach"), Pool("here")]
+def session(home: Path, engine: PuppetEngine, market: ScriptedMarket | None = None, **more: Any) -> Session:
+    pools = [Pool("p", engine="puppet", on_close="detach", market=market), Pool("here")]
     queues = [Queue("default", pools=("p",)), Queue("inline", pools=("here",))]
     return Session(queues, pools, engines={"puppet": lambda: engine}, home=home, **more)
 
@@ -49,6 +59,15 @@ def left(home: Path, machines: Machines, task: Any = seven) -> Any:
 
 
 # -- the living ------------------------------------------------------------------------------------------------------
+
+
+def test_the_market_of_the_next_session_may_take_the_machine_of_one_that_lives(tmp_path: Path) -> None:
+    """As that of any other attempt in the pool."""
+    machines = Machines()
+    order = left(tmp_path, machines)
+    with session(tmp_path, outliving(machines), ScriptedMarket(reclaims=[0.05])) as opened:
+        opened.resume(order.key.run)
+        assert machines.until(lambda: machines.heard("reclaim")) == [order.key]
 
 
 def test_an_attempt_that_lives_goes_on_in_the_next_session(tmp_path: Path) -> None:
@@ -198,6 +217,31 @@ def test_local_engines_are_not_asked(tmp_path: Path) -> None:
         engine.end(order.key, returns(seven, 7))
         assert again.result(PATIENCE) == 7
     assert machines.heard("adopt") == []
+
+
+def test_what_an_ended_root_had_called_is_told_to_stop_again(tmp_path: Path) -> None:
+    """The run's outcome is known, but a child's machine is still running: it must not be forgotten."""
+    machines = Machines()
+    engine = outliving(machines)
+    engine.stop = lambda key, reason, grace: machines.tell("stop", key)  # type: ignore[method-assign] # takes its time
+    with session(tmp_path, engine) as opened:
+        run = opened.run(seven)
+        (order,) = machines.started()
+        engine.link(order.key).call(call_of(eight, opened), lambda outcome: None)
+        child = machines.started(2)[1]
+        engine.end(order.key, returns(seven, 7))
+        assert run.result(PATIENCE) == 7
+        machines.until(lambda: machines.heard("stop"))
+    engine = outliving(machines)
+    with session(tmp_path, engine, recover="all") as opened:
+        machines.until(lambda: machines.heard("stop") == [child.key] * 2)
+        assert child.key not in machines.running
+        assert opened.resume(run.name).result(PATIENCE) == 7
+        record = opened.resume(run.name).record()
+    assert record.ended_at
+    with session(tmp_path, outliving(machines), recover="all") as opened:
+        assert opened._machinery is not None
+    assert len(machines.heard("adopt")) == 1
 
 
 # -- which runs ------------------------------------------------------------------------------------------------------

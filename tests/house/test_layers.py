@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 from tests.house.sources import ROOT, modules
@@ -31,6 +32,14 @@ def test_layer_contracts_are_exhaustive() -> None:
     found = [each for each in contracts() if each["type"] == "layers"]
     assert [each["name"] for each in found if not each.get("exhaustive") or each.get("exhaustive_ignores")] == []
     assert [each["name"] for each in found if each.get("ignore_imports")] == []
+
+
+def test_every_room_has_layers() -> None:
+    """A folder with more than one module says in which order they stand."""
+    source = ROOT / "src" / "flyteish"
+    rooms = [path.parent for path in source.rglob("__init__.py")]
+    several = {".".join(room.relative_to(source.parent).parts) for room in rooms if len(members(room)) > 1}
+    assert several - layers().keys() == set()
 
 
 def test_circles_are_looked_for_everywhere() -> None:
@@ -61,8 +70,7 @@ def test_layer_contracts_name_what_there_is() -> None:
     """No layer is left of a module that went."""
     for container, rows in layers().items():
         place = ROOT / "src" / container.replace(".", "/")
-        here = {path.stem for path in place.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
-        assert {name for row in rows for name in row} == here - {"__init__"}, container
+        assert {name for row in rows for name in row} == members(place), container
 
 
 def test_tests_mirror_the_rooms() -> None:
@@ -85,6 +93,12 @@ def mirrored(place: str) -> set[str]:
     """Modules and packages there, with and without the underscore that says that they are ours alone."""
     names = {path.stem for path in (ROOT / place).iterdir() if path.suffix == ".py"} | folders(place)
     return names | {name.lstrip("_") for name in names}
+
+
+def members(room: Path) -> set[str]:
+    """Modules and packages in a room."""
+    here = {path.stem for path in room.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    return here - {"__init__"}
 
 
 def contracts() -> list[dict[str, Any]]:

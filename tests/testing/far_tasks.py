@@ -39,6 +39,12 @@ async def waits(folder: str, value: int = 7) -> int:
     return value
 
 
+@env.task(timeout=2.0)
+async def overruns(folder: str) -> None:
+    mark(folder, "began", str(os.getpid()))
+    await until(folder, "gate")
+
+
 @env.task
 async def parent(folder: str) -> int:
     mark(folder, "parent", str(os.getpid()))

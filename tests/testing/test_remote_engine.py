@@ -279,6 +279,34 @@ def test_one_that_cannot_be_reached_is_killed(opened: Open, folder: str) -> None
     wait_for(lambda: not alive(pid), "its end")
 
 
+def test_max_runtime_counts_from_the_beginning_under_whichever_controller(opened: Open, folder: str) -> None:
+    """It is charged like any other, and the attempt does not begin anew."""
+    session = opened()
+    run = session.run(tasks.overruns, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    again: Any = opened().resume(run.name)
+    with pytest.raises(errors.TaskTimeoutError, match="max_runtime="):
+        again.result(PATIENCE)
+    assert ends(again) == [End.MAX_RUNTIME]
+    (pid,) = tasks.marks(folder, "began")
+    wait_for(lambda: not alive(pid), "its end")
+
+
+def test_aborting_a_run_that_was_taken_over_ends_all_of_it(opened: Open, folder: str) -> None:
+    """Parent and children, each in its own process, none of which knew this controller when it began."""
+    session = opened()
+    run = session.run(tasks.parent, folder=folder)
+    wait_for(lambda: len(tasks.marks(folder, "began")) == 2, "the beginning of the children")
+    session.close()
+    again: Any = opened().resume(run.name)
+    again.abort("had enough")
+    with pytest.raises(errors.ActionAbortedError):
+        again.result(PATIENCE)
+    pids = [*tasks.marks(folder, "parent"), *tasks.marks(folder, "began")]
+    wait_for(lambda: not any(map(alive, pids)), "the end of all three")
+
+
 def test_one_that_reaches_nobody_gives_up(opened: Open, folder: str) -> None:
     """No process is left for ever."""
     session = opened(reconnect_seconds=0.3)

@@ -28,8 +28,8 @@ class RemoteAttempt(PeerAttempt):
     """One attempt between ``start`` (or ``adopt``) and its one report of the end."""
 
     __slots__ = (
-        "awaited", "digest", "doomed", "ends_at", "fate", "gone", "last_word", "log", "notice", "over_at", "peer",
-        "process", "running_at", "settled", "timer",
+        "awaited", "digest", "ends_at", "fate", "gone", "last_word", "log", "over_at", "peer", "process",
+        "running_at", "settled", "timer",
     )  # fmt: skip
 
     def __init__(self, order: Order, link: Link, log: str | None, process: LastingProcess, digest: bytes) -> None:
@@ -52,12 +52,8 @@ class RemoteAttempt(PeerAttempt):
         """Seconds since the epoch; 0 until this engine heard that user code began."""
         self.over_at = 0.0
         """Seconds since the epoch, when it ended; 0: when this engine hears of it."""
-        self.doomed: Evidence | None = None
-        """How it ends if nothing better is known of it; from when it is known that it has to end."""
         self.fate: Evidence | None = None
         """How it ends if its process is gone now: set when we first sent that a deadly signal."""
-        self.notice = ""
-        """Kind of the notice that it last got; empty: none."""
         self.ends_at = 0.0
         """When a reclaim's grace is over, and once its end is reported, when its process has to be gone; on the loop's
         clock."""
@@ -108,7 +104,7 @@ class RemoteAttempt(PeerAttempt):
         """How it ended by its claim, and when: not later than now, whatever its clock says."""
         now = time.time()
         self.running_at, self.over_at = min(claim.running_at, now), min(claim.ended_at, now)
-        return self.evidence(claim.evidence, self.notice)
+        return self.evidence(claim.evidence)
 
     def exited(self) -> Evidence:
         """What is seen of its process, which has claimed no end and was not ended by us."""

@@ -311,7 +311,7 @@ class RemoteEngine:
         attempt.say_last_word()
 
     def ended(self, attempt: RemoteAttempt, said: WorkerEvidence, number: int) -> None:
-        self._end(attempt, attempt.evidence(said, attempt.notice), number)
+        self._end(attempt, attempt.evidence(said), number)
 
     def not_begun(self, attempt: RemoteAttempt) -> None:
         attempt.end_unbegun()

@@ -47,7 +47,6 @@ class RemoteFolder:
                 f"RemoteEngine(folder={str(path)!r}) is not accepted: another engine that lives has it; give each "
                 "session a folder of its own"
             ) from None
-
         self._processes = LastingProcesses(self._attempts)
 
     def __repr__(self) -> str:
