@@ -26,7 +26,8 @@ from flyteish._controller.order_factory import OrderFactory
 from flyteish._core.model.events import RunLoaded, RunRecovered
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import TERMINAL, Action, End, RunRecord
-from flyteish.interfaces import Engine, Unfinished
+from flyteish.interfaces import Clock, Engine, Unfinished
+from flyteish.markets.followed import Markets
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ class TakingUp:
         engines: Engines,
         orders: OrderFactory,
         callers: Callers,
+        markets: Markets,
+        clock: Clock,
         post: Callable[[Fact], None],
         table: Table,
     ) -> None:
@@ -58,6 +61,8 @@ class TakingUp:
         self._engines = engines
         self._orders = orders
         self._callers = callers
+        self._markets = markets
+        self._clock = clock
         self._post = post
         self._plain: Table = {**table, RunTakenUp: self._begin, RunAdopted: self._finish}
         self._guarded: Table = {kind: partial(self._unless_held, take) for kind, take in self._plain.items()}
@@ -131,6 +136,9 @@ class TakingUp:
             self._plain[type(each)](each)
 
     def _recover(self, record: RunRecord, living: tuple[tuple[str, int], ...], last_at: float) -> None:
+        for action, generation in living:
+            pool = record.actions[action].attempts[-1].pool
+            self._markets.started(pool, AttemptKey(record.id, action, generation), self._clock.now())
         self._core.apply(RunLoaded(record))
         self._core.apply(RunRecovered(record.id, living, last_at))
         self._core.glance(record.id)
