@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from flyteish.errors import ConfigurationError
+from flyteish._core.wording import not_accepted
 
 _DEBIAN_BASE: Final = "python:{major}.{minor}-slim-bookworm"
 
@@ -72,10 +72,10 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, str) or not self.base.strip():
-            raise _refuse("base", self.base, "the reference of an image")
+            raise not_accepted("Image: base", self.base, "the reference of an image")
         given: object = self.layers
         if not isinstance(given, tuple) or not all(isinstance(layer, Layer) for layer in given):
-            raise _refuse("layers", given, "a tuple of layers")
+            raise not_accepted("Image: layers", given, "a tuple of layers")
         first: list[Layer] = []
         if self.apt_packages:
             first.append(AptPackages(_texts("apt_packages", self.apt_packages, _PACKAGES)))
@@ -98,7 +98,7 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
         """The official slim Python image on Debian. ``python_version``: major and minor; default 3.12."""
         given: object = python_version
         if not (isinstance(given, tuple) and len(given) == 2 and all(type(part) is int for part in given)):
-            raise _refuse("python_version", python_version, "a pair of ints such as (3, 12)")
+            raise not_accepted("Image: python_version", python_version, "a pair of ints such as (3, 12)")
         major, minor = python_version
         return cls(base=_DEBIAN_BASE.format(major=major, minor=minor))
 
@@ -156,19 +156,15 @@ def _shown(layer: Layer) -> str:
             return f".with_workdir({path!r})"
 
 
-def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"Image: {name}={value!r} is not accepted: expected {accepted}")
-
-
 def _texts(name: str, value: object, accepted: str) -> tuple[str, ...]:
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) and item.strip() for item in value):
         return tuple(value)
-    raise _refuse(name, value, accepted)
+    raise not_accepted(f"Image: {name}", value, accepted)
 
 
 def _variables(value: object) -> dict[str, str]:
     if isinstance(value, Mapping) and all(isinstance(k, str) and k and isinstance(v, str) for k, v in value.items()):
         return dict(value)
-    raise _refuse(
-        "env_vars", sorted(value, key=str) if isinstance(value, Mapping) else value, "a mapping of str to str"
+    raise not_accepted(
+        "Image: env_vars", sorted(value, key=str) if isinstance(value, Mapping) else value, "a mapping of str to str"
     )
