@@ -23,6 +23,7 @@ from flyteish._controller.engines import Engines
 from flyteish._controller.facts import Fact, RunAdopted, RunTakenUp
 from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
+from flyteish._core.model.effects import Deliver
 from flyteish._core.model.events import RunLoaded, RunRecovered
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import TERMINAL, Action, End, RunRecord
@@ -83,9 +84,12 @@ class TakingUp:
         record, run = fact.record, fact.record.id
         if fact.waiting is not None:
             self._callers.wait(run, fact.waiting)
-        if run in self._core.state.runs:
-            return  # somebody was faster
-        asked = self._to_ask(record)
+        if run in self._core.state.runs:  # somebody was faster
+            root = self._core.state.runs[run].root_action
+            if root.phase in TERMINAL:
+                self._core.burst.orders.append(Deliver(root))
+            return
+        asked = self._to_ask(record, fact.last_at)
         if not asked:
             self._recover(record, (), fact.last_at)
             return
@@ -93,7 +97,7 @@ class TakingUp:
         self.table.update(self._guarded)
         self._beside.start(self._ask(record, asked, fact.last_at), f"flyteish takes up {run}")
 
-    def _to_ask(self, record: RunRecord) -> dict[Engine, list[Unfinished]]:
+    def _to_ask(self, record: RunRecord, last_at: float) -> dict[Engine, list[Unfinished]]:
         """The attempts that may live, by the engine that knows."""
         asked: dict[Engine, list[Unfinished]] = {}
         if not self._engines.any_outlives:
@@ -105,7 +109,8 @@ class TakingUp:
                 facts = attempt.engine_facts
                 digest = facts.token_digest if facts is not None else b""
                 order = self._orders.order(action, attempt, "")
-                asked.setdefault(engine, []).append(Unfinished(order, digest, attempt.running_at, attempt.notice))
+                each = Unfinished(order, digest, attempt.running_at, attempt.notice, last_at)
+                asked.setdefault(engine, []).append(each)
         return asked
 
     async def _ask(self, record: RunRecord, asked: Mapping[Engine, list[Unfinished]], last_at: float) -> None:
