@@ -8,7 +8,6 @@ or whether, an image is built: nothing here reads a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Final, TypeAlias
 
 import msgspec
@@ -127,6 +126,8 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def digest(self) -> str:
         """Of the base and all layers, their order included: 64 hexadecimal digits, the same in every process."""
+        from hashlib import sha256  # loads OpenSSL, a tenth of what `import flyteish` takes
+
         return sha256(_encode([self.base, self.layers])).hexdigest()
 
     def _with(self, layer: Layer) -> Image:
