@@ -45,5 +45,5 @@ def test_engines_of_this_machine_cannot_let_attempts_go_on(engine: str) -> None:
 def test_names_of_others_are_known_if_somebody_says_so() -> None:
     """By name, or whatever they are called."""
     assert checked(Pool("p", engine="cloud"), [ANY]).engine == "cloud"
-    with pytest.raises(ConfigurationError, match="engine='cloud' .*'inline' or 'processes' or 'kubernetes' or 'sky'"):
+    with pytest.raises(ConfigurationError, match=r"engine='cloud' .*'inline' or 'processes' or 'kubernetes' or 'sky'"):
         checked(Pool("p", engine="cloud"), ["sky"])
