@@ -51,6 +51,7 @@ def measure(tree: Path, figure: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="flyteish-pairs-") as folder:
         path = os.pathsep.join([str(tree / "src"), str(HERE)])
         environment = {**os.environ, "PYTHONPATH": path, "FLYTEISH_HOME": folder, "PYTHONHASHSEED": "0"}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # a tree that was run before would not have to compile
         command = [sys.executable, "-m", "tests.benchmarks.one_tree", figure]
         done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
     if done.returncode:

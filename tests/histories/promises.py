@@ -334,7 +334,8 @@ def check_stock_out(world: Watched, event: LimitReached) -> None:
     assert policy.max_spot_wait is not None
     for pool in capacity.queues[action.profile.settings.queue].spot:
         had = world.had_capacity.get(pool.config.name, 0.0)
-        assert world.now - had >= float(policy.max_spot_wait) - _HAIR, "it gave up on spot, which had capacity"  # type: ignore[arg-type]
+        least = float(policy.max_spot_wait) - world.behind - _HAIR  # type: ignore[arg-type]
+        assert world.now - had >= least, "it gave up on spot, which had capacity"
 
 
 def check_lines(world: Watched) -> None:
@@ -366,7 +367,7 @@ def _check_stop(world: Watched, stop: StopAttempt) -> None:
         assert waited >= float(limit.max_queued_time) - world.behind - _HAIR, "stopped too early"  # type: ignore[arg-type]
     elif stop.reason == "deadline":
         assert action.deadline_at is not None
-        assert world.now >= action.deadline_at - _HAIR, "stopped before its deadline"
+        assert world.now >= action.deadline_at - world.behind - _HAIR, "stopped before its deadline"
     else:
         raise AssertionError(f"stopped for an unknown reason: {stop.reason}")
 

@@ -23,10 +23,12 @@ from flyteish._controller.engines import Engines
 from flyteish._controller.facts import Fact, RunAdopted, RunTakenUp
 from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
+from flyteish._core.model.effects import Deliver
 from flyteish._core.model.events import RunLoaded, RunRecovered
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import TERMINAL, Action, End, RunRecord
-from flyteish.interfaces import Engine, Unfinished
+from flyteish.interfaces import Clock, Engine, Unfinished
+from flyteish.markets.followed import Markets
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class TakingUp:
         engines: Engines,
         orders: OrderFactory,
         callers: Callers,
+        markets: Markets,
+        clock: Clock,
         post: Callable[[Fact], None],
         table: Table,
     ) -> None:
@@ -58,6 +62,8 @@ class TakingUp:
         self._engines = engines
         self._orders = orders
         self._callers = callers
+        self._markets = markets
+        self._clock = clock
         self._post = post
         self._plain: Table = {**table, RunTakenUp: self._begin, RunAdopted: self._finish}
         self._guarded: Table = {kind: partial(self._unless_held, take) for kind, take in self._plain.items()}
@@ -78,9 +84,12 @@ class TakingUp:
         record, run = fact.record, fact.record.id
         if fact.waiting is not None:
             self._callers.wait(run, fact.waiting)
-        if run in self._core.state.runs:
-            return  # somebody was faster
-        asked = self._to_ask(record)
+        if run in self._core.state.runs:  # somebody was faster
+            root = self._core.state.runs[run].root_action
+            if root.phase in TERMINAL:
+                self._core.burst.orders.append(Deliver(root))
+            return
+        asked = self._to_ask(record, fact.last_at)
         if not asked:
             self._recover(record, (), fact.last_at)
             return
@@ -88,7 +97,7 @@ class TakingUp:
         self.table.update(self._guarded)
         self._beside.start(self._ask(record, asked, fact.last_at), f"flyteish takes up {run}")
 
-    def _to_ask(self, record: RunRecord) -> dict[Engine, list[Unfinished]]:
+    def _to_ask(self, record: RunRecord, last_at: float) -> dict[Engine, list[Unfinished]]:
         """The attempts that may live, by the engine that knows."""
         asked: dict[Engine, list[Unfinished]] = {}
         if not self._engines.any_outlives:
@@ -100,7 +109,8 @@ class TakingUp:
                 facts = attempt.engine_facts
                 digest = facts.token_digest if facts is not None else b""
                 order = self._orders.order(action, attempt, "")
-                asked.setdefault(engine, []).append(Unfinished(order, digest, attempt.running_at, attempt.notice))
+                each = Unfinished(order, digest, attempt.running_at, attempt.notice, last_at)
+                asked.setdefault(engine, []).append(each)
         return asked
 
     async def _ask(self, record: RunRecord, asked: Mapping[Engine, list[Unfinished]], last_at: float) -> None:
@@ -131,6 +141,9 @@ class TakingUp:
             self._plain[type(each)](each)
 
     def _recover(self, record: RunRecord, living: tuple[tuple[str, int], ...], last_at: float) -> None:
+        for action, generation in living:
+            pool = record.actions[action].attempts[-1].pool
+            self._markets.started(pool, AttemptKey(record.id, action, generation), self._clock.now())
         self._core.apply(RunLoaded(record))
         self._core.apply(RunRecovered(record.id, living, last_at))
         self._core.glance(record.id)
