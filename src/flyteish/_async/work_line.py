@@ -50,7 +50,7 @@ class WorkLine:
 
         ``size`` is how many bytes it holds until it is done. Cancelling the future does not call the work off.
         """
-        from concurrent.futures import Future  # loads logging, which a worker that packs nothing large does not need
+        from concurrent.futures import Future  # here, since most programs never need it
 
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
