@@ -109,8 +109,8 @@ class Controller:
             lifetimes=lifetimes, clock=clock, post=self.post,
         )  # fmt: skip
         self._taking_up = TakingUp(
-            core=self._core, engines=engines, orders=orders, callers=self._callers, post=self.post,
-            table={**self._handlers.table(), Written: self._take_written},
+            core=self._core, engines=engines, orders=orders, callers=self._callers, markets=markets, clock=clock,
+            post=self.post, table={**self._handlers.table(), Written: self._take_written},
         )  # fmt: skip
         self._unwritten: deque[Burst] = deque()
         self._alarm = Alarm(self._turn)

@@ -26,7 +26,8 @@ from flyteish._controller.order_factory import OrderFactory
 from flyteish._core.model.events import RunLoaded, RunRecovered
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import TERMINAL, Action, End, RunRecord
-from flyteish.interfaces import Engine, Unfinished
+from flyteish.interfaces import Clock, Engine, Unfinished
+from flyteish.markets.followed import Markets
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class TakingUp:
     """One for each controller; lives on its loop.
 
     Args:
+        markets: an attempt that lives on is on its pool's market again, as if it had started now.
         post: the way back into the controller, once the engines have answered.
         table: what is done with each kind of fact.
     """
@@ -51,6 +53,8 @@ class TakingUp:
         engines: Engines,
         orders: OrderFactory,
         callers: Callers,
+        markets: Markets,
+        clock: Clock,
         post: Callable[[Fact], None],
         table: Table,
     ) -> None:
@@ -58,6 +62,8 @@ class TakingUp:
         self._engines = engines
         self._orders = orders
         self._callers = callers
+        self._markets = markets
+        self._clock = clock
         self._post = post
         self._plain: Table = {**table, RunTakenUp: self._begin, RunAdopted: self._finish}
         self._guarded: Table = {kind: partial(self._unless_held, take) for kind, take in self._plain.items()}
@@ -133,6 +139,10 @@ class TakingUp:
     def _recover(self, record: RunRecord, living: tuple[tuple[str, int], ...], last_at: float) -> None:
         self._core.apply(RunLoaded(record))
         self._core.apply(RunRecovered(record.id, living, last_at))
+        now = self._clock.now()
+        for action, generation in living:
+            pool = record.actions[action].attempts[-1].pool
+            self._markets.started(pool, AttemptKey(record.id, action, generation), now)
         self._core.glance(record.id)
 
     def close(self, why: BaseException) -> None:
