@@ -1,7 +1,7 @@
 """The exception tree: what flyteish raises, and what a task may raise to steer its retries.
 
 This module only names failures and formats them; it decides nothing about retries or placement
-(``_core.endings`` and ``_core.retries`` do) and imports nothing of the project.
+(``_core.rules`` does) and imports nothing of the project.
 
     FlyteishError
     ├── ConfigurationError(ValueError)      a setting, queue, pool or config file is wrong where it was written

@@ -17,6 +17,12 @@ PATIENCE = 10.0
 said: ContextVar[str] = ContextVar("said", default="nothing")
 
 
+def _wait_for_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "a line":
+            thread.join(PATIENCE)
+
+
 def test_work_is_done_in_order_with_the_context_of_who_put_it() -> None:
     """Results and errors come by the futures; the thread ends when there is nothing more to do."""
     line, done = WorkLine("a line"), []
@@ -28,9 +34,7 @@ def test_work_is_done_in_order_with_the_context_of_who_put_it() -> None:
         failed.result(PATIENCE)
     assert done == [(n, "this") for n in range(100)]
     assert all(future.done() for future in futures)
-    for thread in threading.enumerate():
-        if thread.name == "a line":
-            thread.join(PATIENCE)
+    _wait_for_threads()
     assert line.put(lambda: "again", 1).result(PATIENCE) == "again"
 
 
@@ -79,6 +83,8 @@ def test_a_result_goes_when_nobody_has_it_any_more() -> None:
 
     gc.disable()
     try:
-        assert asyncio.run(use())() is None
+        left = asyncio.run(use())
+        _wait_for_threads()
+        assert left() is None
     finally:
         gc.enable()

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from flyteish import Cache, Queue, Run, Session, TaskEnvironment, ctx, io
+from flyteish import Cache, Pool, Queue, Run, Session, TaskEnvironment, ctx, io
 from flyteish.blobs import open_blobs
 from flyteish.blobs.addresses import content_address
 from flyteish.errors import BlobMissingError, RunNotFoundError
 from tests.cli.conftest import Cli
+from tests.controller.puppet import Machines, PuppetEngine
 
 env = TaskEnvironment(name="worked")
 
@@ -125,6 +126,27 @@ def test_abort_of_an_interrupted_run_is_journalled(cli: Cli, flyteish_home: Path
     assert f"{run}  aborted" in cli("get", "runs").out
     with Session() as session:
         assert session.resume(run, parent).wait(20).phase == "aborted"
+
+
+def test_abort_of_a_run_whose_attempts_outlived_their_session_is_left_to_the_next(cli: Cli) -> None:
+    """It cannot stop them itself, nor say that they are over: the session that takes the run up stops them."""
+    machines = Machines()
+
+    def session() -> Session:
+        engine = PuppetEngine(machines, outlives=True)
+        pools = [Pool("far", engine="puppet", on_close="detach")]
+        return Session([Queue("default")], pools, engines={"puppet": lambda: engine})
+
+    with session() as opened:
+        run = opened.run(forever).name
+        (order,) = machines.started(1)
+    said = cli("abort", run)
+    assert said.code == 5
+    assert "are stopped, and it is over, once a session takes it up" in said.out
+    assert f"{run}  interrupted" in cli("get", "runs").out
+    with session() as opened:
+        assert opened.resume(run, forever).wait(20).phase == "aborted"
+    assert machines.heard("stop") == [order.key]
 
 
 def test_one_action_of_an_interrupted_run_cannot_be_aborted(cli: Cli) -> None:
@@ -240,15 +262,16 @@ def test_gc_forgets_claims_of_runs_that_are_over(cli: Cli, flyteish_home: Path) 
     blobs = open_blobs((flyteish_home / "blobs").as_uri()).blocking
     claims = [f"claims/{run}/a0/1" for run in (over, waiting)] + ["claims/" + "0" * 40]
     for name in claims:
-        blobs.set_ref(name, blobs.put(name.encode()).encode())
+        inside = blobs.put(f"what the result of {name} names".encode())
+        blobs.set_ref(name, blobs.put(f"{name} {inside}".encode()).encode())
     assert cli("gc", "--older-than", "1h").code == 0
     assert {each.name for each in blobs.references()} >= set(claims)
     assert cli("gc", "--older-than", "0", "--forget-unused", "0").code == 0
     assert sorted(each.name for each in blobs.references()) == sorted(claims[1:])
     for name in claims[1:]:
-        assert bytes(blobs.get(content_address(name.encode()))) == name.encode()
+        assert blobs.get(content_address(f"what the result of {name} names".encode()))
     with pytest.raises(BlobMissingError):
-        blobs.get(content_address(claims[0].encode()))
+        blobs.get(content_address(f"what the result of {claims[0]} names".encode()))
 
 
 def test_gc_keeps_what_kept_runs_refer_to(cli: Cli, flyteish_home: Path) -> None:

@@ -17,6 +17,7 @@ from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.records import End
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces import Call
+from flyteish.markets import ScriptedMarket
 from tests.controller.puppet import PATIENCE, Machines, PuppetEngine, returns
 
 env = TaskEnvironment(name="taking_up")
@@ -39,8 +40,8 @@ async def eight() -> int:
     return 8
 
 
-def session(home: Path, engine: PuppetEngine, **more: Any) -> Session:
-    pools = [Pool("p", engine="puppet", on_close="detach"), Pool("here")]
+def session(home: Path, engine: PuppetEngine, market: ScriptedMarket | None = None, **more: Any) -> Session:
+    pools = [Pool("p", engine="puppet", on_close="detach", market=market), Pool("here")]
     queues = [Queue("default", pools=("p",)), Queue("inline", pools=("here",))]
     return Session(queues, pools, engines={"puppet": lambda: engine}, home=home, **more)
 
@@ -58,6 +59,15 @@ def left(home: Path, machines: Machines, task: Any = seven) -> Any:
 
 
 # -- the living ------------------------------------------------------------------------------------------------------
+
+
+def test_the_market_of_the_next_session_may_take_the_machine_of_one_that_lives(tmp_path: Path) -> None:
+    """As that of any other attempt in the pool."""
+    machines = Machines()
+    order = left(tmp_path, machines)
+    with session(tmp_path, outliving(machines), ScriptedMarket(reclaims=[0.05])) as opened:
+        opened.resume(order.key.run)
+        assert machines.until(lambda: machines.heard("reclaim")) == [order.key]
 
 
 def test_an_attempt_that_lives_goes_on_in_the_next_session(tmp_path: Path) -> None:

@@ -137,8 +137,7 @@ def test_nobody_else_writes_the_cores_state() -> None:
         for target in assigned(source.tree)
         if "state" in parts(target)[:-1] and parts(target)[-2:] != ["state", "[]"]
     ]
-    # The controller takes runs up by an event soon.
-    assert [place for place in found if not place.startswith("src/flyteish/_controller/fact_handlers.py")] == []
+    assert found == []
 
 
 def assigned(tree: ast.Module) -> Iterator[ast.expr]:

@@ -11,7 +11,7 @@ import pytest
 
 # Loaded where they are first needed, never by the import.
 LAZY = (
-    "aiobotocore", "aiohttp", "anyio", "botocore", "IPython", "kubernetes", "kubernetes_asyncio", "numpy",
+    "_hashlib", "aiobotocore", "aiohttp", "anyio", "botocore", "IPython", "kubernetes", "kubernetes_asyncio", "numpy",
     "pandas", "pydantic", "rich", "sqlite3",
 )  # fmt: skip
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextvars import Context, copy_context
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -48,6 +50,8 @@ class WorkLine:
 
         ``size`` is how many bytes it holds until it is done. Cancelling the future does not call the work off.
         """
+        from concurrent.futures import Future  # here, since most programs never need it
+
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
         with self._changed:

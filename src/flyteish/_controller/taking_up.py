@@ -23,6 +23,7 @@ from flyteish._controller.engines import Engines
 from flyteish._controller.facts import Fact, RunAdopted, RunTakenUp
 from flyteish._controller.look_ups import BesideLoop
 from flyteish._controller.order_factory import OrderFactory
+from flyteish._core.model.effects import Deliver
 from flyteish._core.model.events import RunLoaded, RunRecovered
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import TERMINAL, Action, End, RunRecord
@@ -84,8 +85,11 @@ class TakingUp:
         record, run = fact.record, fact.record.id
         if fact.waiting is not None:
             self._callers.wait(run, fact.waiting)
-        if run in self._core.state.runs:
-            return  # somebody was faster
+        if run in self._core.state.runs:  # somebody was faster
+            root = self._core.state.runs[run].root_action
+            if root.phase in TERMINAL:
+                self._core.burst.orders.append(Deliver(root))
+            return
         asked = self._to_ask(record)
         if not asked:
             self._recover(record, (), fact.last_at)
@@ -137,6 +141,9 @@ class TakingUp:
             self._plain[type(each)](each)
 
     def _recover(self, record: RunRecord, living: tuple[tuple[str, int], ...], last_at: float) -> None:
+        for action, generation in living:
+            pool = record.actions[action].attempts[-1].pool
+            self._markets.started(pool, AttemptKey(record.id, action, generation), self._clock.now())
         self._core.apply(RunLoaded(record))
         self._core.apply(RunRecovered(record.id, living, last_at))
         now = self._clock.now()

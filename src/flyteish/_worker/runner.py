@@ -15,7 +15,7 @@ from flyteish._authoring.attempt.context import CURRENT, AttemptContext
 from flyteish._authoring.attempt.signals import AttemptLeft
 from flyteish._authoring.values.codec import current_pickle_policy, let_pickle
 from flyteish._authoring.values.current_blobs import current_blobs
-from flyteish._authoring.values.errors import document
+from flyteish._authoring.values.errors import document, shortened
 from flyteish._authoring.values.payloads import SURELY_LIGHT, check_size, is_light, may_stay, packed
 from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.values import Payload
@@ -141,12 +141,12 @@ def _address(inputs: Payload) -> str:
 
 def _failed(exc: BaseException, user_code: bool, stop: Stopping, ours: type[BaseException]) -> Ending:
     if isinstance(exc, AttemptLeft):  # it may only be raised after a notice
-        return WorkerEvidence(left=str(exc)), exc
+        return WorkerEvidence(left=shortened(str(exc))), exc
     if stop.requested:
         if isinstance(exc, ours):
             return WorkerEvidence(stopped=True), exc
         return WorkerEvidence(error=document(exc), stopped=True), exc
     if isinstance(exc, BlobError) and not user_code:
         # The store failed, not the task: the system's budget pays (spec: attempts).
-        return WorkerEvidence(store_failed=f"{type(exc).__name__}: {exc}"), exc
+        return WorkerEvidence(store_failed=shortened(f"{type(exc).__name__}: {exc}")), exc
     return WorkerEvidence(error=document(exc)), exc

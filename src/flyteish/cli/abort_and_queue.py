@@ -54,8 +54,13 @@ def abort(args: Namespace) -> int:
                 f"run {row.run} is not running, and resumed it would call {action} again: abort the whole run, "
                 f"or go on with it: flyteish resume {row.run}"
             )
-        cancel_interrupted(records, row, reason)
-        return _tell(args, target, "aborted", f"run {row.run} was interrupted; it is marked as aborted now")
+        if cancel_interrupted(records, row, reason):
+            return _tell(args, target, "aborted", f"run {row.run} was interrupted; it is marked as aborted now")
+        text = (
+            f"run {row.run} has attempts that may have outlived their controller; they are stopped, and it is over, "
+            f"once a session takes it up: flyteish resume {row.run}, or Session(recover='all')"
+        )
+        return _tell(args, target, "asked", text)
     records.store.post(Command("abort", f"{row.run}/{action}", reason))
     if _comes_true(lambda: _phase(records, row.run, action) is not None, args.wait):
         phase = _phase(records, row.run, action) or ""
@@ -80,8 +85,8 @@ def _phase(records: Records, run: str, action: str) -> str | None:
     return found.phase.value if found.phase in TERMINAL else None
 
 
-def cancel_interrupted(records: Records, row: RunRow, reason: str) -> None:
-    """Journal the end of a run that no controller works on: attempts died with theirs, the rest is cancelled.
+def cancel_interrupted(records: Records, row: RunRow, reason: str) -> bool:
+    """Journal that a run is cancelled that no controller works on; whether it is over by that.
 
     Raises:
         StoreLockedError: a controller took the store over at this moment.
@@ -90,7 +95,7 @@ def cancel_interrupted(records: Records, row: RunRow, reason: str) -> None:
     store.open()
     try:
         # Read again: now nobody else can write.
-        entries, ended = cancelled(row, (entry for _, entry in store.read(row.run)), reason, time.time())
+        entries, after = cancelled(row, (entry for _, entry in store.read(row.run)), reason, time.time())
         committed: list[BaseException | None] = []
         done = threading.Event()
 
@@ -98,26 +103,36 @@ def cancel_interrupted(records: Records, row: RunRow, reason: str) -> None:
             committed.append(error)
             done.set()
 
-        store.append(Batch([(row.run, entry) for entry in entries], (ended,)), written)
+        store.append(Batch([(row.run, entry) for entry in entries], (after,)), written)
         done.wait()
     finally:
         store.close()
     if committed[0] is not None:
         raise StoreError(f"run {row.run} could not be marked as aborted: {committed[0]}") from committed[0]
+    return after.ended_at is not None
 
 
 def cancelled(row: RunRow, entries: Iterable[Entry], reason: str, now: float) -> tuple[list[Entry], RunRow]:
-    """What to journal for a run that is cancelled while nobody works on it, and its row from then on."""
+    """What to journal for a run that is cancelled while nobody works on it, and its row from then on.
+
+    Attempts died with their controller, but for those that may have outlived it: nobody can tell from here, so they
+    are left for the next one to stop.
+    """
     known = list(entries)
     state: State = state_of(known)
     added: list[Entry] = []
     last_at = max((entry.at for entry in known), default=now)
-    for event in (RunRecovered(row.run, last_at=last_at), CancelRequested(row.run, ROOT_ACTION, reason)):
+    living = tuple(
+        (action.id, action.generation)
+        for action in state.runs[row.run].actions.values()
+        if action.current is not None and action.current.may_outlive
+    )
+    for event in (RunRecovered(row.run, living, last_at), CancelRequested(row.run, ROOT_ACTION, reason)):
         state, effects = lifecycle.apply(state, event, now)
         added += [Entry(effect.at, effect.event) for effect in effects if isinstance(effect, Record)]
     record = state.runs[row.run]
-    ended = msgspec.structs.replace(row, phase=record.phase, ended_at=record.ended_at, actions=len(record.actions))
-    return added, ended
+    ended_at = record.ended_at or None
+    return added, msgspec.structs.replace(row, phase=record.phase, ended_at=ended_at, actions=len(record.actions))
 
 
 # -- queues ----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -26,10 +27,12 @@ from flyteish.cli.formatting import print_json
 from flyteish.cli.records import Records
 from flyteish.config_values import TIMES, seconds
 from flyteish.errors import BlobCorruptError, BlobMissingError, StoreLockedError
-from flyteish.interfaces import BlockingContent, RunRow, Stored
+from flyteish.interfaces import BlockingBlobs, RunRow, Stored
 
 _SAFE_SECONDS: Final = 86400.0
 _ALL: Final = 1 << 31
+_CLAIMS: Final = "claims/"
+"""How references begin under which attempts have claimed their results."""
 
 
 class _Found(NamedTuple):
@@ -121,13 +124,17 @@ def _sweep(records: Records, kept: list[str], active: set[str], cutoff: float, u
     if not folder.is_dir():
         return Swept(0, 0)
     blobs = open_blobs(folder.as_uri()).blocking
-    wanted = _wanted(records, kept, blobs)
+
+    def forget(ref: Stored) -> bool:
+        return _is_forgotten(ref, active, cutoff, unused_since)
+
+    wanted = _wanted(records, kept, blobs, _claimed(blobs, forget))
     spaces = _spaces(records, active)
     return sweep(
         blobs,
         lambda address: address in wanted or address.rpartition("/")[0] in spaces,
         cutoff,
-        forget=lambda ref: _is_forgotten(ref, active, cutoff, unused_since),
+        forget=forget,
         dry_run=dry,
     )
 
@@ -135,7 +142,7 @@ def _sweep(records: Records, kept: list[str], active: set[str], cutoff: float, u
 def _is_forgotten(ref: Stored, active: set[str], cutoff: float, unused_since: float) -> bool:
     """Whether a reference goes: by its age where people asked for that, the claim of a result once its run is over."""
     kind, _, rest = ref.name.partition("/")
-    if kind != "claims":
+    if f"{kind}/" != _CLAIMS:
         return ref.written_at < unused_since
     run, _, named = rest.partition("/")
     is_over = run not in active if named else not active  # names that are too long do not say of which run they are
@@ -148,11 +155,11 @@ def _spaces(records: Records, active: set[str]) -> set[str]:
     return {event.record.space for event in events if isinstance(event, CheckpointCommitted)} - {""}
 
 
-def _wanted(records: Records, kept: list[str], blobs: BlockingContent) -> set[str]:
-    """Every address that a kept run's journal mentions, and those that values at these addresses mention."""
+def _wanted(records: Records, kept: list[str], blobs: BlockingBlobs, claimed: set[str]) -> set[str]:
+    """Every address that a kept run's journal mentions, and those that values there, or the ``claimed``, mention."""
     wanted: set[str] = set()
     encode = msgspec.msgpack.Encoder().encode
-    values: set[str] = set()
+    values = claimed
     for run in kept:
         for _, entry in records.store.read(run):
             found = mentioned(encode(entry))
@@ -167,6 +174,20 @@ def _wanted(records: Records, kept: list[str], blobs: BlockingContent) -> set[st
         pending += [address for address in inside - wanted if not is_tree(address)]
         wanted |= inside
     return wanted
+
+
+def _claimed(blobs: BlockingBlobs, forget: Callable[[Stored], bool]) -> set[str]:
+    """Addresses of results that attempts have claimed, and that no journal may have yet."""
+    found: set[str] = set()
+    for ref in blobs.references():
+        if ref.name.startswith(_CLAIMS) and not forget(ref):
+            try:
+                claim = blobs.get_ref(ref.name)
+            except BlobCorruptError:
+                continue
+            if claim is not None:
+                found |= mentioned(claim.data)
+    return found
 
 
 def _payloads(entry: Entry) -> set[str]:

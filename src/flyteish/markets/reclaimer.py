@@ -25,10 +25,9 @@ class ToReclaim(NamedTuple):
 class Reclaimer:
     """One pool and its market. Every ``now`` is seconds since the epoch and never less than the one before.
 
-    An attempt is reclaimed when its machine's lifetime is over, or when capacity drops below the number of
-    running
-    attempts: then the newest go first. Attempts that had their notice are leaving already; they are neither
-    noticed again nor counted against capacity.
+    An attempt is reclaimed when its machine's lifetime is over, or when capacity drops below the number of running
+    attempts: then the newest go first. Attempts that had their notice are leaving already; they are neither noticed
+    again nor counted against capacity.
     """
 
     def __init__(self, pool: Pool, market: Market) -> None:

@@ -26,7 +26,7 @@ class RemoteAttempt(PeerAttempt):
     """One attempt between ``start`` (or ``adopt``) and its one report of the end."""
 
     __slots__ = (
-        "awaited", "digest", "doomed", "ends_at", "fate", "gone", "last_word", "log", "notice", "peer", "process",
+        "awaited", "digest", "ends_at", "fate", "gone", "last_word", "log", "peer", "process",
         "running_at", "settled", "timer",
     )  # fmt: skip
 
@@ -48,12 +48,8 @@ class RemoteAttempt(PeerAttempt):
         """None until its process has connected."""
         self.running_at = 0.0
         """Seconds since the epoch; 0 until this engine heard that user code began."""
-        self.doomed: Evidence | None = None
-        """How it ends if nothing better is known of it; from when it is known that it has to end."""
         self.fate: Evidence | None = None
         """How it ends if its process is gone now: set when we first sent that a deadly signal."""
-        self.notice = ""
-        """Kind of the notice that it last got; empty: none."""
         self.ends_at = 0.0
         """When a reclaim's grace is over, and once its end is reported, when its process has to be gone; on the loop's
         clock."""

@@ -40,7 +40,6 @@ from flyteish._core.model.events import (
 )
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.settings import Secret
-from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
@@ -267,7 +266,7 @@ class RemoteEngine:
             evidence = attempt.fate or attempt.exited()
             if claim is not None:
                 attempt.running_at = claim.running_at
-                evidence = from_worker(claim.evidence, attempt.notice)
+                evidence = attempt.evidence(claim.evidence)
         self._end(attempt, evidence)
 
     def _never_came(self, attempt: RemoteAttempt) -> None:
@@ -311,7 +310,7 @@ class RemoteEngine:
         attempt.say_last_word()
 
     def ended(self, attempt: RemoteAttempt, said: WorkerEvidence, number: int) -> None:
-        self._end(attempt, attempt.evidence(said, attempt.notice), number)
+        self._end(attempt, attempt.evidence(said), number)
 
     def not_begun(self, attempt: RemoteAttempt) -> None:
         attempt.end_unbegun()

@@ -14,9 +14,18 @@ ERROR = ErrorDocument("builtins.ValueError", "no")
 def test_a_worker_is_believed_about_itself() -> None:
     assert from_worker(WorkerEvidence(result=Payload(b"1")), "") == Evidence(result=Payload(b"1"))
     assert from_worker(WorkerEvidence(error=ERROR), "") == Evidence(error=ERROR)
-    assert from_worker(WorkerEvidence(error=ERROR, stopped=True), "") == Evidence(error=ERROR, stopped=True)
+    told = from_worker(WorkerEvidence(error=ERROR, stopped=True), "", told=True)
+    assert told == Evidence(error=ERROR, stopped=True)
     failed = from_worker(WorkerEvidence(store_failed="OSError: full"), "")
     assert failed == Evidence(vanished="the blob store failed: OSError: full")
+
+
+def test_who_stops_untold_was_not_cancelled() -> None:
+    """Say, since a controller that died at its own end told it so: the next one starts it again."""
+    seen = from_worker(WorkerEvidence(stopped=True), "")
+    assert (seen.stopped, seen.vanished) == (False, "its process says that it was stopped, which nobody has told it")
+    assert from_worker(WorkerEvidence(stopped=True), "", told=True) == Evidence(stopped=True)
+    assert from_worker(WorkerEvidence(error=ERROR, stopped=True), "") == Evidence(error=ERROR)
 
 
 def test_who_left_was_preempted_only_if_there_was_a_notice() -> None:

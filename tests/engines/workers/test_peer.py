@@ -77,7 +77,7 @@ def test_a_missing_secret_ends_the_attempt_in_the_words_that_name_the_cure() -> 
     peer.hear(b"".join(Mouth().frames([m.Ready(), m.Taken(MINE), m.Wanted(MINE, 1)])))
     assert said_to(peer)[-1] == m.SecretValues(1, {}, "secret 'x' is missing")
     attempt = peer.attempts[MINE]
-    assert attempt.evidence(WorkerEvidence(stopped=True), "").unmendable == "secret 'x' is missing"
+    assert attempt.evidence(WorkerEvidence(stopped=True)).unmendable == "secret 'x' is missing"
 
 
 def test_no_message_shows_a_secret() -> None:

@@ -8,12 +8,11 @@ or whether, an image is built: nothing here reads a file.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Final, TypeAlias
 
 import msgspec
 
-from flyteish.errors import ConfigurationError
+from flyteish._core.wording import not_accepted
 
 _DEBIAN_BASE: Final = "python:{major}.{minor}-slim-bookworm"
 
@@ -73,10 +72,10 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.base, str) or not self.base.strip():
-            raise _refuse("base", self.base, "the reference of an image")
+            raise not_accepted("Image: base", self.base, "the reference of an image")
         given: object = self.layers
         if not isinstance(given, tuple) or not all(isinstance(layer, Layer) for layer in given):
-            raise _refuse("layers", given, "a tuple of layers")
+            raise not_accepted("Image: layers", given, "a tuple of layers")
         first: list[Layer] = []
         if self.apt_packages:
             first.append(AptPackages(_texts("apt_packages", self.apt_packages, _PACKAGES)))
@@ -99,7 +98,7 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
         """The official slim Python image on Debian. ``python_version``: major and minor; default 3.12."""
         given: object = python_version
         if not (isinstance(given, tuple) and len(given) == 2 and all(type(part) is int for part in given)):
-            raise _refuse("python_version", python_version, "a pair of ints such as (3, 12)")
+            raise not_accepted("Image: python_version", python_version, "a pair of ints such as (3, 12)")
         major, minor = python_version
         return cls(base=_DEBIAN_BASE.format(major=major, minor=minor))
 
@@ -127,6 +126,8 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def digest(self) -> str:
         """Of the base and all layers, their order included: 64 hexadecimal digits, the same in every process."""
+        from hashlib import sha256  # loads OpenSSL, a tenth of what `import flyteish` takes
+
         return sha256(_encode([self.base, self.layers])).hexdigest()
 
     def _with(self, layer: Layer) -> Image:
@@ -155,19 +156,15 @@ def _shown(layer: Layer) -> str:
             return f".with_workdir({path!r})"
 
 
-def _refuse(name: str, value: object, accepted: str) -> ConfigurationError:
-    return ConfigurationError(f"Image: {name}={value!r} is not accepted: expected {accepted}")
-
-
 def _texts(name: str, value: object, accepted: str) -> tuple[str, ...]:
     if isinstance(value, list | tuple) and value and all(isinstance(item, str) and item.strip() for item in value):
         return tuple(value)
-    raise _refuse(name, value, accepted)
+    raise not_accepted(f"Image: {name}", value, accepted)
 
 
 def _variables(value: object) -> dict[str, str]:
     if isinstance(value, Mapping) and all(isinstance(k, str) and k and isinstance(v, str) for k, v in value.items()):
         return dict(value)
-    raise _refuse(
-        "env_vars", sorted(value, key=str) if isinstance(value, Mapping) else value, "a mapping of str to str"
+    raise not_accepted(
+        "Image: env_vars", sorted(value, key=str) if isinstance(value, Mapping) else value, "a mapping of str to str"
     )

@@ -119,6 +119,11 @@ class AttemptRecord(msgspec.Struct, gc=False):
     """$ per hour of the on-demand machine that the queue would have used; 0: not known."""
     engine_facts: EngineFacts | None = None
 
+    @property
+    def may_outlive(self) -> bool:
+        """Whether its engine can keep it going without a controller: only then a token is on record."""
+        return self.engine_facts is not None and self.engine_facts.token_digest != b""
+
     def not_before(self, at: float) -> float:
         """``at``, but not before anything that is on record of it: another controller's clock may have been ahead."""
         return max(at, self.admitted_at, self.placed_at, self.running_at, self.last_checkpoint_at)

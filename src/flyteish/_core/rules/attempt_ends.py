@@ -47,18 +47,21 @@ def gravest(notices: Iterable[str]) -> str:
     return max(notices, key=lambda kind: NOTICE_RANK.get(kind, 0), default="")
 
 
-def from_worker(said: WorkerEvidence, notice: str) -> Evidence:
+def from_worker(said: WorkerEvidence, notice: str, *, told: bool = False) -> Evidence:
     """What a worker said of its own end, as evidence: it is believed about itself, never about its machine.
 
     Args:
         notice: kind of the interruption notice that the attempt is known to have got; empty: none. Who leaves without
             one has not been preempted.
+        told: whether it was told to end: who stops without that has not been cancelled.
     """
     if said.left is not None and not notice:
         name = "flyteish.errors.ExitedBeforeReturningError"
         return Evidence(error=ErrorDocument(name, said.left, (name,)))
     failed = None if said.store_failed is None else f"the blob store failed: {said.store_failed}"
-    return Evidence(said.result, said.error, reclaimed=said.left, vanished=failed, stopped=said.stopped)
+    if said.stopped and not told and said.error is None:
+        failed = "its process says that it was stopped, which nobody has told it"
+    return Evidence(said.result, said.error, reclaimed=said.left, vanished=failed, stopped=said.stopped and told)
 
 
 class Ending(NamedTuple):

@@ -378,7 +378,7 @@ class _Attempt(Stopping):
 
 def _believed(said: WorkerEvidence) -> Evidence:
     # In this process nobody leaves without a notice: the context sees to it.
-    return Evidence(said.result) if said.result is not None else from_worker(said, notice="heard")
+    return Evidence(said.result) if said.result is not None else from_worker(said, notice="heard", told=True)
 
 
 def _with_error(ours: Evidence, theirs: Evidence) -> Evidence:

@@ -303,7 +303,7 @@ class ProcessesEngine:
     def _ended(self, worker: PooledWorker, attempt: PooledAttempt, said: WorkerEvidence, seconds: float) -> None:
         self._pace.took(seconds)
         worker.log = attempt.log
-        self._end(attempt, Evidence(said.result) if said.result is not None else attempt.evidence(said, attempt.notice))
+        self._end(attempt, Evidence(said.result) if said.result is not None else attempt.evidence(said))
         if not worker.attempts:
             self._has_no_work(worker)
         if self._waiting:

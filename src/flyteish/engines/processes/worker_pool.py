@@ -26,8 +26,7 @@ class PooledAttempt(PeerAttempt):
     """One attempt between ``start`` and its one report of the end."""
 
     __slots__ = (
-        "doomed", "ends_at", "fate", "grace", "log", "notice", "placed_at", "running_at", "timer", "told",
-        "worker",
+        "ends_at", "fate", "grace", "log", "placed_at", "running_at", "timer", "told", "worker",
     )  # fmt: skip
 
     def __init__(self, order: Order, link: Link, log: str | None) -> None:
@@ -41,14 +40,10 @@ class PooledAttempt(PeerAttempt):
         """Seconds since the epoch; 0 until user code began."""
         self.told = False
         """Whether it was reported that it has its place."""
-        self.doomed: Evidence | None = None
-        """How it ends if it has not begun yet; from when it is known that it has to end."""
         self.grace = 0.0
         """Seconds that a stop leaves it once it runs."""
         self.fate: Evidence | None = None
         """How it ends if its worker dies now: set when we first sent that worker a deadly signal."""
-        self.notice = ""
-        """Kind of the notice that it last got; empty: none."""
         self.ends_at = 0.0
         """When a reclaim's grace is over, on the loop's clock."""
         self.timer: asyncio.TimerHandle | None = None

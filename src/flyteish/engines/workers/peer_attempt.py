@@ -12,7 +12,9 @@ from flyteish.interfaces import Link, Order
 class PeerAttempt:
     """An attempt that a worker has, begun or not; engines keep more of it."""
 
-    __slots__ = ("asked", "calls", "key", "link", "order", "profiles", "unmendable", "user_code")
+    __slots__ = (
+        "asked", "calls", "doomed", "key", "link", "notice", "order", "profiles", "unmendable", "user_code",
+    )  # fmt: skip
 
     def __init__(self, order: Order, link: Link) -> None:
         self.order = order
@@ -28,10 +30,16 @@ class PeerAttempt:
         """Why it can't even begin."""
         self.profiles: dict[str, Profile] | None = None
         """Those of its calls that were checked."""
+        self.doomed: Evidence | None = None
+        """How it ends if nothing better is known of it; from when it is known that it has to end."""
+        self.notice = ""
+        """Kind of the notice that it last got; empty: none."""
 
-    def evidence(self, said: WorkerEvidence, notice: str) -> Evidence:
-        """What the worker's word on its end comes to; ``notice`` as for ``from_worker``."""
-        return from_worker(said, notice) if self.unmendable is None else Evidence(unmendable=self.unmendable)
+    def evidence(self, said: WorkerEvidence) -> Evidence:
+        """What the worker's word on its end comes to."""
+        if self.unmendable is not None:
+            return Evidence(unmendable=self.unmendable)
+        return from_worker(said, self.notice, told=self.doomed is not None)
 
     def __repr__(self) -> str:
         return f"PeerAttempt({self.key} {self.order.task})"
