@@ -42,7 +42,6 @@ class TakingUp:
     """One for each controller; lives on its loop.
 
     Args:
-        markets: an attempt that lives on is on its pool's market again, as if it had started now.
         post: the way back into the controller, once the engines have answered.
         table: what is done with each kind of fact.
     """
@@ -146,10 +145,6 @@ class TakingUp:
             self._markets.started(pool, AttemptKey(record.id, action, generation), self._clock.now())
         self._core.apply(RunLoaded(record))
         self._core.apply(RunRecovered(record.id, living, last_at))
-        now = self._clock.now()
-        for action, generation in living:
-            pool = record.actions[action].attempts[-1].pool
-            self._markets.started(pool, AttemptKey(record.id, action, generation), now)
         self._core.glance(record.id)
 
     def close(self, why: BaseException) -> None:
