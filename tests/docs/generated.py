@@ -137,7 +137,7 @@ def run_members() -> str:
 
 
 def context_members() -> str:
-    return _members(AttemptContext, skip=("occurrence", "packing", "scratch", "close"))
+    return _members(AttemptContext, skip=("occurrence", "packing", "is_packing", "scratch", "close"))
 
 
 def checkpoint_members() -> str:

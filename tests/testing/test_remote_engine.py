@@ -133,6 +133,63 @@ def test_an_end_while_nobody_listened_is_found(opened: Open, folder: str, tmp_pa
     wait_for(lambda: not list((tmp_path / "far" / "attempts").iterdir()), "the end of its record")
 
 
+def ended_unheard(opened: Open, folder: str, task: Any, how: Callable[[int], None]) -> tuple[Any, str]:
+    """A run whose one attempt ended while no session was open; how it is to be ended gets its process id."""
+    session = opened()
+    run = session.run(task, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    how(int(pid))
+    wait_for(lambda: not alive(pid), "its end")
+    return run, pid
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_ended_while_nobody_listened_costs_until_then(
+    opened: Open, folder: str, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Not until somebody is there again to hear of it, an hour later."""
+
+    def end(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL) if killed else tasks.mark(folder, "gate")
+
+    run, _ = ended_unheard(opened, folder, tasks.waits, end)
+    tasks.mark(folder, "gate")
+    later = time.time
+    monkeypatch.setattr(time, "time", lambda: later() + 3600)
+    again: Any = opened().resume(run.name)
+    assert again.result(PATIENCE) == 7
+    first = again.record().root_action.attempts[0]
+    assert first.end is (End.INFRASTRUCTURE if killed else End.SUCCEEDED)
+    assert 0 < first.ended_at - first.placed_at < 600
+
+
+def test_a_signal_that_nobody_heard_of_is_a_preemption_all_the_same(opened: Open, folder: str) -> None:
+    """Its notice is in its claim: nobody's retries pay for a machine that was taken away."""
+
+    def end(pid: int) -> None:
+        os.kill(pid, signal.SIGTERM)
+        tasks.mark(folder, "gate")
+
+    run, _ = ended_unheard(opened, folder, tasks.leaves, end)
+    again: Any = opened().resume(run.name)
+    assert again.result(PATIENCE) == (1, 2)
+    assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
+
+
+def test_what_was_told_to_end_is_not_left_alone(opened: Open, folder: str) -> None:
+    """Its run is over, so that no later session would end it."""
+    session = opened()
+    run = session.run(tasks.hears_nothing, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    run.abort("enough")
+    wait_for(lambda: tasks.marks(folder, "asked"), "that it was asked to end")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    assert not alive(pid)
+
+
 def test_parents_and_children_go_on_together(opened: Open, folder: str) -> None:
     """A parent that waits hears of children that ended under another controller."""
     session = opened()

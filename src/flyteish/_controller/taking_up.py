@@ -89,7 +89,7 @@ class TakingUp:
             if root.phase in TERMINAL:
                 self._core.burst.orders.append(Deliver(root))
             return
-        asked = self._to_ask(record)
+        asked = self._to_ask(record, fact.last_at)
         if not asked:
             self._recover(record, (), fact.last_at)
             return
@@ -97,7 +97,7 @@ class TakingUp:
         self.table.update(self._guarded)
         self._beside.start(self._ask(record, asked, fact.last_at), f"flyteish takes up {run}")
 
-    def _to_ask(self, record: RunRecord) -> dict[Engine, list[Unfinished]]:
+    def _to_ask(self, record: RunRecord, last_at: float) -> dict[Engine, list[Unfinished]]:
         """The attempts that may live, by the engine that knows."""
         asked: dict[Engine, list[Unfinished]] = {}
         if not self._engines.any_outlives:
@@ -109,7 +109,8 @@ class TakingUp:
                 facts = attempt.engine_facts
                 digest = facts.token_digest if facts is not None else b""
                 order = self._orders.order(action, attempt, "")
-                asked.setdefault(engine, []).append(Unfinished(order, digest, attempt.running_at, attempt.notice))
+                each = Unfinished(order, digest, attempt.running_at, attempt.notice, last_at)
+                asked.setdefault(engine, []).append(each)
         return asked
 
     async def _ask(self, record: RunRecord, asked: Mapping[Engine, list[Unfinished]], last_at: float) -> None:

@@ -172,6 +172,8 @@ class Unfinished(NamedTuple):
     """When its user code began, seconds since the epoch; 0: not as far as is on record."""
     notice: str = ""
     """Kind of the interruption notice that it got, if any."""
+    last_at: float = 0.0
+    """The last moment on record of its run: an attempt that is gone ended then, as far as nothing better is known."""
 
 
 class Engine(Protocol):

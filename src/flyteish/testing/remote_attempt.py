@@ -6,6 +6,7 @@ Records, and what is done to the process; who decides on it is the engine. Must 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Protocol
@@ -14,6 +15,7 @@ from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import Evidence, WorkerEvidence
 from flyteish._core.model.settings import Secret
 from flyteish._worker import messages as m
+from flyteish._worker.claims import ClaimedEnd
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.exit_codes import read_exit_code
 from flyteish.engines.workers.peer import Peer
@@ -26,7 +28,7 @@ class RemoteAttempt(PeerAttempt):
     """One attempt between ``start`` (or ``adopt``) and its one report of the end."""
 
     __slots__ = (
-        "awaited", "digest", "ends_at", "fate", "gone", "last_word", "log", "peer", "process",
+        "awaited", "digest", "ends_at", "fate", "gone", "last_word", "log", "over_at", "peer", "process",
         "running_at", "settled", "timer",
     )  # fmt: skip
 
@@ -48,6 +50,8 @@ class RemoteAttempt(PeerAttempt):
         """None until its process has connected."""
         self.running_at = 0.0
         """Seconds since the epoch; 0 until this engine heard that user code began."""
+        self.over_at = 0.0
+        """Seconds since the epoch, when it ended; 0: when this engine hears of it."""
         self.fate: Evidence | None = None
         """How it ends if its process is gone now: set when we first sent that a deadly signal."""
         self.ends_at = 0.0
@@ -95,6 +99,12 @@ class RemoteAttempt(PeerAttempt):
             self.last_word = None
         else:
             self.peer.recall(self.peer.unbegun())
+
+    def claimed(self, claim: ClaimedEnd) -> Evidence:
+        """How it ended by its claim, and when: not later than now, whatever its clock says."""
+        now = time.time()
+        self.running_at, self.over_at = min(claim.running_at, now), min(claim.ended_at, now)
+        return self.evidence(claim.evidence)
 
     def exited(self) -> Evidence:
         """What is seen of its process, which has claimed no end and was not ended by us."""

@@ -43,13 +43,12 @@ from flyteish._core.model.settings import Secret
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
-from flyteish._worker.reconnect import address
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
 from flyteish.testing.lasting_processes import LastingProcess, all_gone
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
-from flyteish.testing.remote_folder import RemoteFolder
+from flyteish.testing.remote_folder import RemoteFolder, check_options
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class RemoteEngine:
     outlives = True
 
     def __init__(self, folder: str | Path, *, via: str | None = None, reconnect_seconds: float = 600.0) -> None:
-        _check(via, reconnect_seconds)
+        check_options(via, reconnect_seconds)
         self._path = Path(folder).absolute()
         self._via = via
         self._reconnect_seconds = reconnect_seconds
@@ -143,6 +142,8 @@ class RemoteEngine:
             if process is not None and each.order.key not in self._attempts:
                 attempt = self._take(each.order, process, each.token_digest)
                 attempt.notice, attempt.running_at = each.notice, each.running_at
+                if not process.alive:  # it ended while no controller lived
+                    attempt.over_at = each.last_at
         return frozenset(found)
 
     def start(self, orders: Sequence[Order]) -> None:
@@ -197,7 +198,8 @@ class RemoteEngine:
         ending = []
         for attempt in self._attempts.values():
             attempt.cancel_timer()
-            if not self._detaches(attempt):
+            stopped = attempt.doomed is not None and attempt.doomed.stopped
+            if stopped or not self._detaches(attempt):  # nobody would end it, if its run is over
                 ending.append(attempt)
             elif attempt.peer is not None:  # before it is told of the end of the session, which is none of its own
                 attempt.peer.detach()
@@ -242,9 +244,7 @@ class RemoteEngine:
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
         for attempt in list(self._attempts.values()):
             if not attempt.gone and not attempt.process.alive:
-                attempt.gone = True
-                attempt.keep_output()
-                self._spawn(self._read_claim(attempt), f"flyteish claim of {attempt.key}")
+                self._spawn(self._gone(attempt), f"flyteish claim of {attempt.key}")
         for attempt in list(self._over.values()):
             if not attempt.process.alive:
                 attempt.keep_output()
@@ -252,8 +252,10 @@ class RemoteEngine:
             elif self._loop.time() > attempt.ends_at:
                 attempt.process.kill()
 
-    async def _read_claim(self, attempt: RemoteAttempt) -> None:
-        """Its process is gone: it ended as it claimed, as we made it end, or for no reason that we know."""
+    async def _gone(self, attempt: RemoteAttempt) -> None:
+        """Its process is: it ended as it claimed, as we made it end, or for no reason that we know."""
+        attempt.gone = True
+        attempt.keep_output()
         if attempt.peer is not None:
             attempt.peer.detach()
         try:
@@ -263,10 +265,9 @@ class RemoteEngine:
         except NonsenseError as error:
             evidence = Evidence(vanished=str(error))
         else:
-            evidence = attempt.fate or attempt.exited()
-            if claim is not None:
-                attempt.running_at = claim.running_at
-                evidence = attempt.evidence(claim.evidence)
+            if claim is not None and claim.notice is not None and not attempt.notice:
+                self.signalled(attempt, claim.notice, 0)  # it could tell nobody
+            evidence = attempt.claimed(claim) if claim is not None else attempt.fate or attempt.exited()
         self._end(attempt, evidence)
 
     def _never_came(self, attempt: RemoteAttempt) -> None:
@@ -337,7 +338,7 @@ class RemoteEngine:
         attempt.cancel_timer()
         attempt.ends_at = self._loop.time() + _EXIT_SECONDS
         self._over[attempt.key] = attempt
-        event = AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at)
+        event = AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at, ended_at=attempt.over_at)
         self._reports.report(event, partial(self._feed.put, self._recorded, attempt, number))
 
     def _recorded(self, attempt: RemoteAttempt, number: int, why: str | None) -> None:
@@ -384,16 +385,3 @@ class RemoteEngine:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _check(via: str | None, reconnect_seconds: float) -> None:
-    if via is not None:
-        try:
-            address(via)
-        except (ValueError, OSError):
-            expected = "expected 'tcp://HOST:PORT' or None"
-            raise ConfigurationError(f"RemoteEngine(via={via!r}) is not accepted: {expected}") from None
-    if not isinstance(reconnect_seconds, int | float) or not 0 < reconnect_seconds < math.inf:
-        raise ConfigurationError(
-            f"RemoteEngine(reconnect_seconds={reconnect_seconds!r}) is not accepted: expected seconds > 0"
-        )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flyteish._core.model.ids import AttemptKey
+from flyteish._worker.reconnect import address
 from flyteish.engines.workers.listener import Admit, Digest, WorkerListener
 from flyteish.errors import ConfigurationError
 from flyteish.testing.lasting_processes import LastingProcess, LastingProcesses, is_locked
@@ -112,3 +114,17 @@ def _name(key: AttemptKey) -> str:
 def _key(name: str) -> AttemptKey:
     run, action, generation = name.rsplit(".", 2)
     return AttemptKey(run, action, int(generation))
+
+
+def check_options(via: str | None, reconnect_seconds: float) -> None:
+    """Raises ConfigurationError where an engine cannot be told this."""
+    if via is not None:
+        try:
+            address(via)
+        except (ValueError, OSError):
+            expected = "expected 'tcp://HOST:PORT' or None"
+            raise ConfigurationError(f"RemoteEngine(via={via!r}) is not accepted: {expected}") from None
+    if not isinstance(reconnect_seconds, int | float) or not 0 < reconnect_seconds < math.inf:
+        raise ConfigurationError(
+            f"RemoteEngine(reconnect_seconds={reconnect_seconds!r}) is not accepted: expected seconds > 0"
+        )

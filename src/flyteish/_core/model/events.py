@@ -159,6 +159,8 @@ class AttemptEnded(_Fact, frozen=True):
     """The mean price of its life, where the price has changed since its admission; the core adds it."""
     placed_at: float = 0  # an int, which takes one byte in the journal, not nine
     """When it got its machine, where its engine has not said so before; 0: it has, or it never did."""
+    ended_at: float = 0  # as above
+    """When it ended, where its engine learned of it later, since no controller lived; 0: now."""
 
 
 class Evidence(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):

@@ -162,12 +162,13 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         capacity.withdraw(action)
     if action.occupies:
         capacity.vacate(action)
-    attempt.ended_at = now if attempt.engine_facts is None else attempt.not_before(now)
     if not attempt.running_at and event.running_at:
         attempt.running_at = event.running_at
         action.rejections = 0
         _got_machine(capacity.pools[attempt.pool], attempt, now)
         state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.placed_at)
+    over = min(event.ended_at or now, now)
+    attempt.ended_at = over if attempt.engine_facts is None else attempt.not_before(over)
     attempt.end, attempt.cause = attempt_ends.classify(event.evidence, attempt, action.rejections)
     if attempt.medium == SPOT and attempt.end is not _NO_CAPACITY:
         _remember(capacity.pools[attempt.pool], attempt, now)
