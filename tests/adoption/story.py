@@ -204,7 +204,9 @@ class Story:
             ends = Counter(attempt.end for attempt in action.attempts)
             assert action.phase is Phase.SUCCEEDED, f"{action!r}"
             assert (ends[End.SUCCEEDED], ends[End.USER_ERROR]) == (1, failures), f"{action!r}: {ends}"
-            assert set(ends) <= {End.SUCCEEDED, End.USER_ERROR, End.ABANDONED}, f"{action!r}: {ends}"
+            assert set(ends) <= {End.SUCCEEDED, End.USER_ERROR, End.ABANDONED}, (
+                f"{action!r}: {[(str(attempt.end), attempt.cause) for attempt in action.attempts]}"
+            )
             assert action.user_attempt == 1 + failures, "a kill was charged to the user's budget"
             assert (action.system_used, action.preemptions) == (0, 0), "a kill was charged to somebody"
             generations = [attempt.generation for attempt in action.attempts]

@@ -6,15 +6,16 @@ must not delay reading a value.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, Final, TypeVar, TypeVarTuple
 
 if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
     from typing_extensions import Buffer
 
     from flyteish.interfaces import BlockingBlobs, Reference, Stored
@@ -33,12 +34,12 @@ class ThreadedBlobs:
 
     Args:
         blocking: the store, which keeps its own locks.
+        threads: those of the store that this is a space of. Default: its own.
     """
 
-    def __init__(self, blocking: BlockingBlobs, threads: ThreadPoolExecutor | None = None) -> None:
+    def __init__(self, blocking: BlockingBlobs, threads: _Threads | None = None) -> None:
         self.blocking = blocking
-        # Its threads begin with the first call and end when nobody has the store any more.
-        self._threads = ThreadPoolExecutor(THREADS, "flyteish blobs") if threads is None else threads
+        self._threads = _Threads() if threads is None else threads
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.blocking!r})"
@@ -98,4 +99,25 @@ class ThreadedBlobs:
                 yield entry
 
     async def _beside(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
+        from asyncio import get_running_loop  # here, since a worker that runs `def` tasks only awaits nothing
+
+        return await get_running_loop().run_in_executor(self._threads.executor(), work, *args)
+
+
+class _Threads:
+    """Begin with the first call, and end when nobody has the store any more."""
+
+    __slots__ = ("_executor", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def executor(self) -> ThreadPoolExecutor:
+        """Any thread."""
+        with self._lock:
+            if self._executor is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._executor = ThreadPoolExecutor(THREADS, "flyteish blobs")
+            return self._executor

@@ -215,8 +215,8 @@ class RemoteEngine:
                 attempt.peer.detach()
             attempt.process.let_go()
         # What is ended here is not reported: to the run's next controller it died with this one.
-        buried = [each for each in self._over.values() if each.settled and not each.process.alive]
-        await self._forget([*ending, *buried])
+        done_with = [each for each in self._over.values() if each.settled and not each.process.alive]
+        await self._forget([*ending, *done_with])
         if self._tasks:
             await asyncio.wait(self._tasks)
         self._folder.close()
@@ -248,7 +248,7 @@ class RemoteEngine:
         for attempt in list(self._over.values()):
             if not attempt.process.alive:
                 attempt.keep_output()
-                self._bury(attempt)
+                self._forget_if_on_record(attempt)
             elif self._loop.time() > attempt.ends_at:
                 attempt.process.kill()
 
@@ -349,7 +349,7 @@ class RemoteEngine:
         if number and attempt.peer is not None:
             attempt.peer.done_with(number)
 
-    def _bury(self, attempt: RemoteAttempt) -> None:
+    def _forget_if_on_record(self, attempt: RemoteAttempt) -> None:
         """Its process is gone; once its end is on record nobody needs to find it again."""
         if attempt.settled:
             del self._over[attempt.key]

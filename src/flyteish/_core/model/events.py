@@ -6,14 +6,16 @@ ever appended, with defaults, so that older journals stay readable.
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import msgspec
 
 from flyteish._core.model.queues import Pool, Queue
-from flyteish._core.model.records import RunRecord
 from flyteish._core.model.settings import SILENT, Opinions
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload, Profile
+
+if TYPE_CHECKING:  # a worker has no use for the records
+    from flyteish._core.model.records import RunRecord
 
 
 class _Fact(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
