@@ -250,6 +250,20 @@ def test_a_session_that_recovers_nothing_leaves_them_alone(opened: Open, folder:
     assert tasks.marks(folder, "began") == [pid]
 
 
+def test_a_session_without_their_engine_does_not_run_them_twice(opened: Open, folder: str, tmp_path: Path) -> None:
+    """Nobody there could know whether they live, though it has pools of the same names."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    refused = pytest.raises(errors.ConfigurationError, match="pool 'on-demand' may have outlived their controller")
+    with Session(home=tmp_path / "home", recover="all") as without, refused:
+        without.resume(run.name)
+    tasks.mark(folder, "gate")
+    assert opened().resume(run.name).result(PATIENCE) == 7
+    assert len(tasks.marks(folder, "began")) == 1
+
+
 # -- ending ----------------------------------------------------------------------------------------------------------
 
 
