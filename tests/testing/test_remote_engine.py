@@ -346,6 +346,19 @@ def test_a_notice_outlives_the_session_that_gave_it(opened: Open, folder: str) -
     assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
 
 
+def test_the_market_takes_machines_of_attempts_that_were_taken_over(opened: Open, folder: str) -> None:
+    """They are on it again from when they were, as if they had started then."""
+    session = opened()
+    run = session.run(tasks.leaves, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    tasks.mark(folder, "gate")
+    again: Any = opened(market=ScriptedMarket(reclaims=[0.1], notice_seconds=60.0)).resume(run.name)
+    assert again.result(PATIENCE) == (1, 2)
+    assert tasks.marks(folder, "noticed") == ["terminate"]
+    assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
+
+
 # -- what it keeps to itself -----------------------------------------------------------------------------------------
 
 
