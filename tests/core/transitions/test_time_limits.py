@@ -215,7 +215,7 @@ def test_a_thousand_waits_that_are_over_together_are_not_retried_in_step(jitter:
         tenths = Counter(int((at - 1004) // 6) for at in again.values())
         assert len(tenths) == 10, tenths
         assert min(tenths.values()) > 50, tenths
-    replayed: State = ReplayState()
+    replayed = ReplayState()
     for at, event in journal:
         replayed = replay(replayed, event, at)
     differs = [run for run, at in again.items() if replayed.runs[run].root_action.attempts[1].queued_at != at]
