@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import End
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, FrameReader, greeting
+from flyteish.interfaces import OnJournalled, Opening, Report, Reports
 from flyteish.testing import RemoteEngine, ScriptedMarket
 from flyteish.testing.lasting_processes import LastingProcesses
 from tests.testing import far_tasks as tasks
@@ -40,6 +42,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         on_close: Literal["stop", "detach"] = "detach",
         recover: Literal["none", "all"] = "all",
         market: ScriptedMarket | None = None,
+        engine: type[RemoteEngine] = RemoteEngine,
         **options: Any,
     ) -> Session:
         pools = [
@@ -50,7 +53,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
             [Queue("default")],
             pools,
             home=tmp_path / "home",
-            engines={"remote": lambda: RemoteEngine(tmp_path / "far", **options)},
+            engines={"remote": lambda: engine(tmp_path / "far", **options)},
             secrets={"far-secret": "hunter2"},
             recover=recover,
         ).open()
@@ -217,6 +220,37 @@ def test_closing_ends_what_is_not_to_be_left_alone(opened: Open, folder: str) ->
     assert again.result(PATIENCE) == 7
     assert ends(again) == [End.ABANDONED, End.SUCCEEDED]
     assert again.record().root_action.system_used == 0
+
+
+class Late:
+    """Reports whose answers take their time."""
+
+    def __init__(self, reports: Reports) -> None:
+        self._reports = reports
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reports, name)
+
+    def report(self, event: Report, done: OnJournalled | None = None) -> None:
+        def late(why: str | None) -> None:
+            assert done is not None
+            threading.Timer(0.3, done, (why,)).start()
+
+        self._reports.report(event, None if done is None else late)
+
+
+class HearsLate(RemoteEngine):
+    async def open(self, opening: Opening) -> None:
+        await super().open(opening._replace(reports=Late(opening.reports)))
+
+
+def test_nothing_is_left_of_an_end_that_is_on_record(opened: Open, tmp_path: Path) -> None:
+    """Also where the session closes as soon as it has the result, and before its engine hears that it is on record."""
+    session = opened(engine=HearsLate)
+    assert session.run(tasks.add, 1).result(PATIENCE) == 2
+    session.close()
+    assert list((tmp_path / "far" / "attempts").iterdir()) == []
+    assert [path for path in (tmp_path / "home").rglob("claims/**/*") if path.is_file()] == []
 
 
 def test_one_that_was_lost_meanwhile_is_a_failure_of_the_infrastructure(opened: Open, folder: str) -> None:

@@ -6,22 +6,29 @@ Records, and what is done to the process; who decides on it is the engine. Must 
 from __future__ import annotations
 
 import asyncio
+import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Protocol
 
 from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import Evidence, WorkerEvidence
 from flyteish._core.model.settings import Secret
+from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.claims import ClaimedEnd
 from flyteish._worker.output import salvage
 from flyteish.engines.processes.exit_codes import read_exit_code
 from flyteish.engines.workers.peer import Peer
 from flyteish.engines.workers.peer_attempt import PeerAttempt
-from flyteish.interfaces import Link, Notice, Order
+from flyteish.errors import BlobError
+from flyteish.interfaces import BlobStore, Link, Notice, Order
 from flyteish.testing.lasting_processes import LastingProcess
+
+_log = logging.getLogger(__name__)
 
 
 class RemoteAttempt(PeerAttempt):
@@ -119,6 +126,15 @@ class RemoteAttempt(PeerAttempt):
         """What its process had not written to the log when it died is there now."""
         if self.log is not None:
             salvage(self.log, self.process.pid)
+
+    async def forget(self, blobs: BlobStore, scratch: Path) -> None:
+        """Nothing is left of it for a later controller to find."""
+        try:
+            await claims.forget(blobs, self.key)
+        except BlobError as error:
+            _log.warning("the claim of %s could not be removed: %s", self.key, error)
+        self.process.forget()
+        await asyncio.to_thread(shutil.rmtree, scratch / str(self.process.pid), ignore_errors=True)
 
     def tell(self, message: m.ToWorker) -> None:
         """Tell its process: now, or when it connects again."""

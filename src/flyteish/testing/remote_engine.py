@@ -17,9 +17,7 @@ contract for engines against an engine whose attempts outlive it. Judges nothing
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import shutil
 import socket
 import sys
 import time
@@ -43,14 +41,13 @@ from flyteish._core.model.settings import Secret
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
+from flyteish.engines.processes.worker_pool import within
 from flyteish.engines.workers.stream import SocketStream
 from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
 from flyteish.testing.lasting_processes import LastingProcess, all_gone
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
 from flyteish.testing.remote_folder import RemoteFolder, check_options
-
-_log = logging.getLogger(__name__)
 
 #: Seconds that attempts get when the engine closes; then again as long for their processes to end.
 CLOSE_GRACE: Final = 1.0
@@ -94,6 +91,10 @@ class RemoteEngine:
         """Those whose end was not reported yet."""
         self._over: dict[AttemptKey, RemoteAttempt] = {}
         """Those whose end was, until it is on record and their process is gone."""
+        self._unanswered = 0
+        self._answered = asyncio.Event()
+        """Set while there is no end that was reported, and of which it is not known yet whether it is on record."""
+        self._answered.set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def __repr__(self) -> str:
@@ -209,13 +210,20 @@ class RemoteEngine:
         await all_gone([attempt.process for attempt in ending], CLOSE_GRACE)
         for attempt in ending:
             attempt.process.kill()
-        await all_gone([each.process for each in (*ending, *self._over.values())], CLOSE_GRACE)
+        # An end may be on record, and its result given out, before we have heard so: the session answers all reports.
+        await within(self._answered.wait(), CLOSE_GRACE)
+        over = list(self._over.values())
+        await all_gone([each.process for each in (*ending, *over)], CLOSE_GRACE)
+        for attempt in over:
+            if attempt.settled and attempt.process.alive:  # nobody will look after it any more
+                attempt.process.kill()
+        await all_gone([each.process for each in over if each.settled], CLOSE_GRACE)
         for attempt in (*self._attempts.values(), *self._over.values()):
             if attempt.peer is not None:
                 attempt.peer.detach()
             attempt.process.let_go()
         # What is ended here is not reported: to the run's next controller it died with this one.
-        done_with = [each for each in self._over.values() if each.settled and not each.process.alive]
+        done_with = [each for each in over if each.settled and not each.process.alive]
         await self._forget([*ending, *done_with])
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -338,11 +346,16 @@ class RemoteEngine:
         attempt.cancel_timer()
         attempt.ends_at = self._loop.time() + _EXIT_SECONDS
         self._over[attempt.key] = attempt
+        self._unanswered += 1
+        self._answered.clear()
         event = AttemptEnded(*attempt.key, evidence, running_at=attempt.running_at, ended_at=attempt.over_at)
         self._reports.report(event, partial(self._feed.put, self._recorded, attempt, number))
 
     def _recorded(self, attempt: RemoteAttempt, number: int, why: str | None) -> None:
         """The end is on record, or nobody wants to know of it; at the end of the session the next one will."""
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._answered.set()
         if why is not None and not self._open:
             return
         attempt.settled = True
@@ -360,12 +373,7 @@ class RemoteEngine:
     async def _forget(self, attempts: Sequence[RemoteAttempt]) -> None:
         """Nothing is left of them for a later controller to find."""
         for attempt in attempts:
-            try:
-                await claims.forget(self._opening.blobs, attempt.key)
-            except BlobError as error:
-                _log.warning("the claim of %s could not be removed: %s", attempt.key, error)
-            attempt.process.forget()
-            await asyncio.to_thread(shutil.rmtree, self._folder.scratch / str(attempt.process.pid), ignore_errors=True)
+            await attempt.forget(self._opening.blobs, self._folder.scratch)
 
     # -- ending attempts -----------------------------------------------------------------------------------
 
