@@ -165,6 +165,7 @@ class SessionRuns:
             handle.finish(found.outcome, None)
             return handle
         recovery.check_queues(found.state.runs[run], [queue.name for queue in self._config.queues])
+        recovery.check_pools(found.state.runs[run], controller.pools_that_outlive_it)
         with self._lock:
             if run in self._handles:
                 return self._handles[run]

@@ -236,7 +236,8 @@ class Session:
 
         Raises:
             RunNotFoundError: the store knows no such run; near names are suggested.
-            ConfigurationError: ``task`` is another task than the run's.
+            ConfigurationError: ``task`` is another task than the run's; or attempts of it may live of which no engine
+                of this session would know.
             UnknownQueueError: unfinished work of the run is in a queue that is not configured any more.
             TaskNotImportableError: the root task cannot be found again.
         """

@@ -142,7 +142,7 @@ def test_abort_of_a_run_whose_attempts_outlived_their_session_is_left_to_the_nex
         (order,) = machines.started(1)
     said = cli("abort", run)
     assert said.code == 5
-    assert "are stopped, and it is over, once a session takes it up" in said.out
+    assert "are stopped, and it is over, once a session takes it up that has their engine" in said.out
     assert f"{run}  interrupted" in cli("get", "runs").out
     with session() as opened:
         assert opened.resume(run, forever).wait(20).phase == "aborted"

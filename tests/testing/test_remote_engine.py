@@ -251,6 +251,20 @@ def test_a_session_that_recovers_nothing_leaves_them_alone(opened: Open, folder:
     assert tasks.marks(folder, "began") == [pid]
 
 
+def test_a_session_without_their_engine_does_not_run_them_twice(opened: Open, folder: str, tmp_path: Path) -> None:
+    """Nobody there could know whether they live, though it has pools of the same names."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    refused = pytest.raises(errors.ConfigurationError, match="pool 'on-demand' may have outlived their controller")
+    with Session(home=tmp_path / "home", recover="all") as without, refused:
+        without.resume(run.name)
+    tasks.mark(folder, "gate")
+    assert opened().resume(run.name).result(PATIENCE) == 7
+    assert len(tasks.marks(folder, "began")) == 1
+
+
 # -- ending ----------------------------------------------------------------------------------------------------------
 
 
@@ -330,6 +344,19 @@ def test_a_notice_outlives_the_session_that_gave_it(opened: Open, folder: str) -
     wait_for(lambda: not alive(pid), "its end")
     again: Any = opened().resume(run.name)
     assert again.result(PATIENCE) == (1, 2)
+    assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
+
+
+def test_the_market_takes_machines_of_attempts_that_were_taken_over(opened: Open, folder: str) -> None:
+    """They are on it again from when they were, as if they had started then."""
+    session = opened()
+    run = session.run(tasks.leaves, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    tasks.mark(folder, "gate")
+    again: Any = opened(market=ScriptedMarket(reclaims=[0.1], notice_seconds=60.0)).resume(run.name)
+    assert again.result(PATIENCE) == (1, 2)
+    assert tasks.marks(folder, "noticed") == ["terminate"]
     assert ends(again) == [End.PREEMPTED, End.SUCCEEDED]
 
 

@@ -52,6 +52,11 @@ class Engines:
         """Whether attempts of an earlier controller may live."""
         return any(engine.outlives for engine, _ in self._all)
 
+    @property
+    def outliving(self) -> frozenset[str]:
+        """The pools whose attempts may live."""
+        return frozenset(pool for engine, pools in self._all if engine.outlives for pool in pools)
+
     async def open(self, reports: Reports) -> None:
         """Open them all; where one refuses, those that are open are closed by ``close``."""
         for engine, pools in self._all:

@@ -123,6 +123,11 @@ class Controller:
         return self._core.state
 
     @property
+    def pools_that_outlive_it(self) -> frozenset[str]:
+        """Those whose engine can say what lives of an earlier controller's attempts."""
+        return self._engines.outliving
+
+    @property
     def attempts_outlive_it(self) -> bool:
         """Whether attempts of an earlier controller may still live. Any thread."""
         return self._engines.any_outlives

@@ -96,6 +96,22 @@ def check_queues(record: RunRecord, known: Collection[str]) -> None:
         )
 
 
+def check_pools(record: RunRecord, keeping: Collection[str]) -> None:
+    """Raises ConfigurationError where attempts may go on of which no engine of this session would know.
+
+    Args:
+        keeping: pools whose engine can say what lives of an earlier controller's attempts.
+    """
+    last = [each.attempts[-1] for each in record.actions.values() if each.attempts and each.phase not in TERMINAL]
+    missing = sorted({each.pool for each in last if not each.ended_at and each.may_outlive} - set(keeping))
+    if missing:
+        raise ConfigurationError(
+            f"run {record.id} cannot be resumed: attempts in pool {' and '.join(map(repr, missing))} may have outlived "
+            "their controller, and would run twice, for no engine of this session can tell. Give that pool the engine "
+            "that it had, Session(engines=...), and take the run up there"
+        )
+
+
 def check_name(name: str | None) -> None:
     """Raises ConfigurationError where this can be no run's name: it is a folder's, and a word of the command line."""
     if name is not None and not (isinstance(name, str) and _NAME.fullmatch(name)):

@@ -372,8 +372,11 @@ class Worker:
             return
         if _SIGTERM in what:
             notice = Notice(kind="shutdown", seconds=SIGTERM_SECONDS, source="sigterm")
-            if current.context.interruption.notify(notice):
-                self._signal = notice
+            # Before the task hears of it, which may then end, and be claimed, at once.
+            known, self._signal = self._signal, self._signal or notice
+            if not current.context.interruption.notify(notice):
+                self._signal = known
+            else:
                 self._connection.send(m.Signalled(current.key, notice), wait=False)
         if _AGAIN in what:
             time.sleep(0.001)

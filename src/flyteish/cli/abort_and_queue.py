@@ -58,7 +58,7 @@ def abort(args: Namespace) -> int:
             return _tell(args, target, "aborted", f"run {row.run} was interrupted; it is marked as aborted now")
         text = (
             f"run {row.run} has attempts that may have outlived their controller; they are stopped, and it is over, "
-            f"once a session takes it up: flyteish resume {row.run}, or Session(recover='all')"
+            "once a session takes it up that has their engine: Session(engines=..., recover='all')"
         )
         return _tell(args, target, "asked", text)
     records.store.post(Command("abort", f"{row.run}/{action}", reason))

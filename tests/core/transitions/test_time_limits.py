@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from flyteish._core.lifecycle import apply
-from flyteish._core.model.effects import StopAttempt
+from flyteish._core.lifecycle import apply, replay
+from flyteish._core.model.effects import Record, StopAttempt
 from flyteish._core.model.events import (
     ActionSubmitted,
     AttemptEnded,
     CancelRequested,
     CheckpointCommitted,
     Configured,
+    Event,
     Evidence,
     LimitReached,
     PoolCapacityChanged,
     QueueStateSet,
+    RunEvent,
     RunSubmitted,
     TaskDeclared,
     TimePassed,
@@ -27,7 +31,7 @@ from flyteish._core.model.records import End, Phase
 from flyteish._core.model.settings import Settings
 from flyteish._core.model.values import CheckpointRecord, ErrorDocument, Payload
 from flyteish._core.scheduling.queue_state import Reason
-from flyteish._core.state import State
+from flyteish._core.state import ReplayState, State
 from tests.core.world import ROOT, World, profile
 
 DONE = Evidence(result=Payload(b"done"))
@@ -180,6 +184,42 @@ def test_waiting_too_long_pays_from_retries_wherever_it_waits(queue: Queue) -> N
     assert second.error.type == "flyteish.errors.TaskTimeoutError"
     assert (second.ended_at, len(second.attempts)) == (1008.0, 2)
     world.check_replay()
+
+
+@pytest.mark.parametrize("jitter, moments", [(1.0, 1000), (0.0, 1)])
+def test_a_thousand_waits_that_are_over_together_are_not_retried_in_step(jitter: float, moments: int) -> None:
+    """Their back-off has its jitter, over all of its range, though there is no end that anybody told us of."""
+    state = State.configured((Queue("default", action_concurrency=1),), (Pool("od"),))
+    backoff = Backoff(base=60, jitter=jitter)
+    settings = Settings(timeout=Timeout(max_queued_time=4), retries=RetryStrategy(1, backoff=backoff))
+    journal: list[tuple[float, RunEvent]] = []
+
+    def tell(now: float, event: Event) -> None:
+        nonlocal state
+        state, effects = apply(state, event, now)
+        journal.extend((effect.at, effect.event) for effect in effects if type(effect) is Record)
+
+    for number in range(1001):  # the first one keeps the only place
+        run, root = f"r{number}", profile(settings if number else Settings())
+        tell(1000.0, RunSubmitted(run, root.task, "default"))
+        tell(1000.0, TaskDeclared(run, root))
+        tell(1000.0, ActionSubmitted(run, ROOT, None, 0, root.key, Payload(b""), b""))
+    while (due := state.next_due()) is not None:
+        tell(due, TimePassed())
+
+    again = {run: state.runs[run].root_action.attempts[1].queued_at for run in state.runs if run != "r0"}
+    distinct, first, last = len(set(again.values())), min(again.values()), max(again.values())
+    assert (len(again), distinct) == (1000, moments)
+    assert 1004.0 <= first <= last <= 1064.0
+    if jitter:
+        tenths = Counter(int((at - 1004) // 6) for at in again.values())
+        assert len(tenths) == 10, tenths
+        assert min(tenths.values()) > 50, tenths
+    replayed = ReplayState()
+    for at, event in journal:
+        replayed = replay(replayed, event, at)
+    differs = [run for run, at in again.items() if replayed.runs[run].root_action.attempts[1].queued_at != at]
+    assert differs == []
 
 
 def test_a_vain_try_is_part_of_one_wait() -> None:

@@ -258,6 +258,8 @@ class LimitReached(_Fact, frozen=True):
     """Since when it waited, where the limit is one on waiting; seconds since the epoch."""
     price_per_hour: float | None = None
     """As for ``AttemptEnded``, where the limit ends an attempt."""
+    chance: float = 0.0
+    """As for ``AttemptEnded``, where a wait for too long may be followed by a back-off; the core adds it."""
 
 
 class ControllerRestarted(_Fact, frozen=True):

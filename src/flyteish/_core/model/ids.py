@@ -34,6 +34,11 @@ class AttemptKey(NamedTuple):
         return f"{self.run}/{self.action}#{self.generation}"
 
 
+def chance_of(key: AttemptKey) -> float:
+    """A number in [0, 1) that is another one for each attempt, for what must not happen to all of them in step."""
+    return int.from_bytes(blake2b(repr(tuple(key)).encode(), digest_size=6).digest()) / 2**48
+
+
 def run_name(now: float, noise: int) -> str:
     """A name for a run that sorts by time: ``r`` + 8 characters of time + 4 of ``noise`` (20 bits)."""
     return "r" + _base32(int(now * 64) & (2**40 - 1), 8) + _base32(noise & 0xFFFFF, 4)

@@ -11,7 +11,7 @@ from typing import Final
 
 from flyteish._core.model.effects import Effect, Record, StopAttempt
 from flyteish._core.model.events import LimitReached
-from flyteish._core.model.ids import ActionKey
+from flyteish._core.model.ids import ActionKey, chance_of
 from flyteish._core.model.records import TERMINAL, WITH_ATTEMPT, Action, AttemptRecord, End, Phase
 from flyteish._core.rules import placement
 from flyteish._core.state import State, Timer
@@ -62,7 +62,11 @@ def _waiting_due(state: State, action: Action, timer: Timer, now: float, effects
         ends = patience_ends(state, action)
         if ends is None or ends > now:
             return  # a pool had capacity meanwhile; if that is over again, another timer watches
-    event = LimitReached(action.run, action.id, action.generation, timer.kind, action.wanted, action.queued_at)
+    event = LimitReached(
+        action.run, action.id, action.generation, timer.kind, action.wanted, action.queued_at,
+        # No shell tells us of this end, so that none could draw: those whose wait is over together still differ.
+        chance=chance_of(action.attempt_key()) if timer.kind == "max_queued_time" else 0.0,
+    )  # fmt: skip
     limit_reached(state, event, now, effects)
 
 
@@ -148,7 +152,7 @@ def _queue_timed_out(state: State, action: Action, event: LimitReached, now: flo
         event.queued_at, ended_at=now, end=End.QUEUE_TIMEOUT, cause=f"waited longer than max_queued_time={span(limit)}",
     )  # fmt: skip
     action.attempts.append(attempt)
-    failed(state, action, attempt, None, 0.0, now, effects)
+    failed(state, action, attempt, None, event.chance, now, effects)
 
 
 def _change_medium(state: State, action: Action, now: float) -> None:
