@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from flyteish._core.model.ids import AttemptKey
@@ -33,7 +34,7 @@ class Engine:
         self.sock, _ = listening.accept()
         self.sock.settimeout(20)
         ((_, _, body),) = FrameReader(LONGEST).feed(self.sock.recv(1 << 16))
-        self.hello = m.hello.decode(body)
+        self.hello = msgspec.msgpack.decode(body, type=m.Hello)
 
     def welcome(self) -> None:
         made = m.Welcome(self.epoch, self.channel.received, None, None, "memory:", 100, 100, reconnect_seconds=20.0)
@@ -44,7 +45,7 @@ class Engine:
         while len(heard) < count:
             heard += self.channel.feed(self.sock.recv(1 << 16))
         assert not self.channel.broken
-        return [m.from_worker.decode(body) for body in heard]
+        return [msgspec.msgpack.decode(body, type=m.FromWorker) for body in heard]
 
 
 def connected(listening: socket.socket) -> tuple[NetworkConnection, Engine]:

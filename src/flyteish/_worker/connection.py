@@ -10,12 +10,17 @@ import os
 import signal
 import socket
 import threading
-from typing import NoReturn
+from typing import Final, NoReturn
+
+import msgspec
 
 from flyteish._version import __version__
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, LONGEST_FROM_WORKER, Channel, FrameReader, NonsenseError, greeting
 from flyteish.errors import SerializationError
+
+REPLY: Final[msgspec.msgpack.Decoder[m.Welcome | m.Rejected]] = msgspec.msgpack.Decoder(m.Welcome | m.Rejected)
+_TO_WORKER: Final[msgspec.msgpack.Decoder[m.ToWorker]] = msgspec.msgpack.Decoder(m.ToWorker)
 
 
 class Connection:
@@ -92,7 +97,7 @@ class Connection:
             frames = reader.feed(self._read(), 1)
             if reader.broken:
                 raise NonsenseError(reader.broken)
-        answer = m.reply.decode(frames[0][2])
+        answer = REPLY.decode(frames[0][2])
         if isinstance(answer, m.Rejected):
             turned_away(answer.why)
         self._early = self._messages(reader.rest)
@@ -126,7 +131,7 @@ class Connection:
         bodies = self._channel.feed(data)
         if self._channel.broken:
             raise NonsenseError(self._channel.broken)
-        return [m.to_worker.decode(body) for body in bodies]
+        return [_TO_WORKER.decode(body) for body in bodies]
 
     def _read(self) -> bytes:
         assert self.sock is not None

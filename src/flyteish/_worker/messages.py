@@ -276,7 +276,3 @@ FromWorker = (
 )
 
 encode: Final = msgspec.msgpack.Encoder().encode
-hello: Final[msgspec.msgpack.Decoder[Hello]] = msgspec.msgpack.Decoder(Hello)
-reply: Final[msgspec.msgpack.Decoder[Welcome | Rejected]] = msgspec.msgpack.Decoder(Welcome | Rejected)
-to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
-from_worker: Final[msgspec.msgpack.Decoder[FromWorker]] = msgspec.msgpack.Decoder(FromWorker)

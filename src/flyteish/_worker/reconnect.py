@@ -24,7 +24,7 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._version import __version__
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST_WELCOME, FrameReader, greeting
-from flyteish._worker.connection import Connection, encoded, turned_away, vanish
+from flyteish._worker.connection import REPLY, Connection, encoded, turned_away, vanish
 
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 30.0
@@ -232,7 +232,7 @@ class NetworkConnection(Connection):
     def _answered(self, reader: FrameReader, data: bytes) -> list[m.ToWorker]:
         frames = reader.feed(data, 1)
         try:
-            answer = m.reply.decode(frames[0][2]) if frames else None
+            answer = REPLY.decode(frames[0][2]) if frames else None
         except msgspec.MsgspecError:
             reader.broken = "no answer to a hello"
         if reader.broken:  # whoever has that port now is no engine; the engine may come back

@@ -33,7 +33,6 @@ from flyteish._core.model.events import WorkerEvidence
 from flyteish._core.model.ids import AttemptKey
 from flyteish._worker import messages as m
 from flyteish._worker.calls import Callbacks, WorkerLink
-from flyteish._worker.claims import ClaimedEnd, claim
 from flyteish._worker.connection import Connection, vanish
 from flyteish._worker.loader import Loadable, Loader
 from flyteish._worker.output import WorkerOutput
@@ -174,6 +173,8 @@ class Worker:
 
     def _claim(self, key: AttemptKey, evidence: WorkerEvidence, began: float) -> None:
         """Claim the end, and tell; where it can't be claimed, wait until it was heard."""
+        from flyteish._worker.claims import ClaimedEnd, claim  # workers of a pool claim nothing
+
         for wait in (*_CLAIM_AGAIN, None):
             try:
                 mine = claim(

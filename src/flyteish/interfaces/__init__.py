@@ -20,33 +20,36 @@ in ``tests/contracts``. Must not know any implementation.
 
 from __future__ import annotations
 
-from flyteish.interfaces.blobs import (
-    BlobStore,
-    BlockingBlobs,
-    BlockingContent,
-    ContentStore,
-    Reference,
-    ReferenceStore,
-    Stored,
-    SweepableStore,
-)
-from flyteish.interfaces.engines import (
-    CallSite,
-    Engine,
-    EngineFactory,
-    InlineLink,
-    InlineReports,
-    Limits,
-    Link,
-    Opening,
-    Report,
-    Reports,
-    Unfinished,
-)
-from flyteish.interfaces.logs import LogStore, LogWriter
-from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome, Runtime
-from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
-from flyteish.interfaces.world import Clock, Market, PriceSource
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flyteish.interfaces.blobs import (
+        BlobStore,
+        BlockingBlobs,
+        BlockingContent,
+        ContentStore,
+        Reference,
+        ReferenceStore,
+        Stored,
+        SweepableStore,
+    )
+    from flyteish.interfaces.engines import (
+        CallSite,
+        Engine,
+        EngineFactory,
+        InlineLink,
+        InlineReports,
+        Link,
+        Opening,
+        Report,
+        Reports,
+        Unfinished,
+    )
+    from flyteish.interfaces.logs import LogStore, LogWriter
+    from flyteish.interfaces.orders import Call, Limits, Notice, OnJournalled, OnOutcome, Order, Outcome, Runtime
+    from flyteish.interfaces.stores import Batch, Command, Mailbox, RunRow, RunStore
+    from flyteish.interfaces.world import Clock, Market, PriceSource
 
 __all__ = [
     "Batch",
@@ -86,3 +89,15 @@ __all__ = [
     "SweepableStore",
     "Unfinished",
 ]
+
+_MODULES = ("orders", "blobs", "engines", "logs", "stores", "world")
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for, the lightest first: a worker has no use for most contracts, whose classes take their time.
+    for module in _MODULES if name in __all__ else ():
+        value = getattr(import_module(f"{__name__}.{module}"), name, None)
+        if value is not None:
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -32,7 +32,7 @@ from flyteish._core.model.settings import Secret
 from flyteish._core.model.values import CheckpointRecord, Payload
 from flyteish.interfaces.blobs import BlobStore
 from flyteish.interfaces.logs import LogStore
-from flyteish.interfaces.orders import Call, Notice, OnJournalled, OnOutcome, Order, Outcome
+from flyteish.interfaces.orders import Call, Limits, Notice, OnJournalled, OnOutcome, Order, Outcome
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -135,15 +135,6 @@ class InlineReports(Protocol):
 
     def inline_link(self, key: AttemptKey) -> InlineLink:
         """The connection for this attempt, as ``Reports.link``."""
-
-
-class Limits(NamedTuple):
-    """Bytes: how large values may be."""
-
-    inline: int = 256 * 1024
-    """Larger ones go by the blob store, smaller ones within messages and the journal."""
-    value: int = 1024**3
-    """Larger ones are refused."""
 
 
 class Opening(NamedTuple):

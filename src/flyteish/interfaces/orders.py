@@ -6,6 +6,7 @@ Plain data. Must not know how it travels, nor who is at either end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,6 +30,15 @@ class Runtime(msgspec.Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         # Names only: values of environment variables may be secrets.
         return f"Runtime({self.image!r}, code={self.code!r}, env_vars={sorted(self.env_vars)}, {self.resources!r})"
+
+
+class Limits(NamedTuple):
+    """Bytes: how large values may be."""
+
+    inline: int = 256 * 1024
+    """Larger ones go by the blob store, smaller ones within messages and the journal."""
+    value: int = 1024**3
+    """Larger ones are refused."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

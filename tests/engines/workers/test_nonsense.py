@@ -90,7 +90,7 @@ def test_an_attempt_that_is_over_is_refused_and_no_nonsense() -> None:
     late: list[m.FromWorker] = [m.Called(MINE, 1, call_of()), m.Checkpointed(MINE, 2, record_of(MINE))]
     peer = spoken_to(m.Ready(), m.Began(MINE), over, *late)
     assert peer.nonsense == []
-    answers = [m.to_worker.decode(body) for body in _heard_by_the_worker(peer)]
+    answers = [msgspec.msgpack.decode(body, type=m.ToWorker) for body in _heard_by_the_worker(peer)]
     call, checkpoint = answers[-2:]
     assert isinstance(call, m.Answer)
     assert isinstance(checkpoint, m.Recorded)

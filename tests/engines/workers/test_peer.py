@@ -21,7 +21,7 @@ TAKEN_OVER = m.Hello(m.PROTOCOL, "", "", MINE, epoch="an earlier one", received=
 def said_to(peer: Told) -> list[m.ToWorker]:
     """What the worker was told over the last connection, after the welcome."""
     _, *rest = FrameReader(1 << 20).feed(bytes(peer.wire.sent))
-    return [m.to_worker.decode(body) for _, _, body in rest]
+    return [msgspec.msgpack.decode(body, type=m.ToWorker) for _, _, body in rest]
 
 
 def test_a_worker_that_has_not_heard_the_welcome_says_hello_again() -> None:

@@ -159,8 +159,10 @@ class Admission:
                     self.capacity.admit(action, queue, pool)
                     found.append(Start(action, pool, False, why))
                     return True
-                if any(each.returners for each in queue.pools):
-                    self._stood_back[queue.config.name] = None
+                for each in queue.pools:
+                    if each.returners:
+                        self._stood_back[queue.config.name] = None
+                        break
                 refused = Reason.SPEND_LIMIT if pool is Reason.SPEND_LIMIT else None
             # The queue itself refuses this head: whoever comes after it would pass it.
             if refused is not None:

@@ -167,7 +167,7 @@ def ended(state: State, event: AttemptEnded, now: float, effects: Effects) -> No
         action.rejections = 0
         _got_machine(capacity.pools[attempt.pool], attempt, now)
         state.experience.started(action.profile.task, attempt.pool, event.running_at - attempt.placed_at)
-    over = min(event.ended_at or now, now)
+    over = event.ended_at if 0 < event.ended_at < now else now
     attempt.ended_at = over if attempt.engine_facts is None else attempt.not_before(over)
     attempt.end, attempt.cause = attempt_ends.classify(event.evidence, attempt, action.rejections)
     if attempt.medium == SPOT and attempt.end is not _NO_CAPACITY:
@@ -200,8 +200,10 @@ def _place_late(state: State, action: Action, attempt: AttemptRecord, event: Att
     seen = event.evidence
     ran = seen.result is not None or seen.error is not None or seen.exit_code is not None
     if event.placed_at or event.running_at or ran:
-        at = min(event.placed_at or event.running_at or now, event.running_at or now)
-        has_machine(state, action, min(at, now))
+        at = event.placed_at or event.running_at or now
+        if 0 < event.running_at < at:
+            at = event.running_at
+        has_machine(state, action, at if at < now else now)
 
 
 def _work_is_known(state: State, task: str, now: float, effects: Effects) -> None:

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from flyteish._core.wording import span
 from flyteish._version import __version__
 from flyteish._worker import messages as m
@@ -19,6 +21,7 @@ from flyteish.engines.workers.stream import SocketStream
 
 #: Seconds within which the hello must be there.
 _HELLO_SECONDS: Final = 10.0
+_HELLO: Final[msgspec.msgpack.Decoder[m.Hello]] = msgspec.msgpack.Decoder(m.Hello)
 
 Admit = Callable[[m.Hello, SocketStream], m.Rejected | None]
 """Takes the stream over, or says why it does not. Raises NonsenseError for what nobody can mean."""
@@ -85,7 +88,7 @@ class Door:
         if number or acknowledged or self._reader.rest:
             raise NonsenseError("the first message must be a hello, and nothing may follow before it is answered")
         try:
-            hello = m.hello.decode(body)
+            hello = _HELLO.decode(body)
         except Exception as error:  # msgspec's errors, and a recursion that went too deep
             raise NonsenseError(f"{type(error).__name__}: {error}"[:500]) from None
         return _unsuited(hello) or self._admit(hello, self.stream)

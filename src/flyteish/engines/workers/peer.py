@@ -28,6 +28,7 @@ from flyteish.errors import SecretMissingError
 from flyteish.interfaces import Call, Notice, Outcome
 
 _GIVEN_UP: Final = "attempt {} was given up: it may not call tasks or commit checkpoints any more"
+_FROM_WORKER: Final[msgspec.msgpack.Decoder[m.FromWorker]] = msgspec.msgpack.Decoder(m.FromWorker)
 _STAGES: Final = ("ready", "ordered", "taken", "began")
 _LATE: Final = 64
 """Attempts that are over and may still be heard of: a thread of theirs was about to ask for something."""
@@ -382,7 +383,7 @@ def decoded(bodies: list[bytes]) -> Iterator[m.FromWorker]:
     """
     for body in bodies:
         try:
-            message = m.from_worker.decode(body)
+            message = _FROM_WORKER.decode(body)
         except Exception as error:  # msgspec's errors, those of our types' own checks, a recursion that went too deep
             raise NonsenseError(f"{type(error).__name__}: {error}"[:500]) from None
         yield message
