@@ -5,6 +5,7 @@ That the session is killed is the subject of tests/adoption; here it closes.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -20,9 +21,10 @@ import pytest
 from flyteish import Pool, Queue, Session, __version__, errors
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import End
+from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, FrameReader, greeting
-from flyteish.interfaces import OnJournalled, Opening, Report, Reports
+from flyteish.interfaces import BlobStore, OnJournalled, Opening, Reference, Report, Reports
 from flyteish.testing import RemoteEngine, ScriptedMarket
 from flyteish.testing.lasting_processes import LastingProcesses
 from tests.testing import far_tasks as tasks
@@ -252,6 +254,78 @@ def test_nothing_is_left_of_an_end_that_is_on_record(opened: Open, tmp_path: Pat
     session.close()
     assert list((tmp_path / "far" / "attempts").iterdir()) == []
     assert [path for path in (tmp_path / "home").rglob("claims/**/*") if path.is_file()] == []
+
+
+class FailingBlobs:
+    """A blob store that can't read references for a while."""
+
+    def __init__(self, blobs: BlobStore, times: float) -> None:
+        self._blobs = blobs
+        self._times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def get_ref(self, name: str) -> Reference | None:
+        self._times -= 1
+        if self._times >= 0:
+            raise errors.BlobError("the store is away")
+        return await self._blobs.get_ref(name)
+
+
+class OnFailingBlobs(RemoteEngine):
+    times = 6.0
+
+    async def open(self, opening: Opening) -> None:
+        await super().open(opening._replace(blobs=FailingBlobs(opening.blobs, self.times)))
+
+
+class OnBrokenBlobs(OnFailingBlobs):
+    times = math.inf
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "AGAIN", (0.01, 0.02))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_claim_is_lost_to_a_store_that_fails_for_a_while(
+    opened: Open, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read again and again: what has ended with a result is not run again, and the log says what went wrong."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    tasks.mark(folder, "gate")
+    wait_for(lambda: not alive(pid), "its end")
+    again: Any = opened(engine=OnFailingBlobs).resume(run.name)
+    assert again.result(PATIENCE) == 7
+    assert tasks.marks(folder, "began") == [pid]
+    assert ends(again) == [End.SUCCEEDED]
+    assert f"the claim of {run.name}/a0#1 can't be read, tried again: the store is away" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_never_comes_back_holds_up_neither_aborting_nor_closing(opened: Open, folder: str) -> None:
+    """The attempt ends as stopped once it is to be; the claims of others are there for the next session."""
+    session = opened()
+    runs = [session.run(tasks.waits, folder=folder) for _ in range(2)]
+    wait_for(lambda: len(tasks.marks(folder, "began")) == 2, "the beginning")
+    session.close()
+    pids = tasks.marks(folder, "began")
+    tasks.mark(folder, "gate")
+    wait_for(lambda: not any(map(alive, pids)), "their ends")
+    session = opened(engine=OnBrokenBlobs)
+    again = session.resume(runs[0].name)
+    again.abort("had enough")
+    with pytest.raises(errors.ActionAbortedError):
+        again.result(PATIENCE)
+    session.close()
+    assert opened(recover="none").resume(runs[1].name).result(PATIENCE) == 7
+    assert len(tasks.marks(folder, "began")) == 2
 
 
 def test_one_that_was_lost_meanwhile_is_a_failure_of_the_infrastructure(opened: Open, folder: str) -> None:

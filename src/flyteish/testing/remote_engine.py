@@ -43,7 +43,7 @@ from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
 from flyteish.engines.processes.worker_pool import within
 from flyteish.engines.workers.stream import SocketStream
-from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
+from flyteish.errors import ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
 from flyteish.testing.lasting_processes import LastingProcess, all_gone
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
@@ -199,6 +199,8 @@ class RemoteEngine:
         ending = []
         for attempt in self._attempts.values():
             attempt.cancel_timer()
+            if attempt.gone is not None:  # its claim is there for the next engine, if this one is to be left
+                attempt.gone.cancel()
             stopped = attempt.doomed is not None and attempt.doomed.stopped
             if stopped or not self._detaches(attempt):  # nobody would end it, if its run is over
                 ending.append(attempt)
@@ -251,8 +253,8 @@ class RemoteEngine:
         """See which processes still live."""
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
         for attempt in list(self._attempts.values()):
-            if not attempt.gone and not attempt.process.alive:
-                self._spawn(self._gone(attempt), f"flyteish claim of {attempt.key}")
+            if attempt.gone is None and not attempt.process.alive:
+                attempt.gone = self._spawn(self._gone(attempt), f"flyteish claim of {attempt.key}")
         for attempt in list(self._over.values()):
             if not attempt.process.alive:
                 attempt.keep_output()
@@ -262,14 +264,11 @@ class RemoteEngine:
 
     async def _gone(self, attempt: RemoteAttempt) -> None:
         """Its process is: it ended as it claimed, as we made it end, or for no reason that we know."""
-        attempt.gone = True
         attempt.keep_output()
         if attempt.peer is not None:
             attempt.peer.detach()
         try:
-            claim = await claims.claimed(self._opening.blobs, attempt.key, self._opening.limits.inline)
-        except BlobError as error:
-            evidence = Evidence(vanished=f"the blob store failed: {error}")
+            claim = await attempt.claim(self._opening.blobs, self._opening.limits.inline)
         except NonsenseError as error:
             evidence = Evidence(vanished=str(error))
         else:
@@ -389,7 +388,8 @@ class RemoteEngine:
     def _detaches(self, attempt: RemoteAttempt) -> bool:
         return self._opening.pools[attempt.order.pool].on_close == "detach"
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
