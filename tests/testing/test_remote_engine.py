@@ -319,7 +319,7 @@ def test_a_store_that_never_comes_back_holds_up_neither_aborting_nor_closing(ope
     tasks.mark(folder, "gate")
     wait_for(lambda: not any(map(alive, pids)), "their ends")
     session = opened(engine=OnBrokenBlobs)
-    again = session.resume(runs[0].name)
+    again: Any = session.resume(runs[0].name)
     again.abort("had enough")
     with pytest.raises(errors.ActionAbortedError):
         again.result(PATIENCE)
