@@ -5,31 +5,38 @@ That the session is killed is the subject of tests/adoption; here it closes.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import pytest
 
 from flyteish import Pool, Queue, Session, __version__, errors
+from flyteish._core.model.events import AttemptPending
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import End
 from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, FrameReader, greeting
+from flyteish.cli import main
 from flyteish.interfaces import BlobStore, OnJournalled, Opening, Reference, Report, Reports
 from flyteish.testing import RemoteEngine, ScriptedMarket
 from flyteish.testing.lasting_processes import LastingProcesses
+from tests.adoption.proxy import Proxy
 from tests.testing import far_tasks as tasks
 
 PATIENCE = 30.0
+T = TypeVar("T")
 
 Open = Callable[..., Session]
 
@@ -400,6 +407,46 @@ def test_one_that_cannot_be_reached_is_killed(opened: Open, folder: str) -> None
     with pytest.raises(errors.ActionAbortedError):
         again.result(PATIENCE)
     wait_for(lambda: not alive(pid), "its end")
+
+
+def test_why_an_attempt_has_no_machine_is_told_and_then_where_it_runs(
+    opened: Open, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only where it takes long until its process connects; one that is quick adds nothing."""
+    reachable = threading.Event()
+
+    def address() -> tuple[str, int] | None:
+        if not reachable.is_set():
+            return None
+        host, _, port = (tmp_path / "far" / "address").read_text().removeprefix("tcp://").rpartition(":")
+        return host, int(port)
+
+    with closing(Proxy(address, random.Random(seed))) as proxy:
+        run = opened(via=f"tcp://127.0.0.1:{proxy.port}").run(tasks.add, 1)
+        wait_for(lambda: of_kind(run, AttemptPending), "the reason")
+        (event,) = of_kind(run, AttemptPending)
+        assert event.reason == "Starting"
+        assert f"(has no machine yet: Starting: {event.message})" in run.why()
+        (shown,) = attempts_shown(run, tmp_path, capsys)
+        assert (shown["pending"], shown["node"]) == (f"Starting: {event.message}", None)
+        reachable.set()
+        assert run.result(PATIENCE) == 2
+    assert "has no machine" not in run.why()
+    assert f"node {socket.gethostname()}" in run.why()
+    (shown,) = attempts_shown(run, tmp_path, capsys)
+    assert (shown["pending"], shown["node"]) == (None, socket.gethostname())
+    assert len(of_kind(run, AttemptPending)) == 1
+
+
+def of_kind(run: Any, kind: type[T]) -> list[T]:
+    return [entry.event for _, entry in run.journal() if isinstance(entry.event, kind)]
+
+
+def attempts_shown(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["get", "attempts", run.name, "--home", str(tmp_path / "home"), "--json"]) == 0
+    shown: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return shown
 
 
 def test_max_runtime_counts_from_the_beginning_under_whichever_controller(opened: Open, folder: str) -> None:

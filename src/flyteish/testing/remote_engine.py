@@ -31,6 +31,7 @@ from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
+    AttemptPending,
     AttemptPlaced,
     AttemptRunning,
     Evidence,
@@ -55,8 +56,9 @@ CLOSE_GRACE: Final = 1.0
 _KILL_GAP: Final = 1.0
 #: Seconds between two looks at which processes still live.
 _LOOK_SECONDS: Final = 0.05
-#: Seconds that a process may take until it has connected.
+#: Seconds that a process may take until it has connected; and after which it is said that it has not.
 _START_SECONDS: Final = 60.0
+_SLOW_SECONDS: Final = 1.0
 #: Seconds that a process may take to end once its attempt is over.
 _EXIT_SECONDS: Final = 5.0
 
@@ -129,10 +131,7 @@ class RemoteEngine:
         except OSError:
             self._folder.close()
             raise
-        # -P: a file in the working directory must not stand in for a module of the standard library.
-        self._command = [sys.executable, "-P", "-m", "flyteish._worker", "--token-file", "/dev/stdin"]
-        self._command += ["--connect", self._via or self._folder.address.as_uri()]
-        self._command += ["--patience", str(self._reconnect_seconds), "--attempt"]
+        self._command = self._folder.command(self._via, self._reconnect_seconds)
         self._open = True
         self._look()
 
@@ -159,7 +158,7 @@ class RemoteEngine:
             else:
                 attempt = self._take(order, process, token_digest(order.token))
                 attempt.awaited = True
-                attempt.timer = self._loop.call_later(_START_SECONDS, self._never_came, attempt)
+                attempt.timer = self._loop.call_later(_SLOW_SECONDS, self._comes_late, attempt)
 
     def stop(self, key: AttemptKey, reason: str, grace: float) -> None:
         attempt = self._attempts.get(key)
@@ -276,6 +275,11 @@ class RemoteEngine:
                 self.signalled(attempt, claim.notice, 0)  # it could tell nobody
             evidence = attempt.claimed(claim) if claim is not None else attempt.fate or attempt.exited()
         self._end(attempt, evidence)
+
+    def _comes_late(self, attempt: RemoteAttempt) -> None:
+        attempt.timer = self._loop.call_later(_START_SECONDS - _SLOW_SECONDS, self._never_came, attempt)
+        message = f"process {attempt.process.pid} has not connected yet"
+        self._reports.report(AttemptPending(*attempt.key, "Starting", message))
 
     def _never_came(self, attempt: RemoteAttempt) -> None:
         attempt.fate = Evidence(vanished=f"its process did not connect within {_START_SECONDS:g} s")
