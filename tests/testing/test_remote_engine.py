@@ -5,29 +5,38 @@ That the session is killed is the subject of tests/adoption; here it closes.
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import random
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import pytest
 
 from flyteish import Pool, Queue, Session, __version__, errors
+from flyteish._core.model.events import AttemptPending
 from flyteish._core.model.ids import AttemptKey
 from flyteish._core.model.records import End
+from flyteish._worker import claims
 from flyteish._worker import messages as m
 from flyteish._worker.channel import LONGEST, FrameReader, greeting
-from flyteish.interfaces import OnJournalled, Opening, Report, Reports
+from flyteish.cli import main
+from flyteish.interfaces import BlobStore, OnJournalled, Opening, Reference, Report, Reports
 from flyteish.testing import RemoteEngine, ScriptedMarket
 from flyteish.testing.lasting_processes import LastingProcesses
+from tests.adoption.proxy import Proxy
 from tests.testing import far_tasks as tasks
 
 PATIENCE = 30.0
+T = TypeVar("T")
 
 Open = Callable[..., Session]
 
@@ -254,6 +263,78 @@ def test_nothing_is_left_of_an_end_that_is_on_record(opened: Open, tmp_path: Pat
     assert [path for path in (tmp_path / "home").rglob("claims/**/*") if path.is_file()] == []
 
 
+class FailingBlobs:
+    """A blob store that can't read references for a while."""
+
+    def __init__(self, blobs: BlobStore, times: float) -> None:
+        self._blobs = blobs
+        self._times = times
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._blobs, name)
+
+    async def get_ref(self, name: str) -> Reference | None:
+        self._times -= 1
+        if self._times >= 0:
+            raise errors.BlobError("the store is away")
+        return await self._blobs.get_ref(name)
+
+
+class OnFailingBlobs(RemoteEngine):
+    times = 6.0
+
+    async def open(self, opening: Opening) -> None:
+        await super().open(opening._replace(blobs=FailingBlobs(opening.blobs, self.times)))
+
+
+class OnBrokenBlobs(OnFailingBlobs):
+    times = math.inf
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "AGAIN", (0.01, 0.02))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_no_claim_is_lost_to_a_store_that_fails_for_a_while(
+    opened: Open, folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is read again and again: what has ended with a result is not run again, and the log says what went wrong."""
+    session = opened()
+    run = session.run(tasks.waits, folder=folder)
+    wait_for(lambda: tasks.marks(folder, "began"), "the beginning")
+    session.close()
+    (pid,) = tasks.marks(folder, "began")
+    tasks.mark(folder, "gate")
+    wait_for(lambda: not alive(pid), "its end")
+    again: Any = opened(engine=OnFailingBlobs).resume(run.name)
+    assert again.result(PATIENCE) == 7
+    assert tasks.marks(folder, "began") == [pid]
+    assert ends(again) == [End.SUCCEEDED]
+    assert f"the claim of {run.name}/a0#1 can't be read, tried again: the store is away" in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_never_comes_back_holds_up_neither_aborting_nor_closing(opened: Open, folder: str) -> None:
+    """The attempt ends as stopped once it is to be; the claims of others are there for the next session."""
+    session = opened()
+    runs = [session.run(tasks.waits, folder=folder) for _ in range(2)]
+    wait_for(lambda: len(tasks.marks(folder, "began")) == 2, "the beginning")
+    session.close()
+    pids = tasks.marks(folder, "began")
+    tasks.mark(folder, "gate")
+    wait_for(lambda: not any(map(alive, pids)), "their ends")
+    session = opened(engine=OnBrokenBlobs)
+    again: Any = session.resume(runs[0].name)
+    again.abort("had enough")
+    with pytest.raises(errors.ActionAbortedError):
+        again.result(PATIENCE)
+    session.close()
+    assert opened(recover="none").resume(runs[1].name).result(PATIENCE) == 7
+    assert len(tasks.marks(folder, "began")) == 2
+
+
 def test_one_that_was_lost_meanwhile_is_a_failure_of_the_infrastructure(opened: Open, folder: str) -> None:
     """It had begun, and its process died without a word: the system's budget pays, and it is run again."""
     session = opened()
@@ -326,6 +407,46 @@ def test_one_that_cannot_be_reached_is_killed(opened: Open, folder: str) -> None
     with pytest.raises(errors.ActionAbortedError):
         again.result(PATIENCE)
     wait_for(lambda: not alive(pid), "its end")
+
+
+def test_why_an_attempt_has_no_machine_is_told_and_then_where_it_runs(
+    opened: Open, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only where it takes long until its process connects; one that is quick adds nothing."""
+    reachable = threading.Event()
+
+    def address() -> tuple[str, int] | None:
+        if not reachable.is_set():
+            return None
+        host, _, port = (tmp_path / "far" / "address").read_text().removeprefix("tcp://").rpartition(":")
+        return host, int(port)
+
+    with closing(Proxy(address, random.Random(seed))) as proxy:
+        run = opened(via=f"tcp://127.0.0.1:{proxy.port}").run(tasks.add, 1)
+        wait_for(lambda: of_kind(run, AttemptPending), "the reason")
+        (event,) = of_kind(run, AttemptPending)
+        assert event.reason == "Starting"
+        assert f"(has no machine yet: Starting: {event.message})" in run.why()
+        (shown,) = attempts_shown(run, tmp_path, capsys)
+        assert (shown["pending"], shown["node"]) == (f"Starting: {event.message}", None)
+        reachable.set()
+        assert run.result(PATIENCE) == 2
+    assert "has no machine" not in run.why()
+    assert f"node {socket.gethostname()}" in run.why()
+    (shown,) = attempts_shown(run, tmp_path, capsys)
+    assert (shown["pending"], shown["node"]) == (None, socket.gethostname())
+    assert len(of_kind(run, AttemptPending)) == 1
+
+
+def of_kind(run: Any, kind: type[T]) -> list[T]:
+    return [entry.event for _, entry in run.journal() if isinstance(entry.event, kind)]
+
+
+def attempts_shown(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert main(["get", "attempts", run.name, "--home", str(tmp_path / "home"), "--json"]) == 0
+    shown: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return shown
 
 
 def test_max_runtime_counts_from_the_beginning_under_whichever_controller(opened: Open, folder: str) -> None:

@@ -7,6 +7,7 @@ of it over a connection, and whoever comes second for the same generation has no
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
 import msgspec
 
@@ -16,6 +17,9 @@ from flyteish._worker import checks
 from flyteish._worker.channel import NonsenseError
 from flyteish.blobs.addresses import is_ref
 from flyteish.interfaces import BlobStore, BlockingBlobs, Notice
+
+#: Seconds before a claim is tried again that the blob store could not write, or not read.
+AGAIN: Final = (0.5, 2.0, 8.0)
 
 
 class ClaimedEnd(msgspec.Struct, frozen=True, array_like=True):

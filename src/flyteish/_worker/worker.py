@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 SIGTERM_SECONDS: Final = 30.0
 #: Seconds that tasks which an attempt left on the loop get to take their cancellation.
 _LEFTOVER_SECONDS: Final = 1.0
-#: Seconds before an end that the blob store refused is claimed again.
-_CLAIM_AGAIN: Final = (0.5, 2.0, 8.0)
 _NO_SECRETS: Final[Mapping[str, str]] = {}
 _SIGTERM, _AGAIN = b"T", b"A"
 
@@ -173,9 +171,9 @@ class Worker:
 
     def _claim(self, key: AttemptKey, evidence: WorkerEvidence, began: float) -> None:
         """Claim the end, and tell; where it can't be claimed, wait until it was heard."""
-        from flyteish._worker.claims import ClaimedEnd, claim  # workers of a pool claim nothing
+        from flyteish._worker.claims import AGAIN, ClaimedEnd, claim  # workers of a pool claim nothing
 
-        for wait in (*_CLAIM_AGAIN, None):
+        for wait in (*AGAIN, None):
             try:
                 mine = claim(
                     self._blobs.blocking, ClaimedEnd(key, evidence, self._running_at, time.time(), self._signal)

@@ -6,6 +6,7 @@ Records, and what is done to the process; who decides on it is the engine. Must 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import shutil
 import time
@@ -47,8 +48,8 @@ class RemoteAttempt(PeerAttempt):
         """Of the token that its process shows."""
         self.awaited = False
         """Whether its process has still to connect for the first time, so that it can't have begun."""
-        self.gone = False
-        """Whether it was seen that its process is."""
+        self.gone: asyncio.Task[None] | None = None
+        """Finds out how it ended, once it was seen that its process is gone."""
         self.settled = False
         """Whether its end is on record."""
         self.last_word: m.Stop | m.Notify | None = None
@@ -106,6 +107,22 @@ class RemoteAttempt(PeerAttempt):
             self.last_word = None
         else:
             self.peer.recall(self.peer.unbegun())
+
+    async def claim(self, blobs: BlobStore, inline: int) -> ClaimedEnd | None:
+        """What its process has claimed; asks for as long as the store fails, unless it was told to end anyway.
+
+        Raises:
+            NonsenseError: what stands there is no claim of this attempt.
+        """
+        for number in itertools.count():
+            try:
+                return await claims.claimed(blobs, self.key, inline)
+            except BlobError as error:
+                if self.doomed is not None and self.doomed.stopped:
+                    return None
+                _log.warning("the claim of %s can't be read, tried again: %s", self.key, error)
+            await asyncio.sleep(claims.AGAIN[min(number, len(claims.AGAIN) - 1)])
+        raise AssertionError("unreachable")
 
     def claimed(self, claim: ClaimedEnd) -> Evidence:
         """How it ended by its claim, and when: not later than now, whatever its clock says."""

@@ -31,6 +31,7 @@ from flyteish._async.feeds import LoopFeed
 from flyteish._core.model.events import (
     AttemptEnded,
     AttemptNoticed,
+    AttemptPending,
     AttemptPlaced,
     AttemptRunning,
     Evidence,
@@ -43,7 +44,7 @@ from flyteish._worker import messages as m
 from flyteish._worker.channel import NonsenseError
 from flyteish.engines.processes.worker_pool import within
 from flyteish.engines.workers.stream import SocketStream
-from flyteish.errors import BlobError, ConfigurationError, SessionClosedError
+from flyteish.errors import ConfigurationError, SessionClosedError
 from flyteish.interfaces import Notice, Opening, Order, Unfinished
 from flyteish.testing.lasting_processes import LastingProcess, all_gone
 from flyteish.testing.remote_attempt import RemoteAttempt, RemotePeer, token_digest
@@ -55,8 +56,9 @@ CLOSE_GRACE: Final = 1.0
 _KILL_GAP: Final = 1.0
 #: Seconds between two looks at which processes still live.
 _LOOK_SECONDS: Final = 0.05
-#: Seconds that a process may take until it has connected.
+#: Seconds that a process may take until it has connected; and after which it is said that it has not.
 _START_SECONDS: Final = 60.0
+_SLOW_SECONDS: Final = 1.0
 #: Seconds that a process may take to end once its attempt is over.
 _EXIT_SECONDS: Final = 5.0
 
@@ -129,10 +131,7 @@ class RemoteEngine:
         except OSError:
             self._folder.close()
             raise
-        # -P: a file in the working directory must not stand in for a module of the standard library.
-        self._command = [sys.executable, "-P", "-m", "flyteish._worker", "--token-file", "/dev/stdin"]
-        self._command += ["--connect", self._via or self._folder.address.as_uri()]
-        self._command += ["--patience", str(self._reconnect_seconds), "--attempt"]
+        self._command = self._folder.command(self._via, self._reconnect_seconds)
         self._open = True
         self._look()
 
@@ -159,7 +158,7 @@ class RemoteEngine:
             else:
                 attempt = self._take(order, process, token_digest(order.token))
                 attempt.awaited = True
-                attempt.timer = self._loop.call_later(_START_SECONDS, self._never_came, attempt)
+                attempt.timer = self._loop.call_later(_SLOW_SECONDS, self._comes_late, attempt)
 
     def stop(self, key: AttemptKey, reason: str, grace: float) -> None:
         attempt = self._attempts.get(key)
@@ -199,6 +198,8 @@ class RemoteEngine:
         ending = []
         for attempt in self._attempts.values():
             attempt.cancel_timer()
+            if attempt.gone is not None:  # its claim is there for the next engine, if this one is to be left
+                attempt.gone.cancel()
             stopped = attempt.doomed is not None and attempt.doomed.stopped
             if stopped or not self._detaches(attempt):  # nobody would end it, if its run is over
                 ending.append(attempt)
@@ -251,8 +252,8 @@ class RemoteEngine:
         """See which processes still live."""
         self._looking = self._loop.call_later(_LOOK_SECONDS, self._look)
         for attempt in list(self._attempts.values()):
-            if not attempt.gone and not attempt.process.alive:
-                self._spawn(self._gone(attempt), f"flyteish claim of {attempt.key}")
+            if attempt.gone is None and not attempt.process.alive:
+                attempt.gone = self._spawn(self._gone(attempt), f"flyteish claim of {attempt.key}")
         for attempt in list(self._over.values()):
             if not attempt.process.alive:
                 attempt.keep_output()
@@ -262,14 +263,11 @@ class RemoteEngine:
 
     async def _gone(self, attempt: RemoteAttempt) -> None:
         """Its process is: it ended as it claimed, as we made it end, or for no reason that we know."""
-        attempt.gone = True
         attempt.keep_output()
         if attempt.peer is not None:
             attempt.peer.detach()
         try:
-            claim = await claims.claimed(self._opening.blobs, attempt.key, self._opening.limits.inline)
-        except BlobError as error:
-            evidence = Evidence(vanished=f"the blob store failed: {error}")
+            claim = await attempt.claim(self._opening.blobs, self._opening.limits.inline)
         except NonsenseError as error:
             evidence = Evidence(vanished=str(error))
         else:
@@ -277,6 +275,11 @@ class RemoteEngine:
                 self.signalled(attempt, claim.notice, 0)  # it could tell nobody
             evidence = attempt.claimed(claim) if claim is not None else attempt.fate or attempt.exited()
         self._end(attempt, evidence)
+
+    def _comes_late(self, attempt: RemoteAttempt) -> None:
+        attempt.timer = self._loop.call_later(_START_SECONDS - _SLOW_SECONDS, self._never_came, attempt)
+        message = f"process {attempt.process.pid} has not connected yet"
+        self._reports.report(AttemptPending(*attempt.key, "Starting", message))
 
     def _never_came(self, attempt: RemoteAttempt) -> None:
         attempt.fate = Evidence(vanished=f"its process did not connect within {_START_SECONDS:g} s")
@@ -389,7 +392,8 @@ class RemoteEngine:
     def _detaches(self, attempt: RemoteAttempt) -> bool:
         return self._opening.pools[attempt.order.pool].on_close == "detach"
 
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
         task = self._loop.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import math
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -80,6 +81,14 @@ class RemoteFolder:
         with contextlib.suppress(OSError, ValueError):
             return int(self.address.read_text(encoding="ascii").rpartition(":")[2])
         return 0
+
+    def command(self, via: str | None, patience: float) -> list[str]:
+        """What starts the process of an attempt, but for the attempt's key; connects for so many seconds."""
+        # -P: a file in the working directory must not stand in for a module of the standard library.
+        return [
+            sys.executable, "-P", "-m", "flyteish._worker", "--token-file", "/dev/stdin",
+            "--connect", via or self.address.as_uri(), "--patience", str(patience), "--attempt",
+        ]  # fmt: skip
 
     def start(self, key: AttemptKey, command: Sequence[str], told: str) -> LastingProcess:
         """The process of an attempt, whose key is the command's last arguments. Raises OSError."""
