@@ -155,7 +155,7 @@ def test_a_process_of_this_machine_may_write_by_itself(tmp_path: Path) -> None:
     logs = FileLogs(tmp_path / "logs")
     file = logs.file(TWO)
     assert file is not None
-    file.write_bytes(b"by file descriptor")
+    Path(file).write_bytes(b"by file descriptor")
     assert (logs.read(TWO), logs.said("r1")) == (b"by file descriptor", [TWO])
 
 

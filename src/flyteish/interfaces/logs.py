@@ -6,7 +6,6 @@ Contracts only; tests/contracts runs over every implementation. Must not know wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Protocol
 
 from flyteish._core.model.ids import AttemptKey
@@ -42,7 +41,7 @@ class LogStore(Protocol):
     def said(self, run: str) -> list[AttemptKey]:
         """The attempts of a run that have a log, in no order."""
 
-    def file(self, key: AttemptKey) -> Path | None:
+    def file(self, key: AttemptKey) -> str | None:
         """Where a process of this machine that writes by file descriptors may put the attempt's log, with its folder;
         None: nowhere, it has to go through ``writer``.
         """

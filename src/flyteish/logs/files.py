@@ -7,6 +7,7 @@ machine write theirs by themselves (``file``). Must not know who they are, nor w
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,8 +25,8 @@ class FileLogs:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made = ""
-        """The run whose folder was asked for last: made once, not for each of a run's many attempts."""
+        self._made = ("", "")
+        """The run whose folder was asked for last, and that folder: made once, not for each of its many attempts."""
 
     def writer(self, key: AttemptKey) -> FileWriter:
         return FileWriter(self, key)
@@ -47,19 +48,21 @@ class FileLogs:
         names = (path.stem.rpartition(".") for path in (self._folder / run).glob("*.log"))
         return [AttemptKey(run, action, int(number)) for action, _, number in names if number.isdecimal()]
 
-    def file(self, key: AttemptKey) -> Path | None:
-        if self._made != key.run:
+    def file(self, key: AttemptKey) -> str | None:
+        run, folder = self._made
+        if run != key.run:
+            folder = str(self._folder / key.run)
             try:
-                (self._folder / key.run).mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.makedirs(folder, mode=0o700, exist_ok=True)
             except OSError as error:  # no room for logs is no reason not to run; the journal says it if it has none too
                 _log.debug("no logs of run %s can be kept: %s", key.run, error)
                 return None
-            self._made = key.run
-        return self.path(key)
+            self._made = key.run, folder
+        return f"{folder}/{_name(key)}"
 
     def path(self, key: AttemptKey) -> Path:
         """Where the attempt's file is, or would be."""
-        return self._folder / key.run / f"{key.action}.{key.generation}.log"
+        return self._folder / key.run / _name(key)
 
     def where(self, key: AttemptKey) -> str:
         return str(self.path(key))
@@ -93,7 +96,7 @@ class FileWriter:
                     path = self._logs.file(self._key)
                     if path is None:
                         return
-                    self._file = path.open("ab", buffering=0)
+                    self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - until ``close``
                 self._file.write(data)
             except OSError as error:
                 _log.debug("the log of %s cannot be kept: %s", self._key, error)
@@ -107,3 +110,7 @@ class FileWriter:
 
     def __repr__(self) -> str:
         return f"<FileWriter of {self._key}{', closed' if self._closed else ''}>"
+
+
+def _name(key: AttemptKey) -> str:
+    return f"{key.action}.{key.generation}.log"

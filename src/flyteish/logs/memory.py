@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from flyteish._core.model.ids import AttemptKey
 from flyteish.logs.following import LOOK_SECONDS, followed
@@ -48,7 +47,7 @@ class MemoryLogs:
         with self._more:
             return [key for key in self._logs if key.run == run]
 
-    def file(self, key: AttemptKey) -> Path | None:
+    def file(self, key: AttemptKey) -> str | None:
         return None
 
     def where(self, key: AttemptKey) -> str:

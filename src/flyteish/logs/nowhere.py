@@ -6,7 +6,6 @@ Must not know who speaks, nor what.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 from flyteish._core.model.ids import AttemptKey
 
@@ -36,7 +35,7 @@ class NoLogs:
     def said(self, run: str) -> list[AttemptKey]:
         return []
 
-    def file(self, key: AttemptKey) -> Path | None:
+    def file(self, key: AttemptKey) -> str | None:
         return None
 
     def where(self, key: AttemptKey) -> str:

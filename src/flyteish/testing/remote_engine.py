@@ -233,9 +233,8 @@ class RemoteEngine:
     # -- processes -----------------------------------------------------------------------------------------
 
     def _take(self, order: Order, process: LastingProcess, digest: bytes) -> RemoteAttempt:
-        log = self._opening.logs.file(order.key)
-        link = self._reports.link(order.key)
-        attempt = RemoteAttempt(order, link, None if log is None else str(log), process, digest)
+        log, link = self._opening.logs.file(order.key), self._reports.link(order.key)
+        attempt = RemoteAttempt(order, link, log, process, digest)
         self._attempts[order.key] = attempt
         return attempt
 

@@ -113,8 +113,7 @@ class ProcessesEngine:
         if not self._open:
             raise SessionClosedError(f"the processes engine is not open; it was given {len(orders)} orders")
         for order in orders:
-            log = self._logs.file(order.key)
-            attempt = PooledAttempt(order, self._reports.link(order.key), None if log is None else str(log))
+            attempt = PooledAttempt(order, self._reports.link(order.key), self._logs.file(order.key))
             self._attempts[order.key] = attempt
             self._waiting.append(attempt)
         self._dispatch()
@@ -282,8 +281,10 @@ class ProcessesEngine:
         # The end of a short one says soon enough when it began, unless its running time is being watched.
         order = attempt.order
         watched = order.settings.timeout.max_runtime is not None or order.deadline is not None
-        soon = watched or self._pace.seconds >= _SHORT_SECONDS
-        self._loop.call_later(0.0 if soon else _SHORT_SECONDS, self._still_runs, attempt, attempt.user_code)
+        if watched or self._pace.seconds >= _SHORT_SECONDS:
+            self._loop.call_soon(self._still_runs, attempt, attempt.user_code)
+        else:
+            worker.look_again(self._loop, _SHORT_SECONDS, self._still_runs)
         if attempt.doomed is not None and attempt.timer is None:
             # It began while it was being asked back.
             if attempt.doomed.stopped:

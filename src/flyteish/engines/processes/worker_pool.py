@@ -92,11 +92,13 @@ class Hooks(NamedTuple):
 class PooledWorker(Peer[PooledAttempt]):
     """One worker of the pool."""
 
-    __slots__ = ("_hooks", "leaving", "log", "process", "start_timer")
+    __slots__ = ("_began_at", "_hooks", "_look", "leaving", "log", "process", "start_timer")
 
     def __init__(self, feed: LoopFeed, welcome: m.Welcome, hooks: Hooks) -> None:
         super().__init__(feed, welcome, resumes=False)
         self._hooks = hooks
+        self._began_at = 0.0
+        self._look: asyncio.TimerHandle | None = None
         self.process: WorkerProcess
         self.log: str | None = None
         """Where the last attempt's output went: beside it lies the worker's spool."""
@@ -106,6 +108,30 @@ class PooledWorker(Peer[PooledAttempt]):
     def __repr__(self) -> str:
         state = "leaving" if self.leaving else "ready" if self.ready else "starting"
         return f"PooledWorker({self.process.pid}, {state}, {len(self.attempts)} attempts)"
+
+    def look_again(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, look: Callable[[PooledAttempt, bool], None]
+    ) -> None:
+        """Its attempt went on; where that is all that it does for ``seconds``, have a look at it.
+
+        One timer for many attempts, most of which are over before it is due.
+        """
+        self._began_at = loop.time()
+        if self._look is None:
+            self._look = loop.call_later(seconds, self._looked, loop, seconds, look)
+
+    def _looked(
+        self, loop: asyncio.AbstractEventLoop, seconds: float, look: Callable[[PooledAttempt, bool], None]
+    ) -> None:
+        self._look = None
+        attempt = self.current
+        left = self._began_at + seconds - loop.time()
+        if attempt is None:
+            return
+        if left > 0:
+            self._look = loop.call_later(left, self._looked, loop, seconds, look)
+        else:
+            look(attempt, attempt.user_code)
 
     def admit(self, hello: m.Hello, stream: SocketStream) -> m.Rejected | None:
         """Its process has said hello."""
