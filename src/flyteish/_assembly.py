@@ -92,7 +92,7 @@ class Machinery:
             orders = OrderFactory(blobs=self.blobs, clock=clock, scopes=scopes, lifetimes=lifetimes, lookup=secrets)
             pools = sized(config)
             made = _made(config, pools, {**engines, "inline": lambda: self._inline})
-            self.limits = Limits(config.inline_limit, config.max_value_size)
+            self.limits = Limits(min(config.inline_limit, config.max_value_size), config.max_value_size)
             self.controller = Controller(
                 configured=Configured(config.queues, pools),
                 engines=Engines(made, self.blobs, self.limits, _logs(config), self._scratch),

@@ -36,7 +36,7 @@ from flyteish._worker.calls import Callbacks, WorkerLink
 from flyteish._worker.connection import Connection, vanish
 from flyteish._worker.loader import Loadable, Loader
 from flyteish._worker.output import WorkerOutput
-from flyteish._worker.runner import AttemptStopped, Stopping, perform_async, perform_sync
+from flyteish._worker.runner import AttemptStopped, Stopping, perform_sync
 from flyteish._worker.variables import Variables
 from flyteish.blobs import open_blobs
 from flyteish.errors import BlobError, SecretMissingError, SerializationError
@@ -246,6 +246,8 @@ class Worker:
 
     def _on_loop(self, task: Loadable, current: Current) -> WorkerEvidence:
         import asyncio  # here, since a worker that runs `def` tasks only needs none
+
+        from flyteish._worker.runner_async import perform_async
 
         if self._loop is None or self._loop.is_closed():
             self._loop = asyncio.new_event_loop()

@@ -33,7 +33,7 @@ class Runtime(msgspec.Struct, frozen=True, gc=False):
 
 
 class Limits(NamedTuple):
-    """Bytes: how large values may be."""
+    """Bytes: how large values may be. Invariant: ``inline`` is at most ``value``, so nothing inline is too large."""
 
     inline: int = 256 * 1024
     """Larger ones go by the blob store, smaller ones within messages and the journal."""

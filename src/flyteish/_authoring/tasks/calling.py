@@ -225,10 +225,11 @@ def prepare(
         if function is None or len(function) <= ON_LOOP:
             profile = _profile(task, context, function)
     if profile is None or isinstance(data, Draft) or not may_stay(data, context.limits.inline):
+        if isinstance(data, bytes):
+            check_size(task.name, "arguments", data, context.limits)
         size = data.size if isinstance(data, Draft) else len(data)
         work = partial(_packed, task, context, data, function, label_in(context))
         return context.packing().put(work, size + len(function or b""))
-    check_size(task.name, "arguments", data, context.limits)
     return _call(task, context, profile, data, Payload(data, None, len(data)), label_in(context))
 
 

@@ -20,7 +20,8 @@ from flyteish._core.model.ids import AttemptKey
 from flyteish._core.rules.attempt_ends import from_worker
 from flyteish._core.wording import span
 from flyteish._worker.loader import Loader
-from flyteish._worker.runner import Stopping, perform_async, perform_sync
+from flyteish._worker.runner import Stopping, perform_sync
+from flyteish._worker.runner_async import perform_async
 from flyteish.engines.inline.output import SPEAKER, InlineOutput, Speaker
 from flyteish.engines.inline.scoped_environ import scoped
 from flyteish.engines.inline.task_loops import TaskLoops
