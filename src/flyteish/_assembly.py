@@ -31,8 +31,8 @@ from flyteish.config import Config
 from flyteish.engines.inline.engine import InlineEngine
 from flyteish.errors import ConfigurationError
 from flyteish.interfaces import BlobStore, Clock, Engine, EngineFactory, Limits, LogStore, Mailbox, RunStore
-from flyteish.logs import open_logs
 from flyteish.logs.files import FileLogs
+from flyteish.logs.nowhere import NoLogs
 from flyteish.markets.followed import Markets
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _blobs(config: Config) -> BlobStore:
 
 def _logs(config: Config) -> LogStore:
     if not config.keep_logs or config.durability == "memory":
-        return open_logs("none:")
+        return NoLogs()
     return FileLogs(config.paths.logs)
 
 

@@ -169,8 +169,13 @@ class SessionRuns:
         with self._lock:
             if run in self._handles:
                 return self._handles[run]
-            self._handles[run] = handle
-            self._scopes[run] = self.scope_saying(found.said)
+            row = machinery.store.run(run)
+            ended = row is not None and row.ended_at is not None  # under somebody who was faster
+            if not ended:
+                self._handles[run] = handle
+                self._scopes[run] = self.scope_saying(found.said)
+        if ended:
+            return self.resume(run, task, here=here)
         waiting = controller.links.waiting(self._finisher(handle), found.task)
         if not here:
             waiting.loop = None

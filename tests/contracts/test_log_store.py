@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from flyteish._core.model.ids import AttemptKey
-from flyteish.errors import ConfigurationError
 from flyteish.interfaces import LogStore
-from flyteish.logs import open_logs
 from flyteish.logs.files import FileLogs
+from flyteish.logs.memory import MemoryLogs
+from flyteish.logs.nowhere import NoLogs
 
 PATIENCE = 20.0
 ONE, TWO = AttemptKey("r1", "a0", 1), AttemptKey("r1", "0f", 12)
@@ -22,7 +22,7 @@ STRANGER = AttemptKey("r2", "a0", 1)
 
 @pytest.fixture(params=["files", "memory"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> LogStore:
-    return open_logs((tmp_path / "a folder" / "logs").as_uri() if request.param == "files" else "memory:")
+    return FileLogs(tmp_path / "a folder" / "logs") if request.param == "files" else MemoryLogs()
 
 
 def say(logs: LogStore, key: AttemptKey, *pieces: bytes) -> None:
@@ -147,7 +147,7 @@ def test_files_lie_where_they_always_did(tmp_path: Path) -> None:
     assert file.read_bytes() == b"text"
     assert file.parent.stat().st_mode & 0o777 == 0o700
     assert logs.where(ONE) == str(file)
-    assert open_logs(logs.url).read(ONE) == b"text"
+    assert FileLogs(tmp_path / "logs").read(ONE) == b"text"
 
 
 def test_a_process_of_this_machine_may_write_by_itself(tmp_path: Path) -> None:
@@ -167,19 +167,12 @@ def test_a_log_that_cannot_be_kept_costs_nobody_an_attempt(tmp_path: Path) -> No
     assert logs.file(ONE) is None
 
 
-# -- nowhere, and addresses -----------------------------------------------------------------------------------------
+# -- nowhere --------------------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_found_where_nothing_is_kept() -> None:
     """Neither said, nor read, nor followed."""
-    logs = open_logs("none:")
+    logs = NoLogs()
     say(logs, ONE, b"text")
     assert (logs.read(ONE), logs.said("r1"), logs.file(ONE), logs.where(ONE)) == (b"", [], None, "")
     assert list(logs.follow(lambda: [ONE], lambda: False)) == []
-
-
-@pytest.mark.parametrize("bad", ["", "logs", "file://relative", "http://x", None])
-def test_other_addresses_are_refused(bad: Any) -> None:
-    """The message says which there are."""
-    with pytest.raises(ConfigurationError, match="is not accepted for logs: expected 'file:///absolute/path'"):
-        open_logs(bad)

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ import pytest
 
 from flyteish import Pool, Queue, Run, Session, TaskEnvironment, errors
 from flyteish._controller.tokens import digest_of
-from flyteish._core.model.events import CheckpointCommitted, RunRecovered
+from flyteish._core.model.events import CheckpointCommitted, Entry, RunRecovered
 from flyteish._core.model.ids import inputs_digest
 from flyteish._core.model.records import End
 from flyteish._core.model.values import CheckpointRecord, Payload
-from flyteish.interfaces import Call
+from flyteish.interfaces import Call, RunStore
 from flyteish.markets import ScriptedMarket
 from tests.controller.puppet import PATIENCE, Machines, PuppetEngine, returns
 
@@ -275,6 +277,45 @@ def test_a_session_may_take_up_everything(tmp_path: Path) -> None:
         assert opened.resume(second.key.run).result(PATIENCE) == 8
     with session(tmp_path, engine, recover="all") as opened:
         assert opened._runs._handles == {}, "what has ended is not taken up"
+
+
+class SlowOnce:
+    """A store in which the first read of a journal takes until the gate opens."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self.reading, self.gate = threading.Event(), threading.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self, run: str, after: int = 0) -> Iterator[tuple[int, Entry]]:
+        found = list(self._store.read(run, after))
+        if not self.reading.is_set():
+            self.reading.set()
+            assert self.gate.wait(PATIENCE)
+        return iter(found)
+
+
+def test_a_run_that_ended_while_somebody_looked_it_up_is_not_taken_up_again(tmp_path: Path) -> None:
+    """Two threads resume it: whoever is slow gets its result, and nothing runs twice."""
+    machines = Machines()
+    order = left(tmp_path, machines)
+    engine = outliving(machines)
+    with session(tmp_path, engine) as opened, ThreadPoolExecutor(1) as slow:
+        assert opened._machinery is not None
+        opened._machinery.store = store = SlowOnce(opened._machinery.store)
+        late: Future[Run[Any]] = slow.submit(lambda: opened.resume(order.key.run))
+        assert store.reading.wait(PATIENCE)
+        run: Run[Any] = opened.resume(order.key.run)
+        machines.until(lambda: machines.heard("adopt"))
+        engine.end(order.key, returns(seven, 7))
+        assert run.result(PATIENCE) == 7
+        store.gate.set()
+        assert late.result(PATIENCE).result(PATIENCE) == 7
+        recovered = [entry for _, entry in run.journal() if isinstance(entry.event, RunRecovered)]
+    assert len(recovered) == 1
+    assert machines.heard("start") == [order]
 
 
 def test_runs_that_cannot_be_taken_up_are_left_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,8 +19,9 @@ import pydantic
 import pytest
 
 from flyteish._authoring.tasks.signature import TaskSignature
-from flyteish._authoring.values.codec import Codec, PicklePolicy, PickleWarning, blob_addresses, current_pickle_policy
+from flyteish._authoring.values.codec import Codec, PicklePolicy, PickleWarning, current_pickle_policy
 from flyteish._authoring.values.current_blobs import INLINE_LIMIT, current_blobs
+from flyteish.blobs.addresses import mentioned
 from flyteish.blobs.files import BlockingFileBlobs
 from flyteish.errors import InputTypeError, SerializationError
 from flyteish.io import DataFrame, Dir, File
@@ -92,7 +93,7 @@ async def test_a_file_travels_as_a_reference(blobs: Blobs, note: Path) -> None:
     """Address, name and size; the content is read where it is opened."""
     file = await File.from_local(note)
     data = Codec().encode({"file": file})
-    assert blob_addresses(data) == {file.path}
+    assert mentioned(data) == {file.path}
     assert file.path.startswith("sha256:")
     assert b"one" not in data
     os.unlink(note)
@@ -260,7 +261,7 @@ def test_files_inside_models_copies_and_pickles(blobs: Blobs, note: Path) -> Non
     inputs = Inputs(file=file)
     with pytest.warns(PickleWarning):  # the class is local; the file in it still is a reference
         data = sig.encode_inputs((inputs,), {})
-    assert blob_addresses(data) == {file.path}
+    assert mentioned(data) == {file.path}
     assert copy.copy(file) == copy.deepcopy(file) == pickle.loads(pickle.dumps(file)) == file
     with pytest.raises(pydantic.ValidationError):
         Inputs(file=str(note))

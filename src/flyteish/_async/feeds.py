@@ -13,6 +13,7 @@ from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar, TypeVarTuple
 
 from flyteish._async.work_line import WorkLine
+from flyteish._core.wording import span
 
 if TYPE_CHECKING:
     import asyncio
@@ -190,7 +191,7 @@ def through_thread(
     started = start(done)
     try:
         if not gate.wait(timeout):
-            raise TimeoutError(f"no answer within {timeout} s")
+            raise TimeoutError(f"no answer within {span(timeout)}")
     except BaseException:
         if abandoned is not None:
             abandoned(started)

@@ -97,8 +97,9 @@ class Reports(Protocol):
     def report(self, event: Report, done: OnJournalled | None = None) -> None:
         """An attempt went on, or a pool changed.
 
-        ``done(None)`` is called once that is journalled, ``done(why)`` if it was refused or the session ends first: who
-        must not forget an end before it is on record waits for it.
+        ``done(None)`` is called once that is on record, or nobody wants to know it any more since the attempt is over
+        for the session; ``done(why)`` if the session ends first, so that the next one may have to hear it. Who must not
+        forget an end before then waits for it.
         """
 
     def link(self, key: AttemptKey) -> Link:

@@ -48,7 +48,3 @@ class LogStore(Protocol):
 
     def where(self, key: AttemptKey) -> str:
         """Where the log is, for people; empty if it is nowhere that they could look."""
-
-    @property
-    def url(self) -> str:
-        """From which another process can open the same store."""

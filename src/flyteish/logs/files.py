@@ -67,10 +67,6 @@ class FileLogs:
     def where(self, key: AttemptKey) -> str:
         return str(self.path(key))
 
-    @property
-    def url(self) -> str:
-        return self._folder.absolute().as_uri()
-
     def __repr__(self) -> str:
         return f"FileLogs({str(self._folder)!r})"
 

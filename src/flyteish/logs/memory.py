@@ -15,8 +15,6 @@ from flyteish.logs.following import LOOK_SECONDS, followed
 class MemoryLogs:
     """``interfaces.LogStore`` that keeps everything."""
 
-    url = "memory:"
-
     def __init__(self) -> None:
         self._logs: dict[AttemptKey, bytearray] = {}
         self._more = threading.Condition()

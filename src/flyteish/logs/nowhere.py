@@ -13,8 +13,6 @@ from flyteish._core.model.ids import AttemptKey
 class NoLogs:
     """``interfaces.LogStore`` in which nothing is ever found, and its own writer."""
 
-    url = "none:"
-
     def writer(self, key: AttemptKey) -> NoLogs:
         return self
 

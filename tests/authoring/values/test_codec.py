@@ -29,11 +29,11 @@ from flyteish._authoring.values.codec import (
     Codec,
     PicklePolicy,
     PickleWarning,
-    blob_addresses,
     current_pickle_policy,
 )
 from flyteish._authoring.values.current_blobs import INLINE_LIMIT, current_blobs
 from flyteish._authoring.values.names import Names
+from flyteish.blobs.addresses import mentioned
 from flyteish.blobs.memory import BlockingMemoryBlobs
 from flyteish.errors import SerializationError
 from tests.authoring.values.value_strategies import KEYS, PLAIN, VALUES, same
@@ -428,9 +428,9 @@ def test_large_content_is_shared_by_address(blobs: BlockingMemoryBlobs) -> None:
     values = [codec.encode({"index": i, "data": big}) for i in range(3)]
     assert len(list(blobs.contents())) == 1
     assert all(len(data) < 200 for data in values)
-    assert [blob_addresses(data) for data in values] == [frozenset(each.name for each in blobs.contents())] * 3
+    assert [mentioned(data) for data in values] == [{each.name for each in blobs.contents()}] * 3
     assert (codec.decode(values[1])["data"] == big).all()
-    assert blob_addresses(codec.encode([1, {2}, Leaf("x")])) == frozenset()
+    assert mentioned(codec.encode([1, {2}, Leaf("x")])) == set()
 
 
 def test_large_content_needs_the_store_to_be_read(blobs: BlockingMemoryBlobs) -> None:

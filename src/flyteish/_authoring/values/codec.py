@@ -31,7 +31,6 @@ from flyteish._authoring.values.drafts import SCALARS, Draft, Later, at_once, dr
 from flyteish._authoring.values.kind_checks import exactly
 from flyteish._authoring.values.kinds import (
     BIG_INT,
-    BLOB_ADDRESS,
     MAP,
     PICKLE,
     REFERENCE,
@@ -321,24 +320,6 @@ class Codec:
         from flyteish._authoring.values.unpickling import unpickle  # here, since few programs need it
 
         return unpickle(unshelve(state))
-
-
-def blob_addresses(data: bytes) -> frozenset[str]:
-    """The addresses of the blobs that an encoded value needs, for whoever frees storage.
-
-    Nothing is rebuilt or imported, so this is safe on any payload. What a pickle holds inside stays hidden.
-    """
-    found: set[str] = set()
-
-    def look(code: int, data: memoryview) -> Any:
-        # Lists of pairs stand for what may be no dict key; only addresses matter here.
-        inner = decoder.decode(data)
-        if code == BLOB_ADDRESS.code:
-            found.add(inner)
-
-    decoder = msgspec.msgpack.Decoder(ext_hook=look)
-    decoder.decode(data)
-    return frozenset(found)
 
 
 def _mend(lowered: Any) -> Any:
