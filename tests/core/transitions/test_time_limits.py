@@ -240,6 +240,20 @@ def test_a_vain_try_is_part_of_one_wait() -> None:
     world.check_replay()
 
 
+def test_a_wait_that_goes_on_began_by_the_clock_of_now() -> None:
+    """The clock of the controller that began it was ahead: nobody waits from a moment that is still to come."""
+    settings = Settings(timeout=Timeout(max_queued_time=10), retries=RetryStrategy(0))
+    world, key = one(settings, Pool("od", cooldown=4.0), Pool("other", cooldown=4.0))
+    world.now -= 1.5
+    world.restart([key])
+    world.end(key, Evidence(denied="no capacity"))
+    [again] = world.live
+    assert world.live[again].action.attempts[0].queued_at == 998.5
+    world.end(again, Evidence(denied="no capacity"))
+    action = world.state.runs["r1"].root_action
+    assert (action.phase, action.queued_at) == (Phase.QUEUED, 998.5)
+
+
 def test_a_timer_of_a_wait_that_was_denied_does_not_shorten_the_next() -> None:
     """Each wait has limits of its own."""
     settings = Settings(timeout=Timeout(max_queued_time=10), retries=RetryStrategy(2))

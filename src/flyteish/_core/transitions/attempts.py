@@ -318,7 +318,7 @@ def _denied(state: State, action: Action, attempt: AttemptRecord, now: float) ->
     state.remind(pool.cooling_until, "cooldown", None, pool=attempt.pool)
     ran_out(state, attempt.pool, now)
     move(state, action, Phase.QUEUED)
-    go_on(state, action, attempt.queued_at, now)
+    go_on(state, action, min(attempt.queued_at, now), now)  # the clock may have gone back since
 
 
 # -- what a running attempt leaves behind ---------------------------------------------------------------------------
