@@ -39,6 +39,17 @@ def key_of(world: World, name: str) -> AttemptKey:
     return next(key for key in world.live if key.action == name)
 
 
+def test_a_price_that_never_changed_stays_as_it_was() -> None:
+    """To the last digit, whichever controllers saw the attempt."""
+    world, key = started(Pool("od", price_per_hour=0.1))
+    world.now -= 1.5
+    world.restart([key])
+    world.now += 100.0
+    world.end(key, DONE)
+    (attempt,) = world.state.runs["r1"].root_action.attempts
+    assert attempt.price_per_hour == 0.1
+
+
 def test_an_attempt_that_lives_keeps_its_place_its_generation_and_its_bill() -> None:
     world, key = started()
     world.begin(key)

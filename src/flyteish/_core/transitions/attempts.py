@@ -239,7 +239,10 @@ def _mean_price(prices: Prices, since: float, attempt: AttemptRecord, now: float
         if facts.taken_up_at and now > since:
             # What earlier controllers saw of the pool's price is on no record, but the price it began with is.
             taken = max(facts.taken_up_at, since)
-            dollars = attempt.price_per_hour * (taken - since) + prices.mean(taken, now) * (now - taken)
+            later = prices.latest if prices.was_steady(taken) else prices.mean(taken, now)
+            if later == attempt.price_per_hour:
+                return later  # the mean of two equal prices may differ from both in its last digit
+            dollars = attempt.price_per_hour * (taken - since) + later * (now - taken)
             return dollars / (now - since)
     return None if prices.was_steady(since) else prices.mean(since, now)
 
