@@ -1,7 +1,8 @@
 """``kill -9`` of the controller at any moment, again and again, and the run still ends right.
 
-Real processes, a real store. Half of the kills come after a random time, half at a chosen entry of the journal. What
-the journal and the program's notes say after a kill is held against what they say after the next one.
+Real processes, a real store. Half of the kills come at a chosen entry of the journal, half after a random time, most of
+these once it is at work. What the journal and the program's notes say after a kill is held against what they say after
+the next one.
 """
 
 from __future__ import annotations
@@ -104,20 +105,20 @@ class Killed:
         before = self._entries()
         by_entry = self.chance.random() < 0.5
         target = before + self.chance.randint(1, 20)
-        delay = self.chance.uniform(0.0, 0.2)
+        while_starting = self.chance.random() < 0.2
+        delay = self.chance.uniform(0.0, 0.3 if while_starting else 0.1)
         process = self._spawn()
         deadline = time.monotonic() + PATIENCE
-        moment: float | None = None
+        moment = time.monotonic() + delay if while_starting else None
         while process.poll() is None:
             now = time.monotonic()
             assert now < deadline, f"life {self.life} neither ended nor came to entry {target}"
             if by_entry:
                 if self._entries() >= target:
                     break
-            elif moment is None and (before or self.life > 1 or self._entries()):
-                # From the moment on that this life is at work, more or less; a delay from its start would mostly
-                # hit the interpreter's.
-                moment = now + delay + (0.3 if before else 0.0)
+            elif moment is None and self._entries() > before:
+                # This life is at work from now on; a delay from its start would mostly hit the interpreter's.
+                moment = now + delay
             elif moment is not None and now >= moment:
                 break
             time.sleep(0.001)

@@ -48,7 +48,7 @@ def test_the_main_job_goes_on_after_ctrl_c(flyteish_home: Path, tmp_path: Path) 
     script.write_text(
         "import asyncio\n"
         "from examples import spot_training\n"
-        "spot_training.EPOCHS = 80\n"
+        "spot_training.EPOCHS = 160\n"
         "if __name__ == '__main__':\n"
         "    asyncio.run(spot_training.main())\n"
     )
