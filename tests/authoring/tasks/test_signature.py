@@ -133,10 +133,13 @@ ARGS = st.lists(st.integers(), max_size=5).map(tuple)
 KWARGS = st.dictionaries(st.sampled_from("abcdefg"), st.integers(), max_size=5)
 
 
-def refusal(function: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int]) -> TypeError:
-    with pytest.raises(TypeError) as raised:
+def refusal(function: Callable[..., Any], args: tuple[int, ...], kwargs: dict[str, int], python: TypeError) -> str:
+    """What inspect says of it; it binds some calls that Python refuses in 3.13.0, and there what Python says."""
+    try:
         inspect.signature(function).bind(*args, **kwargs)
-    return raised.value
+    except TypeError as error:
+        return str(error)
+    return str(python).partition("() ")[2]
 
 
 @given(st.sampled_from(FUNCTIONS), ARGS, KWARGS)
@@ -147,8 +150,8 @@ def test_calls_bind_as_python_binds_them(
     sig = signature(function)
     try:
         expected = function(*args, **kwargs)
-    except TypeError:
-        words = f"train.fit() {refusal(function, args, kwargs)}"
+    except TypeError as error:
+        words = f"train.fit() {refusal(function, args, kwargs, error)}"
         with pytest.raises(InputTypeError, match=f"^{re.escape(words)}$"):
             sig.encode_inputs(args, kwargs)
         with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):

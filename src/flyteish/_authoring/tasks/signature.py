@@ -116,18 +116,19 @@ class TaskSignature:
         """
         try:
             values = self._binder(*args, **kwargs)
-        except TypeError:
-            self._refuse_call(args, kwargs)
+        except TypeError as trouble:
+            self._refuse_call(args, kwargs, trouble)
         return inspect.BoundArguments(
             self._signature, OrderedDict(zip(self._signature.parameters, values, strict=True))
         )
 
-    def _refuse_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NoReturn:
+    def _refuse_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], trouble: TypeError) -> NoReturn:
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise InputTypeError(f"{self._task}() {error}") from None
-        raise AssertionError(f"{self._task}(): inspect binds a call that Python refuses: {args!r}, {kwargs!r}")
+        # The inspect module of Python 3.13.0 takes a keyword for a parameter that is positional only.
+        raise InputTypeError(f"{self._task}() {str(trouble).partition('() ')[2]}")
 
     # -- inputs ------------------------------------------------------------------------------------
 
@@ -138,8 +139,8 @@ class TaskSignature:
             form = self._form()
         try:
             values = self._binder(*args, **kwargs)
-        except TypeError:
-            self._refuse_call(args, kwargs)
+        except TypeError as trouble:
+            self._refuse_call(args, kwargs, trouble)
         lowered: dict[str, Any] = {}
         name = ""
         try:
@@ -161,8 +162,8 @@ class TaskSignature:
         form = self._form()
         try:
             values = self._binder(*args, **kwargs)
-        except TypeError:
-            self._refuse_call(args, kwargs)
+        except TypeError as trouble:
+            self._refuse_call(args, kwargs, trouble)
         lowered: dict[str, Any] = {}
         draft = Draft(self._refuse_to_pack)
         token = drafting.set(draft)
