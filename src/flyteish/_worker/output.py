@@ -45,7 +45,7 @@ class WorkerOutput:
 
     def __init__(self) -> None:
         self._nowhere = os.open(os.devnull, os.O_RDWR)
-        self._path: Path | None = None
+        self._path: str | None = None
         self._folder: str | None = None
         self._spool: Path | None = None
         self._published = False
@@ -66,16 +66,15 @@ class WorkerOutput:
         if path is None:
             self._leave_spool()
             return
-        log = Path(path)
         with self._lock:
             if self._folder != (folder := os.path.dirname(path)):
                 self._drop_spool()
                 self._folder = folder
             if self._spool is None:
-                self._open_spool(log)
+                self._open_spool(Path(path))
             elif os.fstat(1).st_size:  # said between attempts, by a thread that outlived its own
                 os.ftruncate(1, 0)
-            self._path, self._published = log, False
+            self._path, self._published = path, False
         if not self._begun.is_set():
             self._begun.set()
         if self._publisher is None:
