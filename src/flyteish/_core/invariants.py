@@ -122,12 +122,17 @@ def _check_budgets(action: Action) -> None:
     abandoned = sum(attempt.end is End.ABANDONED for attempt in attempts)
     _must(abandoned == action.abandoned, action, f"abandoned={action.abandoned}, but {abandoned} were")
     policy = action.profile.settings.interruptible
-    row = 0
+    row, before = 0, 0
+    saved = {record.generation for record in action.checkpoints}  # also by attempts that their pool then denied
     for attempt in attempts:
         if attempt.user_attempt == action.user_attempt:
-            if attempt.last_checkpoint_at and policy is not None and row < policy.preemptions_without_progress:
+            progress = attempt.last_checkpoint_at or any(before < each < attempt.generation for each in saved)
+            if progress and policy is not None and row < policy.preemptions_without_progress:
                 row = 0
             row += attempt.end is End.PREEMPTED and attempt.medium == SPOT
+        before = attempt.generation
+    if policy is not None and row < policy.preemptions_without_progress and any(each > before for each in saved):
+        row = 0
     _must(row == action.preemptions_in_row, action, f"preemptions_in_row={action.preemptions_in_row}, found {row}")
     for each in attempts:
         times = [at for at in (each.admitted_at, each.placed_at, each.running_at, each.ended_at) if at]
