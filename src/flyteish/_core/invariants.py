@@ -123,15 +123,15 @@ def _check_budgets(action: Action) -> None:
     _must(abandoned == action.abandoned, action, f"abandoned={action.abandoned}, but {abandoned} were")
     policy = action.profile.settings.interruptible
     row, before = 0, 0
-    saved = {record.generation for record in action.checkpoints}  # also by attempts that their pool then denied
+    savers = {record.generation for record in action.checkpoints}  # also those that their pool then denied
     for attempt in attempts:
         if attempt.user_attempt == action.user_attempt:
-            progress = attempt.last_checkpoint_at or any(before < each < attempt.generation for each in saved)
+            progress = attempt.last_checkpoint_at or any(before < each < attempt.generation for each in savers)
             if progress and policy is not None and row < policy.preemptions_without_progress:
                 row = 0
             row += attempt.end is End.PREEMPTED and attempt.medium == SPOT
         before = attempt.generation
-    if policy is not None and row < policy.preemptions_without_progress and any(each > before for each in saved):
+    if policy is not None and row < policy.preemptions_without_progress and any(each > before for each in savers):
         row = 0
     _must(row == action.preemptions_in_row, action, f"preemptions_in_row={action.preemptions_in_row}, found {row}")
     for each in attempts:
